@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * Every struct and constant that the programs and the agent share. scripts/gen-abi.ts turns
+ * this into src/dataplane/bpf/abi.gen.ts; nothing here is written a second time elsewhere.
+ * No byte holes, no bitfields: padding is a named field.
+ */
+#ifndef BEELINE_TYPES_H
+#define BEELINE_TYPES_H
+
+#include <linux/types.h>
+
+/* An IP address of either family: IPv6 as it is, IPv4 as ::ffff:a.b.c.d. */
+struct addr {
+	__be32 word[4];
+};
+
+/* Which traffic policy applies: asked from inside (a pod or the node itself) or from outside. */
+enum scope {
+	SCOPE_EXTERNAL = 0,
+	SCOPE_INTERNAL = 1,
+};
+
+enum family {
+	FAMILY_IPV4 = 4,
+	FAMILY_IPV6 = 6,
+};
+
+/* services: what a service_id is called. Written and read by the agent and the command only. */
+enum service_flag {
+	SERVICE_INTERNAL_LOCAL = 1, /* internalTrafficPolicy: Local */
+	SERVICE_EXTERNAL_LOCAL = 2, /* externalTrafficPolicy: Local */
+};
+
+struct service {
+	char namespace[64];
+	char name[64];
+	char port_name[64];
+	__u8 proto;
+	__u8 pad[3];
+	__u32 flags;
+	__u32 affinity_timeout_s; /* 0: no session affinity */
+};
+
+/* frontends and nodeports: an address, port, protocol and scope a client can connect to. */
+struct frontend_key {
+	struct addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 scope;
+};
+
+/* Asked when the destination is one of node_addresses. */
+struct nodeport_key {
+	__be16 port;
+	__u8 proto;
+	__u8 scope;
+	__u8 family;
+	__u8 pad[3];
+};
+
+enum frontend_flag {
+	FRONTEND_CLUSTER_IP = 1,
+	FRONTEND_NODE_PORT = 2,
+	FRONTEND_LOAD_BALANCER = 4,
+	FRONTEND_EXTERNAL_IP = 8,
+	FRONTEND_LOCAL = 16, /* traffic policy Local applies in this scope */
+	FRONTEND_DROP = 32, /* an empty run means drop (endpoints exist, none local); else refuse */
+	FRONTEND_SOURCE_RANGES = 64, /* only clients in source_ranges may enter */
+};
+
+struct frontend {
+	__u32 service_id;
+	__u32 slot_base; /* first slot of the run */
+	__u32 slot_count;
+	__u32 affinity_timeout_s; /* 0: no session affinity */
+	__u32 flags;		  /* enum frontend_flag */
+};
+
+/* backends: where traffic is sent. A backend_id belongs to one Service port. */
+enum backend_state {
+	BACKEND_NONE = 0,     /* nobody; the entry keeps the generation of its last holder */
+	BACKEND_ACTIVE = 1,   /* takes new flows */
+	BACKEND_DRAINING = 2, /* keeps the flows it has */
+};
+
+enum backend_flag {
+	BACKEND_LOCAL = 1,	/* runs on this node: the reply comes back by itself, no SNAT */
+	BACKEND_IN_CLUSTER = 2, /* in the run of frontends without FRONTEND_LOCAL */
+	BACKEND_IN_LOCAL = 4,	/* in the run of frontends with FRONTEND_LOCAL */
+};
+
+struct backend {
+	struct addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 state;
+	__u32 generation; /* +1 with every new holder of this backend_id; never 0 for a holder */
+	__u32 service_id;
+	__u32 flags; /* enum backend_flag */
+};
+
+struct backend_stats {
+	__u64 new_flows;    /* connections, or first datagrams of a flow, sent here */
+	__u64 open_sockets; /* of those, sockets of this node that are still open */
+};
+
+/* source_ranges: LPM over service_id, then the client's address. */
+struct source_range_key {
+	__u32 prefixlen; /* bits: 32 for service_id, then 96 + n for an IPv4 prefix of n bits */
+	__u32 service_id;
+	struct addr addr;
+};
+
+struct source_range {
+	__u32 allow; /* always 1 */
+};
+
+/* node_addresses: where NodePorts answer. */
+enum node_address_flag {
+	NODE_ADDRESS_LOOPBACK = 1, /* an address of the host's network namespace alone */
+};
+
+struct node_address {
+	__u32 flags; /* enum node_address_flag */
+};
+
+/* affinity: which backend a client of a service was sent to. The same memory serves both
+ * policies, as kube-proxy's does; a backend that the asking frontend's policy does not
+ * allow (BACKEND_IN_*) is not used. */
+struct affinity_key {
+	struct addr client; /* address; for sockets {0xffffffff, 0, netns cookie} */
+	__u32 service_id;
+};
+
+struct affinity {
+	__u32 backend_id;
+	__u32 generation;
+	__u64 last_used_ns; /* CLOCK_BOOTTIME, when a new connection last used it */
+};
+
+/* flows: one rewrite of one direction, keyed by the packet as it is at the hook.
+ * tc ingress writes `addr`:`port` over the destination, tc egress over the source. */
+struct flow_key {
+	struct addr src_addr;
+	struct addr dst_addr;
+	__be16 src_port;
+	__be16 dst_port;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+enum flow_kind {
+	FLOW_DNAT = 1,	    /* ingress, client to VIP: to the backend */
+	FLOW_SNAT = 2,	    /* egress, client to a remote backend: from the node */
+	FLOW_UNDO_SNAT = 3, /* ingress, backend to node: to the client */
+	FLOW_UNDO_DNAT = 4, /* egress, backend to client: from the VIP */
+};
+
+enum flow_flag {
+	FLOW_CLOSING = 1, /* a FIN or RST has been seen */
+};
+
+struct flow {
+	struct addr addr;
+	__be16 port;
+	__u8 kind;
+	__u8 flags;
+	__u32 service_id;
+	__u32 backend_id;
+	__u32 generation; /* of the backend; a flow to another generation is to a backend that is
+			     gone */
+	__be16 snat_port; /* FLOW_DNAT to a remote backend: the port that SNAT took; else 0 */
+	__u16 pad;
+	__u32 pad2;
+	__u64 created_ns; /* CLOCK_BOOTTIME */
+	__u64 last_seen_ns;
+};
+
+/* sockets: what a socket asked for and was given; lives and dies with the socket. */
+struct socket_peer {
+	struct addr vip;
+	struct addr backend;
+	__be16 vip_port;
+	__be16 backend_port;
+	__u32 service_id;
+	__u32 backend_id;
+	__u32 generation;
+};
+
+#define SOCKET_PEERS 4 /* VIPs one unconnected UDP socket can talk to at a time */
+
+struct socket_peers {
+	struct socket_peer peer[SOCKET_PEERS];
+	__u32 next;    /* peer overwritten next */
+	__u32 counted; /* 1: counted in open_sockets of peer[0]'s backend */
+};
+
+/* config: what the agent tells the programs at run time; one entry. */
+struct config {
+	struct addr
+		snat_addr_v4; /* this node's own addresses as remote backends see them; 0: none */
+	struct addr snat_addr_v6;
+	__u64 host_netns_cookie; /* of the namespace the agent runs in */
+	__u32 hash_seed;
+	__u16 snat_port_min; /* first and last port SNAT may take */
+	__u16 snat_port_max;
+};
+
+/* options: fixed when a program is loaded, so that the verifier removes what is off. Every
+ * object has one `const volatile struct options options` in the section .rodata.options. */
+struct options {
+	__u8 ipv4; /* 0: the node has no IPv4; IPv4 packets are not ours */
+	__u8 ipv6;
+	__u8 backend_stats; /* count in backend_stats */
+	__u8 pad;
+};
+
+/* counters: one per hook and reason, index hook * REASONS_PER_HOOK + reason. */
+enum hook {
+	HOOK_SOCK = 0,
+	HOOK_TC_INGRESS = 1,
+	HOOK_TC_EGRESS = 2,
+	HOOK_XDP = 3,
+	HOOKS = 4,
+};
+
+#define REASONS_PER_HOOK 64
+
+/* What happens to a packet or a call, and why. src/model/reason.ts has the words. */
+enum reason {
+	REASON_NOT_OURS = 0,	 /* pass: no frontend, no flow */
+	REASON_NEW_FLOW = 1,	 /* translated: a backend was chosen */
+	REASON_ESTABLISHED = 2,	 /* translated: an existing flow */
+	REASON_REPLY = 3,	 /* translated: a reply of an existing flow */
+	REASON_NOT_HANDLED = 4,	 /* pass: ours by address, of a protocol not handled yet (SCTP) */
+	REASON_FRAGMENT = 5,	 /* pass: a later fragment has no ports */
+	REASON_MALFORMED = 6,	 /* pass: too short or wrong lengths; the kernel decides */
+	REASON_NO_ENDPOINTS = 7, /* refused: the service has no endpoint anywhere */
+	REASON_NO_LOCAL_ENDPOINTS = 8, /* dropped: policy Local and no endpoint on this node */
+	REASON_SOURCE_RANGE = 9,       /* dropped: the client is in no source range */
+	REASON_NO_SLOT = 10,	       /* dropped: a frontend points outside slots (a bug) */
+	REASON_NO_BACKEND = 11,	       /* dropped: a slot names no backend (a bug) */
+	REASON_SNAT_EXHAUSTED = 12,    /* dropped: no free SNAT port to this backend */
+	REASON_NO_SNAT_ADDRESS = 13,   /* dropped: the node has no address of this family */
+	REASON_FLOW_CLASH =
+		14, /* dropped: another flow between client and backend holds the reply */
+	REASON_FLOWS_FULL = 15,	    /* dropped: the flow could not be stored */
+	REASON_REWRITE_FAILED = 16, /* dropped: the kernel refused to change the packet */
+	REASON_REPLY_FAILED = 17,   /* dropped: the ICMP refusal could not be built */
+	REASON_NO_CONFIG = 18,	    /* pass: the agent has not written config yet */
+	REASONS = 19,
+};
+
+#endif

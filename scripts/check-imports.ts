@@ -1,0 +1,79 @@
+// The dependency rule: lib ◄ model ◄ compile ◄ dataplane ◄ agent ◄ commands ◄ main; k8s knows only model, reconcile
+// only lib, bpf and iptables never know each other; pure folders import no node: module; one file touches FFI.
+import { globSync, readFileSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+
+/** Folder (longest match first) to the folders it may import from, besides itself. */
+const MAY: Readonly<Record<string, readonly string[]>> = {
+  "src/dataplane/bpf": ["src/dataplane", "src/compile", "src/model", "src/lib"],
+  "src/dataplane/iptables": ["src/dataplane", "src/compile", "src/model", "src/lib"],
+  "src/dataplane/fake": ["src/dataplane", "src/dataplane/bpf", "src/model", "src/lib"],
+  "src/dataplane": ["src/compile", "src/model", "src/lib"],
+  "src/lib": [],
+  "src/model": ["src/lib"],
+  "src/compile": ["src/model", "src/lib"],
+  "src/k8s": ["src/model", "src/lib"],
+  "src/reconcile": ["src/lib"],
+  "src/agent": [
+    "src/dataplane",
+    "src/dataplane/bpf",
+    "src/dataplane/iptables",
+    "src/compile",
+    "src/k8s",
+    "src/model",
+    "src/reconcile",
+    "src/lib",
+  ],
+  "src/commands": [
+    "src/agent",
+    "src/dataplane",
+    "src/dataplane/bpf",
+    "src/dataplane/iptables",
+    "src/compile",
+    "src/k8s",
+    "src/model",
+    "src/reconcile",
+    "src/lib",
+  ],
+  src: ["src/commands", "src/lib"],
+};
+
+/** No clock, no randomness, no I/O: no node: module and none of these words. */
+const PURE = [
+  "src/model/",
+  "src/compile/",
+  "src/dataplane/bpf/plan",
+  "src/dataplane/bpf/tables",
+  "src/dataplane/bpf/codec",
+];
+const IMPURE = /\bDate\.now\b|\bnew Date\(\)|\bMath\.random\b|\bprocess\./;
+const ONLY_IN: Readonly<Record<string, string>> = {
+  koffi: "src/dataplane/bpf/libbpf.ts",
+  "@kubernetes/client-node": "src/k8s/",
+};
+
+const errors: string[] = [];
+const folderOf = (file: string): string => {
+  const folder = Object.keys(MAY).find((f) => file.startsWith(`${f}/`));
+  return folder ?? "src";
+};
+
+for (const file of globSync("src/**/*.ts")) {
+  const text = readFileSync(file, "utf8");
+  const pure = PURE.some((p) => file.startsWith(p));
+  if (pure && IMPURE.test(text)) errors.push(`${file}: a pure file uses a clock, randomness or the process`);
+  for (const [, target = ""] of text.matchAll(/(?:from|import\()\s*"([^"]+)"/g)) {
+    if (target.startsWith(".")) {
+      const to = folderOf(relative(".", join(dirname(file), target)));
+      const from = folderOf(file);
+      if (to !== from && !(MAY[from] ?? []).includes(to))
+        errors.push(`${file}: ${from} may not import from ${to} (${target})`);
+    } else {
+      if (pure && target.startsWith("node:")) errors.push(`${file}: a pure file imports ${target}`);
+      const only = ONLY_IN[target];
+      if (only !== undefined && !file.startsWith(only)) errors.push(`${file}: only ${only} may import ${target}`);
+    }
+  }
+}
+for (const error of errors) console.error(error);
+process.exit(errors.length > 0 ? 1 : 0);
