@@ -19,7 +19,7 @@ export const servicePortKey = (n: ServicePortName): ServicePortKey =>
 
 export interface Desired {
   readonly services: ReadonlyMap<ServicePortKey, DesiredService>;
-  /** Where NodePorts answer, and the sources that remote backends see. */
+  /** Where NodePorts answer, and the sources that remote backends see. Sorted: IPv4 first, then by text. */
   readonly nodeAddresses: readonly NodeAddress[];
 }
 
@@ -27,8 +27,10 @@ export interface NodeAddress {
   readonly address: Address;
   /** 127.0.0.1: only meant when asked from the host's own network namespace. */
   readonly loopback: boolean;
-  /** The first non-loopback of its family, which remote backends see as the source of traffic from outside. */
+  /** The one of its family that remote backends see as the source of traffic from outside; at most one, no loopback. */
   readonly primary: boolean;
+  /** NodePorts answer here; false only for a primary address that nodePortAddresses leaves out. */
+  readonly nodePorts: boolean;
 }
 
 /** One port of one Service, both families. Unchanged input gives the identical value (===) again. */
