@@ -58,6 +58,7 @@ const bind = () => {
     open: libc.func("int open(const char *path, int flags)"),
     close: libc.func("int close(int fd)"),
     flock: libc.func("int flock(int fd, int operation)"),
+    syscall: libc.func("long syscall(long number, long a, long b, long c)"),
     socket: libc.func("int socket(int domain, int type, int protocol)"),
     getsockopt: libc.func("int getsockopt(int fd, int level, int name, void *value, void *length)"),
     if_nametoindex: libc.func("uint32_t if_nametoindex(const char *name)"),
@@ -527,6 +528,19 @@ export const netnsCookie = (): bigint => {
   } finally {
     closeFd(fd);
   }
+};
+
+const SYS_MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283 };
+
+/**
+ * Returns after an RCU grace period: every BPF program run that was under way has ended. MEMBARRIER_CMD_GLOBAL is
+ * synchronize_rcu() for user space; where it is missing (nohz_full CPUs, seccomp) a pause stands in for it.
+ */
+export const waitForPrograms = (): void => {
+  const [MEMBARRIER_CMD_GLOBAL, PAUSE_MS] = [1, 50];
+  const number = SYS_MEMBARRIER[process.arch];
+  if (number !== undefined && (lib().syscall(number, MEMBARRIER_CMD_GLOBAL, 0, 0) as number) === 0) return;
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE_MS);
 };
 
 /** Creates an unpinned map, for probes and tests. The caller closes it. */

@@ -15,6 +15,8 @@ export interface MapStore {
   update(map: MapName, entries: readonly (readonly [key: Uint8Array, value: Uint8Array])[]): void;
   /** Removes; what is absent already is fine. Never called for ARRAY maps. */
   delete(map: MapName, keys: readonly Uint8Array[]): void;
+  /** Returns when every program run that was under way at the call has ended (an RCU grace period). */
+  waitForPrograms(): void;
 }
 
 /** The kernel refused a map operation. */
