@@ -1,0 +1,116 @@
+// What a host process inside a namespace can be told (host.ts asks, host-process.ts answers), and the words on the
+// wire between its servers and clients. Every answer says who answered and which address that server saw.
+
+export type Transport = "TCP" | "UDP";
+
+export interface Target {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** How to reach a target. An IPv4 address through an IPv6 socket is written `::ffff:10.0.0.1`. */
+export interface ConnectRequest extends Target {
+  readonly localAddress?: string;
+  readonly localPort?: number;
+  /** Default 1000. */
+  readonly timeout_ms?: number;
+}
+
+/** What the server says first on a TCP connection, and what it answers to a datagram. */
+export interface Greeting {
+  readonly name: string;
+  /** The client as the server sees it, never v4-mapped. */
+  readonly client: string;
+  readonly clientPort: number;
+}
+
+export interface Answered extends Greeting {
+  readonly ok: true;
+  /** TCP and connected UDP: getpeername. Unconnected UDP: where the answer came from. */
+  readonly peer: string;
+  readonly peerPort: number;
+  readonly local: string;
+  readonly localPort: number;
+  readonly ms: number;
+}
+
+/** `code` is the system's (`ECONNREFUSED`), `TIMEOUT` after timeout_ms, or `CLOSED` when the server hung up early. */
+export interface Failed {
+  readonly ok: false;
+  readonly code: string;
+  readonly ms: number;
+}
+
+export type Answer = Answered | Failed;
+
+export interface Counts {
+  readonly ok: number;
+  readonly failed: number;
+  readonly codes: Readonly<Record<string, number>>;
+  readonly names: Readonly<Record<string, number>>;
+}
+
+export interface Beats {
+  readonly echoed: number;
+  readonly longest_gap_ms: number;
+  /** null: the connection lives. */
+  readonly ended: string | null;
+}
+
+interface Call<Request, Response> {
+  readonly request: Request;
+  readonly response: Response;
+}
+
+export interface Commands {
+  /** TCP: greets, then echoes. UDP: answers each datagram. On every address of both families. */
+  readonly serve: Call<{ readonly name: string; readonly port: number; readonly transport: Transport }, null>;
+  readonly stopServing: Call<{ readonly port: number; readonly transport: Transport }, null>;
+
+  /** One TCP connection, closed after the greeting. */
+  readonly connect: Call<ConnectRequest, Answer>;
+  /** A TCP connection that stays, with a message echoed every beat_ms. */
+  readonly hold: Call<ConnectRequest & { readonly beat_ms: number }, Answer & { readonly id: number }>;
+  readonly beats: Call<{ readonly id: number }, Beats>;
+  /** Sends `size` bytes, gets them echoed; fails with `DIFFERENT` when the echo differs. */
+  readonly transfer: Call<ConnectRequest & { readonly size_bytes: number }, Answer>;
+
+  /** A UDP socket for several asks; connected when `to` is given. */
+  readonly openUdp: Call<
+    { readonly family: 4 | 6; readonly to?: Target; readonly localAddress?: string; readonly localPort?: number },
+    { readonly id: number }
+  >;
+  /** One datagram and its answer; `to` for an unconnected socket. */
+  readonly askUdp: Call<{ readonly id: number; readonly to?: Target; readonly timeout_ms?: number }, Answer>;
+  /** Ends a held connection or UDP socket. */
+  readonly drop: Call<{ readonly id: number }, null>;
+
+  /** Connects (or asks over a new UDP socket) again and again, `pause_ms` between. */
+  readonly startLoop: Call<
+    ConnectRequest & { readonly transport: Transport; readonly pause_ms: number },
+    { readonly id: number }
+  >;
+  readonly loopCounts: Call<{ readonly id: number; readonly stop?: boolean }, Counts>;
+
+  /** Listens on 127.0.0.1:port and passes every connection on to a Unix socket: a door out of the namespace. */
+  readonly relay: Call<{ readonly port: number; readonly path: string }, null>;
+  readonly httpGet: Call<
+    { readonly port: number; readonly path: string },
+    { readonly status: number; readonly body: string }
+  >;
+}
+
+export type CommandName = keyof Commands;
+
+export interface RequestMessage<C extends CommandName = CommandName> {
+  readonly id: number;
+  readonly command: C;
+  readonly request: Commands[C]["request"];
+}
+
+export interface ResponseMessage {
+  readonly id: number;
+  readonly response?: unknown;
+  /** The command itself could not be done. */
+  readonly error?: string;
+}
