@@ -1,0 +1,23 @@
+// Where the program's own files are, in a checkout and in a release. What is in them is for others.
+import { existsSync, globSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+
+/**
+ * Directory of the compiled BPF objects (`*.bpf.o`): `bpf/` beside the program in a release, `build/bpf/` in a checkout.
+ * `program` is the directory of the running code. Throws when no object is there.
+ */
+export const bpfObjectDirectory = (program: string = import.meta.dirname): string => {
+  const checkout = checkoutOf(program);
+  const directory = checkout === null ? join(program, "bpf") : join(checkout, "build", "bpf");
+  if (globSync("*.bpf.o", { cwd: directory }).length > 0) return directory;
+  const remedy =
+    checkout === null ? "the release is not complete, install it again" : `run \`npm run build\` in ${checkout}`;
+  throw new Error(`Cannot find BPF objects in ${directory}: ${remedy}`);
+};
+
+/** Root of the checkout that this code runs from, or null: it was bundled. */
+const checkoutOf = (program: string): string | null => {
+  if (basename(program) !== "lib" || basename(dirname(program)) !== "src") return null;
+  const root = dirname(dirname(program));
+  return existsSync(join(root, "scripts", "build-bpf")) ? root : null;
+};
