@@ -1,8 +1,7 @@
 // Where things are when nobody says otherwise. Apart from config.ts because every command needs these, and few need
 // the whole configuration.
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
-import { fileURLToPath } from "node:url";
 
 export const DEFAULT_BPFFS = "/sys/fs/bpf/beeline";
 
@@ -16,10 +15,4 @@ export const findCgroup = (mounts = readFileSync("/proc/mounts", "utf8")): strin
     if (type === "cgroup2" && path !== undefined) return path.replaceAll("\\040", " ");
   }
   return null;
-};
-
-/** The folder with the compiled BPF objects: beside a bundle, or where a checkout builds them. */
-export const findObjects = (here = import.meta.url): string => {
-  const places = ["./bpf", "../bpf", "../build/bpf", "../../build/bpf"].map((p) => fileURLToPath(new URL(p, here)));
-  return places.find((place) => existsSync(`${place}/sock.bpf.o`)) ?? places[places.length - 1] ?? "build/bpf";
 };

@@ -1,0 +1,90 @@
+// The servers behind healthCheckNodePort: a load balancer asks each node whether it has a ready endpoint of its own.
+// They follow what compile() says; a port that cannot be had is named, counted, and tried again.
+import type { HealthCheck } from "../compile/compile.ts";
+import { messageOf } from "../lib/errors.ts";
+import { type HttpServer, json, type Reply, serve } from "./http.ts";
+import type { Log } from "./log.ts";
+
+interface Listener {
+  check: HealthCheck;
+  /** By host; null while it could not be had, or is being had. */
+  readonly servers: Map<string, HttpServer | null>;
+}
+
+export class HealthCheckServers {
+  readonly #listeners = new Map<string, Listener>();
+  readonly #healthy: () => boolean;
+  readonly #log: Log;
+  #closed = false;
+
+  constructor(options: { readonly healthy: () => boolean; readonly log: Log }) {
+    this.#healthy = options.healthy;
+    this.#log = options.log;
+  }
+
+  /** Ports that cannot be listened on, right now. */
+  get failed(): number {
+    return [...this.#listeners.values()].filter((l) => [...l.servers.values()].includes(null)).length;
+  }
+
+  /** Starts, changes and ends servers so that these are served, at these hosts; failed ones are tried again. */
+  async update(checks: readonly HealthCheck[], hosts: readonly string[]): Promise<void> {
+    const wanted = new Map(checks.map((check) => [keyOf(check), check]));
+    for (const [key, listener] of this.#listeners) {
+      if (!wanted.has(key)) this.#end(key, listener);
+    }
+    for (const [key, check] of wanted) {
+      const listener = this.#listeners.get(key) ?? { check, servers: new Map() };
+      listener.check = check;
+      this.#listeners.set(key, listener);
+      for (const [host, server] of listener.servers) {
+        if (hosts.includes(host)) continue;
+        server?.close();
+        listener.servers.delete(host);
+      }
+      await Promise.all(hosts.map((host) => this.#listen(key, listener, host)));
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const [key, listener] of this.#listeners) this.#end(key, listener);
+  }
+
+  async #listen(key: string, listener: Listener, host: string): Promise<void> {
+    if (listener.servers.get(host) != null) return;
+    listener.servers.set(host, null);
+    const { namespace, name, port } = listener.check;
+    try {
+      const server = await serve({ host, port }, () => replyFor(listener.check, this.#healthy()));
+      const current = !this.#closed && this.#listeners.get(key) === listener && listener.servers.get(host) === null;
+      if (current) listener.servers.set(host, server);
+      else server.close();
+    } catch (error) {
+      this.#log("warn", `Cannot serve the health check of Service ${namespace}/${name} on port ${port}`, {
+        host,
+        error: messageOf(error),
+      });
+    }
+  }
+
+  #end(key: string, listener: Listener): void {
+    for (const server of listener.servers.values()) server?.close();
+    listener.servers.clear();
+    this.#listeners.delete(key);
+  }
+}
+
+const keyOf = (check: HealthCheck): string => `${check.namespace}/${check.name} ${check.port}`;
+
+/** kube-proxy's answer, byte for byte: tabs, no newline at the end. */
+export const replyFor = (check: HealthCheck, healthy: boolean): Reply => {
+  const body = {
+    service: { namespace: check.namespace, name: check.name },
+    localEndpoints: check.localEndpoints,
+    serviceProxyHealthy: healthy,
+  };
+  return json(check.localEndpoints > 0 && healthy ? 200 : 503, JSON.stringify(body, null, "\t"), {
+    "X-Load-Balancing-Endpoint-Weight": String(check.localEndpoints),
+  });
+};

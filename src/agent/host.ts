@@ -1,0 +1,84 @@
+// What this machine is like right now, in the network namespace of this process: its addresses and the devices that
+// traffic for services comes in by. Read from /proc/self/net, which (unlike /sys/class/net) follows the namespace.
+import { readFileSync } from "node:fs";
+import { networkInterfaces } from "node:os";
+import { type Address, parseAddress } from "../model/address.ts";
+
+export interface HostView {
+  /** Names of all devices but lo. */
+  readonly devices: readonly string[];
+  /** Devices of the default routes of both families. */
+  readonly defaultRoutes: readonly string[];
+  /** Every address of a device that is up, loopback included, link-local IPv6 left out; sorted. */
+  readonly addresses: readonly { readonly device: string; readonly address: Address }[];
+}
+
+export const readHost = (): HostView => ({
+  devices: parseDevices(readProc("dev")),
+  defaultRoutes: [...new Set([...parseRoutes4(readProc("route")), ...parseRoutes6(readProc("ipv6_route"))])].sort(),
+  addresses: readAddresses(),
+});
+
+/** IPv6 has been switched off in a kernel without this file. */
+export const hasIPv6 = (): boolean => readProc("if_inet6") !== "";
+
+const readProc = (name: string): string => {
+  try {
+    return readFileSync(`/proc/self/net/${name}`, "utf8");
+  } catch {
+    return "";
+  }
+};
+
+const readAddresses = (): HostView["addresses"] =>
+  Object.entries(networkInterfaces())
+    .flatMap(([label, addresses]) =>
+      (addresses ?? []).map((a) => ({ device: label.split(":")[0] ?? label, address: parseAddress(a.address) })),
+    )
+    .filter((a): a is { device: string; address: Address } => a.address !== null && !isLinkLocal(a.address))
+    .sort((a, b) => (`${a.device} ${a.address}` < `${b.device} ${b.address}` ? -1 : 1));
+
+/** Those of IPv6 mean nothing without their device, and every pod's device brings one. */
+const isLinkLocal = (address: Address): boolean => /^fe[89ab].:/.test(address);
+
+export const parseDevices = (text: string): string[] =>
+  [...text.matchAll(/^\s*(\S+):/gm)].map((match) => match[1] ?? "").filter((name) => name !== "" && name !== "lo");
+
+/** Columns: Iface Destination Gateway Flags RefCnt Use Metric Mask … */
+export const parseRoutes4 = (text: string): string[] =>
+  text
+    .split("\n")
+    .map((line) => line.split(/\s+/))
+    .filter((c) => c[1] === "00000000" && c[7] === "00000000")
+    .map((c) => c[0] ?? "");
+
+/** Columns: destination, its length, source, its length, next hop, metric, references, use, flags, device. */
+export const parseRoutes6 = (text: string): string[] =>
+  text
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .filter((c) => c[1] === "00" && /^0{32}$/.test(c[0] ?? "") && c[9] !== undefined && c[9] !== "lo")
+    .map((c) => c[9] ?? "");
+
+/**
+ * The devices to serve: those that match a pattern (`*` and `?`), or without patterns those that carry a default route
+ * or one of the Node's addresses. Never lo. Sorted.
+ */
+export const chooseDevices = (
+  host: HostView,
+  patterns: readonly string[],
+  nodeAddresses: readonly Address[],
+): readonly string[] => {
+  const tests = patterns.map(globToRegExp);
+  const carriers = host.addresses.filter((a) => nodeAddresses.includes(a.address)).map((a) => a.device);
+  const isWanted = (device: string): boolean =>
+    patterns.length > 0
+      ? tests.some((test) => test.test(device))
+      : host.defaultRoutes.includes(device) || carriers.includes(device);
+  return host.devices.filter(isWanted).sort();
+};
+
+const globToRegExp = (pattern: string): RegExp => {
+  const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, "\\$&");
+  return new RegExp(`^${escaped.replaceAll("*", ".*").replaceAll("?", ".")}$`);
+};

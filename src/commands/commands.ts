@@ -1,0 +1,203 @@
+// Every command: its usage, options and examples. Nouns read, verbs write. Code is loaded only for the one that runs.
+import type { Command, Option } from "./command.ts";
+
+const CONFIG: Record<string, Option> = {
+  config: { type: "string", describe: "configuration file (BeelineConfiguration or KubeProxyConfiguration)" },
+};
+const PINS: Record<string, Option> = {
+  ...CONFIG,
+  bpffs: { type: "string", describe: "where maps and links are pinned [default: /sys/fs/bpf/beeline]" },
+};
+const OUTPUT: Record<string, Option> = {
+  output: { type: "string", alias: "o", choices: ["table", "wide", "json", "yaml"], describe: "how to print" },
+  "no-headers": { type: "boolean", describe: "leave out the line of column names" },
+  "no-color": { type: "boolean", describe: "no colour, also on a terminal (as does NO_COLOR)" },
+};
+const READER: Record<string, Option> = {
+  ...PINS,
+  ...OUTPUT,
+  watch: { type: "boolean", alias: "w", describe: "print again whenever it changes (-o json: one line each)" },
+};
+const NODE: Record<string, Option> = {
+  node: { type: "string", describe: "name of this node [default: the host name in lower case]" },
+};
+const PLACE: Record<string, Option> = {
+  ...PINS,
+  ...NODE,
+  cgroup: { type: "string", describe: "cgroup v2 directory whose sockets are served [default: the root]" },
+  device: {
+    type: "string",
+    array: true,
+    describe: "device to serve, a name or a pattern like 'eth*'; repeatable [default: found]",
+  },
+  dataplane: { type: "string", describe: "which dataplane; only bpf exists" },
+  attach: { type: "string", choices: ["auto", "tcx", "clsact"], describe: "how to attach to devices" },
+};
+const LOGGING: Record<string, Option> = {
+  "log-format": { type: "string", choices: ["json", "text"], describe: "log lines on stderr [default: json]" },
+  "log-level": {
+    type: "string",
+    choices: ["error", "warn", "info", "debug", "trace"],
+    describe: "least level to log [default: info]",
+  },
+  v: { type: "number", describe: "klog's verbosity instead of --log-level: 3 is debug, 5 is trace" },
+};
+const FILES: Record<string, Option> = {
+  filename: {
+    type: "string",
+    alias: "f",
+    array: true,
+    describe: "manifest file or folder; repeatable",
+  },
+};
+
+export const COMMANDS: readonly Command[] = [
+  {
+    usage: "run",
+    summary: "Run the node agent",
+    examples: [
+      ["beeline run", "in a cluster, or with the default kubeconfig"],
+      ["beeline run --manifests ./manifests --node node-a", "from files, watched"],
+      ["beeline run --config /etc/beeline/config.yaml --device 'eth*'", "flags override the file"],
+    ],
+    options: {
+      ...PLACE,
+      manifests: { type: "string", array: true, describe: "manifest file or folder to watch; repeatable" },
+      kubeconfig: {
+        type: "string",
+        describe: "kubeconfig [default: in-cluster, then $KUBECONFIG, then ~/.kube/config]",
+      },
+      "healthz-bind-address": {
+        type: "string",
+        describe: 'address:port of /healthz, "" for none [default: 0.0.0.0:10256]',
+      },
+      "metrics-bind-address": {
+        type: "string",
+        describe: 'address:port of /metrics, "" for none [default: 127.0.0.1:10249]',
+      },
+      ...LOGGING,
+    },
+    load: async () => (await import("./run.ts")).run,
+  },
+  {
+    usage: "apply",
+    summary: "Program this node once from manifests, and leave",
+    examples: [["beeline apply -f service.yaml -f slices/ --node node-a", "what is not in the files is removed"]],
+    options: { ...PLACE, ...FILES, ...LOGGING },
+    load: async () => (await import("./apply.ts")).apply,
+  },
+  {
+    usage: "reset",
+    summary: "Take everything of beeline's off this node",
+    examples: [["beeline reset", "refused while an agent runs"]],
+    options: { ...PINS, ...LOGGING },
+    load: async () => (await import("./reset.ts")).reset,
+  },
+  {
+    usage: "status",
+    summary: "What is attached, how full the maps are, what happens to packets",
+    examples: [["beeline status -o json", "for scripts"]],
+    options: READER,
+    load: async () => (await import("./status.ts")).status,
+  },
+  {
+    usage: "services [name]",
+    summary: "Service ports that the kernel serves now, or one service in full",
+    examples: [
+      ["beeline services", "all of them"],
+      ["beeline services shop/web", "one, with its backends"],
+      ["beeline services shop/ -o wide", "a namespace"],
+    ],
+    positionals: { name: { type: "string", describe: "namespace/name, a name, or namespace/" } },
+    options: READER,
+    load: async () => (await import("./services.ts")).services,
+  },
+  {
+    usage: "frontends",
+    summary: "Addresses that clients can connect to",
+    examples: [["beeline frontends --no-headers | grep 10.96.0.10", "who answers there"]],
+    options: READER,
+    load: async () => (await import("./frontends.ts")).frontends,
+  },
+  {
+    usage: "backends",
+    summary: "Where traffic is sent, with the connections sent there",
+    examples: [["beeline backends -w", "follow changes"]],
+    options: READER,
+    load: async () => (await import("./backends.ts")).backends,
+  },
+  {
+    usage: "maps [name]",
+    summary: "How full each BPF map is, or the entries of one",
+    examples: [
+      ["beeline maps", "use and capacity"],
+      ["beeline maps slots", "the entries of slots"],
+    ],
+    positionals: { name: { type: "string", describe: "a map" } },
+    options: READER,
+    load: async () => (await import("./maps.ts")).mapsCommand,
+  },
+  {
+    usage: "flows",
+    summary: "Flows that the tc hook remembers",
+    examples: [["beeline flows -o wide", "with ids and ages"]],
+    options: READER,
+    load: async () => (await import("./flows.ts")).flows,
+  },
+  {
+    usage: "affinity",
+    summary: "Which client stays with which backend",
+    examples: [["beeline affinity", "clients of services with sessionAffinity: ClientIP"]],
+    options: READER,
+    load: async () => (await import("./affinity.ts")).affinity,
+  },
+  {
+    usage: "compile",
+    summary: "What a node would do with manifests, without touching it",
+    examples: [
+      ["beeline compile -f manifests/ --node node-a", "frontends and backends"],
+      ["beeline compile -f manifests/ --node node-a --to bpf", "the entries of the BPF maps"],
+      ["beeline compile -f manifests/ --strict", "exit 1 when anything in them was not used"],
+    ],
+    options: {
+      ...CONFIG,
+      ...NODE,
+      ...FILES,
+      ...OUTPUT,
+      to: { type: "string", choices: ["bpf"], describe: "print the tables of this dataplane instead" },
+      strict: { type: "boolean", describe: "exit 1 when a part of the manifests cannot be used" },
+    },
+    load: async () => (await import("./compile.ts")).compileCommand,
+  },
+  {
+    usage: "explain <source> <destination>",
+    summary: "What would happen to a packet, decision by decision",
+    examples: [
+      ["beeline explain 10.244.1.7 10.96.0.10:53/UDP", "from a pod, by what the kernel holds"],
+      ["beeline explain 203.0.113.9 192.0.2.11:30080/TCP --from outside -f manifests/", "by manifests"],
+    ],
+    positionals: {
+      source: { type: "string", describe: "address of the client" },
+      destination: { type: "string", describe: "address:port/TCP, IPv6 as [address]:port/TCP" },
+    },
+    options: {
+      ...PINS,
+      ...NODE,
+      ...FILES,
+      ...OUTPUT,
+      from: {
+        type: "string",
+        choices: ["pod", "node", "outside"],
+        describe: "where the client is [default: by its address]",
+      },
+    },
+    load: async () => (await import("./explain.ts")).explain,
+  },
+  {
+    usage: "version",
+    summary: "Versions of beeline, its map layout, Node and the kernel",
+    examples: [["beeline version -o json", "for scripts"]],
+    options: OUTPUT,
+    load: async () => (await import("./version.ts")).version,
+  },
+];
