@@ -1,0 +1,248 @@
+// deploy/ holds together: the API would take every object, they name each other rightly, the configuration is one the
+// agent reads, and permissions are those the code asks for. What needs a kernel is in test/packaging/.
+import assert from "node:assert/strict";
+import { existsSync, globSync, readFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { describe, it } from "node:test";
+import { parse, parseAllDocuments, parseDocument } from "yaml";
+import { loadConfig } from "../../src/agent/config.ts";
+import { partProblems, schemaProblems } from "../lib/kube-schema.ts";
+
+const ROOT = join(import.meta.dirname, "../..");
+const DEPLOY = join(ROOT, "deploy");
+
+interface Kustomization {
+  readonly resources: readonly string[];
+  readonly patches?: readonly { readonly path: string }[];
+  readonly configMapGenerator?: readonly { name: string; files?: readonly string[]; envs?: readonly string[] }[];
+  readonly images?: readonly { name: string; newName: string; newTag: string }[];
+}
+
+interface Container {
+  readonly name: string;
+  readonly image: string;
+  readonly args?: readonly string[];
+  readonly ports?: readonly { readonly name: string; readonly containerPort: number; readonly hostPort: number }[];
+  readonly envFrom?: readonly { readonly configMapRef: { readonly name: string } }[];
+  readonly volumeMounts?: readonly { readonly name: string; readonly mountPath: string }[];
+  readonly securityContext: Readonly<Record<string, unknown>>;
+  readonly [probe: `${string}Probe`]: { readonly httpGet: { readonly path: string; readonly port: string } };
+}
+
+interface PodSpec {
+  readonly serviceAccountName: string;
+  readonly containers: readonly Container[];
+  readonly initContainers?: readonly Container[];
+  readonly volumes: readonly { readonly name: string; readonly configMap?: { readonly name: string } }[];
+}
+
+interface Manifest {
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace?: string };
+  readonly spec: {
+    readonly selector: { readonly matchLabels: Readonly<Record<string, string>> };
+    readonly template: {
+      readonly metadata: { readonly labels: Readonly<Record<string, string>> };
+      readonly spec: PodSpec;
+    };
+  };
+  readonly rules: readonly { apiGroups: readonly string[]; resources: readonly string[]; verbs: readonly string[] }[];
+  readonly roleRef: { readonly kind: string; readonly name: string };
+  readonly subjects: readonly { readonly kind: string; readonly name: string; readonly namespace: string }[];
+}
+
+const kustomization = (folder: string): Kustomization =>
+  parse(readFileSync(join(DEPLOY, folder, "kustomization.yaml"), "utf8"));
+
+const manifests = (file: string): readonly Manifest[] =>
+  parseAllDocuments(readFileSync(join(DEPLOY, file), "utf8")).map((document) => {
+    assert.deepEqual(document.errors, [], file);
+    return document.toJS();
+  });
+
+const only = <T>(list: readonly T[] | undefined): T => {
+  assert.equal(list?.length, 1);
+  return list[0] as T;
+};
+
+const daemonSet = only(manifests("base/daemonset.yaml"));
+const pod = daemonSet.spec.template.spec;
+const agent = only(pod.containers);
+const rbac = manifests("base/rbac.yaml");
+const ofKind = (kind: string): Manifest => only(rbac.filter((m) => m.kind === kind));
+
+const folders = globSync("*/kustomization.yaml", { cwd: DEPLOY }).map(dirname);
+const resources = folders.flatMap((folder) =>
+  kustomization(folder)
+    .resources.filter((resource) => resource.endsWith(".yaml"))
+    .map((resource) => join(folder, resource)),
+);
+
+describe("deploy", () => {
+  for (const file of resources) {
+    it(`${file}: the API takes every object`, () => {
+      for (const manifest of manifests(file)) assert.deepEqual(schemaProblems(manifest), []);
+    });
+  }
+
+  it("patches fit the objects they are for", () => {
+    const nodeSelector = only(manifests("node-by-node/node-selector.yaml"));
+    assert.deepEqual(schemaProblems(nodeSelector, { partial: true }), []);
+    assert.equal(nodeSelector.kind, daemonSet.kind);
+    assert.deepEqual(nodeSelector.metadata, { name: daemonSet.metadata.name, namespace: "kube-system" });
+    const { spec } = only(manifests("node-by-node/kube-proxy-patch.yaml"));
+    assert.deepEqual(partProblems(spec, "V1DaemonSetSpec", { partial: true }), []);
+  });
+
+  it("the check of schemas finds an unknown field, a wrong type, a wrong word, a missing field and an unknown kind", () => {
+    const changed = (path: readonly (string | number)[], value: unknown): readonly string[] => {
+      const document = parseDocument(readFileSync(join(DEPLOY, "base/daemonset.yaml"), "utf8"));
+      if (value === undefined) document.deleteIn(path);
+      else document.setIn(path, value);
+      return schemaProblems(document.toJS());
+    };
+    const spec = ["spec", "template", "spec"];
+    const path = "DaemonSet.spec.template.spec";
+    assert.deepEqual(
+      [
+        changed([...spec, "hostNetwrok"], true),
+        changed([...spec, "hostNetwork"], "yes"),
+        changed([...spec, "tolerations", 0, "effect"], "Evict"),
+        changed(["spec", "selector"], undefined),
+        changed(["kind"], "DeamonSet"),
+      ],
+      [
+        [`${path}.hostNetwrok: unknown field of V1PodSpec`],
+        [`${path}.hostNetwork: not a boolean`],
+        [`${path}.tolerations[0].effect: "Evict" is none of NoExecute, NoSchedule, PreferNoSchedule`],
+        ["DaemonSet.spec.selector: required, and missing"],
+        ["apps/v1/DeamonSet: unknown kind"],
+      ],
+    );
+  });
+
+  it("every file belongs to a kustomization, and every file a kustomization names is there", () => {
+    const named = folders.flatMap((folder) => {
+      const { resources, patches = [], configMapGenerator = [] } = kustomization(folder);
+      const files = configMapGenerator.flatMap(({ files = [], envs = [] }) => [...files, ...envs]);
+      return [...resources, ...patches.map((p) => p.path), ...files].map((file) => join(folder, file));
+    });
+    for (const file of named) assert.ok(existsSync(join(DEPLOY, file)), file);
+    const there = globSync("*/*.{yaml,env}", { cwd: DEPLOY }).filter((file) => basename(file) !== "kustomization.yaml");
+    const notOurs = "node-by-node/kube-proxy-patch.yaml";
+    assert.deepEqual(
+      there.filter((file) => !named.includes(file)),
+      [notOurs],
+    );
+  });
+
+  it("selectors match the labels of their pods, and two DaemonSets do not share them", () => {
+    const sets = [daemonSet, only(manifests("reset/daemonset.yaml"))];
+    for (const { spec } of sets) assert.deepEqual(spec.selector.matchLabels, spec.template.metadata.labels);
+    assert.notDeepEqual(sets[0]?.spec.selector, sets[1]?.spec.selector);
+  });
+
+  it("the agent's service account exists and has the role", () => {
+    const account = ofKind("ServiceAccount").metadata;
+    assert.equal(pod.serviceAccountName, account.name);
+    const { subjects, roleRef } = ofKind("ClusterRoleBinding");
+    assert.deepEqual(subjects, [{ kind: "ServiceAccount", name: account.name, namespace: account.namespace }]);
+    assert.equal(roleRef.name, ofKind("ClusterRole").metadata.name);
+    assert.equal(daemonSet.metadata.namespace, account.namespace);
+  });
+
+  it("the ConfigMaps that the pod uses are the ones that are generated, and hold what it reads", () => {
+    const generated = kustomization("base").configMapGenerator ?? [];
+    const used = [
+      ...pod.volumes.flatMap((volume) => volume.configMap?.name ?? []),
+      ...(agent.envFrom ?? []).map((from) => from.configMapRef.name),
+    ];
+    assert.deepEqual(
+      used,
+      generated.map((map) => map.name),
+    );
+    const config = only(agent.args?.flatMap((arg) => /^--config=(.*)$/.exec(arg)?.[1] ?? []));
+    const volume = pod.volumes.find((v) => v.configMap?.name === generated[0]?.name);
+    const mount = agent.volumeMounts?.find((m) => m.name === volume?.name);
+    assert.equal(config, join(mount?.mountPath ?? "", only(generated[0]?.files)));
+  });
+
+  it("every mounted volume exists, and every volume is mounted", () => {
+    for (const { template } of [daemonSet.spec, only(manifests("reset/daemonset.yaml")).spec]) {
+      const containers = [...(template.spec.initContainers ?? []), ...template.spec.containers];
+      const mounted = containers.flatMap((container) => container.volumeMounts ?? []).map((mount) => mount.name);
+      assert.deepEqual(mounted.sort(), template.spec.volumes.map((volume) => volume.name).sort());
+    }
+  });
+
+  it("the agent reads the configuration without a warning, and listens where the probes ask", () => {
+    const { config, warnings } = loadConfig({ config: join(DEPLOY, "base/config.yaml"), node: "node1" });
+    assert.deepEqual(warnings, []);
+    assert.deepEqual(config.source, { kind: "cluster", kubeconfig: null });
+    const port = only(agent.ports);
+    assert.deepEqual(config.healthzBindAddress, { host: "0.0.0.0", port: port.containerPort });
+    assert.equal(port.hostPort, port.containerPort);
+    for (const [probe, path] of [
+      ["startup", "/livez"],
+      ["liveness", "/livez"],
+      ["readiness", "/healthz"],
+    ] as const)
+      assert.deepEqual(agent[`${probe}Probe`].httpGet, { path, port: port.name });
+  });
+
+  it("the address of the API server has to be set: what is in the file reaches nothing", () => {
+    const env = Object.fromEntries(
+      readFileSync(join(DEPLOY, "base/api-server.env"), "utf8")
+        .split("\n")
+        .filter((line) => line !== "" && !line.startsWith("#"))
+        .map((line) => line.split("=") as [string, string]),
+    );
+    assert.deepEqual(env, { KUBERNETES_SERVICE_HOST: "api-server.invalid", KUBERNETES_SERVICE_PORT: "6443" });
+  });
+
+  it("permissions are those that src/k8s asks for, read-only, and no others", () => {
+    const { rules } = ofKind("ClusterRole");
+    for (const rule of rules) assert.deepEqual(rule.verbs, ["get", "list", "watch"]);
+    const granted = rules.flatMap((rule) => rule.resources.map((resource) => `${only(rule.apiGroups)}/${resource}`));
+    assert.deepEqual(granted.sort(), requestedResources());
+  });
+
+  it("no container is privileged; root file systems are read-only; capabilities are dropped, then few added", () => {
+    const reset = only(manifests("reset/daemonset.yaml")).spec.template.spec;
+    const containers = [agent, ...(reset.initContainers ?? []), ...reset.containers];
+    for (const { name, securityContext: s } of containers) {
+      assert.deepEqual(
+        [s.privileged, s.allowPrivilegeEscalation, s.readOnlyRootFilesystem],
+        [false, false, true],
+        name,
+      );
+      assert.deepEqual(s.seccompProfile, { type: "RuntimeDefault" }, name);
+    }
+    const added = containers.map(
+      ({ securityContext }) => securityContext.capabilities as { add?: string[]; drop: string[] },
+    );
+    assert.deepEqual(
+      added.map(({ drop }) => drop),
+      [["ALL"], ["ALL"], ["ALL"]],
+    );
+    assert.deepEqual(
+      added.map(({ add }) => add),
+      [["BPF", "NET_ADMIN", "PERFMON"], ["BPF", "NET_ADMIN"], undefined],
+    );
+  });
+
+  it("image tags are the version of the package", () => {
+    const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
+    for (const folder of ["base", "reset"])
+      assert.deepEqual(kustomization(folder).images, [{ name: agent.image, newName: agent.image, newTag: version }]);
+  });
+});
+
+/** "group/resource" of every API path that the sources name, sorted. */
+const requestedResources = (): readonly string[] => {
+  const text = globSync("src/k8s/*.ts", { cwd: ROOT })
+    .map((file) => readFileSync(join(ROOT, file), "utf8"))
+    .join("\n");
+  const paths = [...text.matchAll(/"\/apis?\/(?:([a-z0-9.]+)\/)?v1\/([a-z]+)"/g)];
+  return [...new Set(paths.map(([, group = "", resource]) => `${group}/${resource}`))].sort();
+};
