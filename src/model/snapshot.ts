@@ -24,7 +24,7 @@ export interface Service {
   readonly externalIPs: readonly Address[];
   /** status.loadBalancer.ingress addresses with ipMode VIP (or none); Proxy ones are left out. */
   readonly loadBalancerIPs: readonly Address[];
-  /** Trimmed and canonical. Empty: everybody may enter. */
+  /** Trimmed and canonical. None of a family: everybody of that family may enter. */
   readonly sourceRanges: readonly Prefix[];
   readonly internalTrafficPolicy: TrafficPolicy;
   readonly externalTrafficPolicy: TrafficPolicy;
@@ -64,7 +64,7 @@ export interface EndpointPort {
 
 export interface Endpoint {
   readonly address: Address;
-  /** Conditions with Kubernetes' defaults filled in: ready true, serving = ready when absent, terminating false. */
+  /** Conditions with kube-proxy's defaults filled in: ready true, serving true, terminating false. */
   readonly ready: boolean;
   readonly serving: boolean;
   readonly terminating: boolean;

@@ -1,0 +1,277 @@
+// Manifest files become a Snapshot: once, or watched. The objects of all files together are the whole truth, so what
+// leaves a file leaves the Snapshot; but a file that cannot be read right now keeps what it held.
+import { type FSWatcher, readFileSync, watch } from "node:fs";
+import { dirname } from "node:path";
+import { InputError, messageOf } from "../lib/errors.ts";
+import type { Problem, Snapshot } from "../model/snapshot.ts";
+import { type Found, readDocuments } from "./documents.ts";
+import { type Listing, listManifests } from "./files.ts";
+import { type Kind, type Parsed, type ParseResult, parseObject } from "./parse.ts";
+import type { Source, SourceHandlers } from "./source.ts";
+import { ObjectStore } from "./store.ts";
+
+/** One object and where it stands: `shop.yaml:12`. */
+interface Placed {
+  readonly place: string;
+  readonly result: ParseResult;
+}
+
+interface ManifestFile {
+  /** What the file looked like when it was read; "" when it has to be read again. */
+  readonly signature: string;
+  readonly objects: readonly Placed[];
+  /** What of it cannot be read now. */
+  readonly problems: readonly Problem[];
+}
+
+/**
+ * Reads files and folders of YAML or JSON once. Objects that are not usable are problems, with file and line; a path
+ * that does not exist, or a document that is no YAML, is an InputError.
+ */
+export const readManifests = (
+  paths: readonly string[],
+  nodeName: string,
+): { readonly snapshot: Snapshot; readonly problems: readonly Problem[] } => {
+  const listing = listExisting(paths);
+  const files = listing.files.map(({ path, signature }) => readFile(path, signature));
+  const bad = [...files.flatMap((file) => file.problems), ...unreadable(listing)];
+  if (bad[0] !== undefined) {
+    const more = bad.length > 1 ? ` (and ${bad.length - 1} more)` : "";
+    throw new InputError(`Cannot read ${bad[0].object}: ${bad[0].message}${more}`);
+  }
+  const store = new ObjectStore(nodeName);
+  const problems = gather(files, store).problems;
+  return { snapshot: store.snapshot(), problems };
+};
+
+/** One text, as one file called `name` would be read: what tests and standard input give. */
+export const readManifestText = (
+  text: string,
+  name: string,
+  nodeName: string,
+): { readonly snapshot: Snapshot; readonly problems: readonly Problem[] } => {
+  const store = new ObjectStore(nodeName);
+  const file = placeObjects(name, "", readDocuments(text));
+  const { problems } = gather([file], store);
+  return { snapshot: store.snapshot(), problems: [...file.problems, ...problems] };
+};
+
+export interface WatchTimes {
+  /** How long a file must stay as it is before it is read: who writes it should be done. */
+  readonly settle_ms: number;
+  /** How often everything is looked at although nothing was heard: network file systems tell nothing. */
+  readonly poll_ms: number;
+}
+
+/**
+ * Keeps a Snapshot of files and folders. Throws an InputError when a path does not exist now. Later, a path that is
+ * gone, a file that does not parse, or an empty one, keeps the objects it had and is named in problems(); a file that
+ * leaves its folder takes its objects with it.
+ */
+export const watchManifests = (
+  paths: readonly string[],
+  nodeName: string,
+  handlers: SourceHandlers,
+  times: WatchTimes = { settle_ms: 50, poll_ms: 2000 },
+): Source => new ManifestWatch(paths, nodeName, handlers, times);
+
+class ManifestWatch implements Source {
+  readonly description: string;
+  readonly #roots: readonly string[];
+  readonly #handlers: SourceHandlers;
+  readonly #times: WatchTimes;
+  readonly #store: ObjectStore;
+  readonly #files = new Map<string, ManifestFile>();
+  /** Files that differ from what was read, and since when they have looked the same; signature "" is a missing file. */
+  readonly #unsettled = new Map<string, { readonly signature: string; readonly since_ms: number }>();
+  readonly #watchers = new Map<string, FSWatcher>();
+  readonly #named = new Set<string>();
+  readonly #poll: NodeJS.Timeout;
+  #next: NodeJS.Timeout | null = null;
+  #problems: readonly Problem[] = [];
+
+  constructor(paths: readonly string[], nodeName: string, handlers: SourceHandlers, times: WatchTimes) {
+    this.description = `manifests in ${paths.join(", ")}`;
+    this.#roots = paths;
+    this.#handlers = handlers;
+    this.#times = times;
+    this.#store = new ObjectStore(nodeName);
+    const listing = listExisting(paths);
+    // "": read once more when it has settled, since somebody may be writing it at this moment.
+    for (const { path } of listing.files) this.#files.set(path, readFile(path, ""));
+    this.#gather(listing);
+    this.#listen(listing);
+    this.#poll = setInterval(() => this.#look(), times.poll_ms);
+    this.#next = setTimeout(() => {
+      this.#handlers.changed();
+      this.#look();
+    }, 0);
+  }
+
+  snapshot(): Snapshot {
+    return this.#store.snapshot();
+  }
+
+  synced(): boolean {
+    return true;
+  }
+
+  problems(): readonly Problem[] {
+    return this.#problems;
+  }
+
+  close(): Promise<void> {
+    clearInterval(this.#poll);
+    if (this.#next !== null) clearTimeout(this.#next);
+    for (const watcher of this.#watchers.values()) watcher.close();
+    this.#watchers.clear();
+    return Promise.resolve();
+  }
+
+  #look(): void {
+    if (this.#next !== null) clearTimeout(this.#next);
+    this.#next = null;
+    const listing = listManifests(this.#roots);
+    this.#listen(listing);
+    const listed = new Map(listing.files.map((file) => [file.path, file.signature]));
+    let different = false;
+    for (const [path, signature] of listed) {
+      if (this.#files.get(path)?.signature === signature) this.#unsettled.delete(path);
+      else if (this.#settled(path, signature)) {
+        different = true;
+        this.#files.set(path, this.#reread(path, signature));
+      }
+    }
+    for (const path of this.#files.keys()) {
+      if (listed.has(path) || this.#keptFor(path, listing) || !this.#settled(path, "")) continue;
+      different = true;
+      this.#files.delete(path);
+    }
+    if (this.#unsettled.size > 0) this.#lookIn(this.#times.settle_ms);
+    const changed = this.#gather(listing);
+    if (different || changed) this.#name();
+    if (changed) this.#handlers.changed();
+  }
+
+  /** Whether a file has looked like this for long enough; if so, it counts as taken. */
+  #settled(path: string, signature: string): boolean {
+    const now_ms = performance.now();
+    const seen = this.#unsettled.get(path);
+    if (seen?.signature !== signature) this.#unsettled.set(path, { signature, since_ms: now_ms });
+    if (seen?.signature !== signature || now_ms - seen.since_ms < this.#times.settle_ms) return false;
+    this.#unsettled.delete(path);
+    return true;
+  }
+
+  /** A root, or anything below a folder, that cannot be looked at: nobody said that its objects are gone. */
+  #keptFor(path: string, listing: Listing): boolean {
+    return [...listing.unreadable.keys()].some((gone) => path === gone || path.startsWith(`${gone}/`));
+  }
+
+  #reread(path: string, signature: string): ManifestFile {
+    const before = this.#files.get(path);
+    const file = readFile(path, signature);
+    return before !== undefined && file.problems.length > 0 ? { ...file, objects: before.objects } : file;
+  }
+
+  #gather(listing: Listing): boolean {
+    const roots = this.#roots;
+    const rank = (path: string): number => roots.findIndex((root) => path === root || path.startsWith(`${root}/`));
+    const files = [...this.#files].sort(([a], [b]) => rank(a) - rank(b) || (a < b ? -1 : 1)).map(([, file]) => file);
+    const { changed, problems } = gather(files, this.#store);
+    this.#problems = [...unreadable(listing), ...files.flatMap((file) => file.problems), ...problems];
+    return changed;
+  }
+
+  /** Logs every problem once, when it appears. */
+  #name(): void {
+    const lines = this.#problems.map(({ object, path, message }) => `${object}${path && ` ${path}`}: ${message}`);
+    for (const line of lines) if (!this.#named.has(line)) this.#handlers.log("warn", line);
+    this.#named.clear();
+    for (const line of lines) this.#named.add(line);
+  }
+
+  #lookIn(delay_ms: number): void {
+    this.#next ??= setTimeout(() => this.#look(), delay_ms);
+  }
+
+  /** One listener for each folder there is now; a folder that was made anew is another one. */
+  #listen(listing: Listing): void {
+    const wanted = new Map([...listing.folders].map(([folder, id]) => [`${id} ${folder}`, folder]));
+    for (const root of this.#roots) if (!listing.folders.has(root)) wanted.set(`of ${root}`, dirname(root));
+    for (const [key, watcher] of this.#watchers) {
+      if (wanted.has(key)) continue;
+      watcher.close();
+      this.#watchers.delete(key);
+    }
+    for (const [key, folder] of wanted) {
+      if (this.#watchers.has(key)) continue;
+      try {
+        const watcher = watch(folder, () => this.#lookIn(1));
+        watcher.on("error", () => watcher.close()); // the poll goes on
+        this.#watchers.set(key, watcher);
+      } catch {
+        // No inotify watch to be had, or the folder is gone again: the poll finds what changes.
+      }
+    }
+  }
+}
+
+const listExisting = (paths: readonly string[]): Listing => {
+  const listing = listManifests(paths);
+  for (const path of paths) {
+    const error = listing.unreadable.get(path);
+    if (error !== undefined) throw new InputError(`Cannot read ${path}: ${messageOf(error)}`, { cause: error });
+  }
+  return listing;
+};
+
+const unreadable = (listing: Listing): readonly Problem[] =>
+  [...listing.unreadable].map(([path, error]) => ({ object: path, path: "", message: messageOf(error) }));
+
+const readFile = (path: string, signature: string): ManifestFile => {
+  try {
+    const text = readFileSync(path, "utf8");
+    if (text !== "") return placeObjects(path, signature, readDocuments(text));
+    const empty = { object: path, path: "", message: "the file is empty (delete it to remove its objects)" };
+    return { signature, objects: [], problems: [empty] };
+  } catch (error) {
+    return { signature, objects: [], problems: [{ object: path, path: "", message: messageOf(error) }] };
+  }
+};
+
+const placeObjects = (path: string, signature: string, found: readonly Found[]): ManifestFile => {
+  const objects: Placed[] = [];
+  const problems: Problem[] = [];
+  for (const one of found) {
+    const place = `${path}:${one.line}`;
+    if ("error" in one) problems.push({ object: place, path: "", message: one.error });
+    else objects.push({ place, result: parseObject(one.value) });
+  }
+  return { signature, objects, problems };
+};
+
+const KINDS: readonly Kind[] = ["Service", "EndpointSlice", "Endpoints", "Node"];
+
+/** Puts the objects of all files into the store. Of several that claim one name the first stands. */
+const gather = (
+  files: readonly ManifestFile[],
+  store: ObjectStore,
+): { readonly changed: boolean; readonly problems: readonly Problem[] } => {
+  const objects: Parsed[] = [];
+  const problems: Problem[] = [];
+  const first = new Map<string, string>();
+  for (const { place, result } of files.flatMap((file) => file.objects)) {
+    for (const problem of result.problems) problems.push({ ...problem, object: `${problem.object} (${place})` });
+    const { parsed } = result;
+    if (parsed.kind === "ignored" || parsed.kind === "rejected") continue;
+    const object = `${parsed.kind} ${parsed.kind === "Node" ? parsed.value.name : parsed.key}`;
+    const other = first.get(object);
+    if (other === undefined) {
+      first.set(object, place);
+      objects.push(parsed);
+    } else problems.push({ object: `${object} (${place})`, path: "", message: `is in ${other} already` });
+  }
+  const changes = KINDS.map((kind) => store.replaceAll(kind, objects));
+  return { changed: changes.includes(true), problems };
+};
