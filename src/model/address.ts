@@ -87,8 +87,8 @@ const parseV4 = (text: string): Uint8Array | null => {
 const parseV6 = (text: string): Uint8Array | null => {
   const halves = text.split("::");
   if (halves.length > 2) return null;
-  const head = parseGroups(halves[0] ?? "");
-  const tail = halves.length === 2 ? parseGroups(halves[1] ?? "") : [];
+  const head = parseGroups(halves[0] ?? "", halves.length === 1);
+  const tail = parseGroups(halves[1] ?? "", true);
   if (head === null || tail === null) return null;
   const missing = 8 - head.length - tail.length;
   if (halves.length === 2 ? missing < 1 : missing !== 0) return null;
@@ -100,12 +100,13 @@ const parseV6 = (text: string): Uint8Array | null => {
   return isV4Mapped(bytes) ? null : bytes;
 };
 
-const parseGroups = (text: string): number[] | null => {
+/** `dotted`: the last group may be an IPv4 address, which only the end of the whole text may. */
+const parseGroups = (text: string, dotted: boolean): number[] | null => {
   if (text === "") return [];
   const groups: number[] = [];
   const parts = text.split(":");
   for (const [i, part] of parts.entries()) {
-    if (i === parts.length - 1 && part.includes(".")) {
+    if (dotted && i === parts.length - 1 && part.includes(".")) {
       const v4 = parseV4(part);
       if (v4 === null) return null;
       groups.push(((v4[12] ?? 0) << 8) | (v4[13] ?? 0), ((v4[14] ?? 0) << 8) | (v4[15] ?? 0));
