@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* A process of this node, as a client of a frontend: who it is, and which backend it gets. */
+#ifndef BEELINE_CLIENT_H
+#define BEELINE_CLIENT_H
+
+#include <linux/in.h>
+#include "affinity.h"
+#include "frontend.h"
+#include "hash.h"
+#include "range.h"
+
+/* Before a socket is bound its address is unknown: the network namespace stands for it. */
+static __always_inline struct addr client_of_netns(__u64 netns_cookie)
+{
+	return (struct addr){.word = {0xffffffff, 0, netns_cookie, netns_cookie >> 32}};
+}
+
+struct node_question {
+	__u32 service_id;
+	__u8 family;
+	bool yes;
+};
+
+static long ask_node_address(void *map, const struct addr *address,
+			     const struct node_address *flags, struct node_question *question)
+{
+	if (family_of(address) != question->family || flags->flags & NODE_ADDRESS_LOOPBACK)
+		return 0;
+	question->yes = is_in_range(question->service_id, address);
+	return question->yes;
+}
+
+/* The node's own traffic may enter when one of the node's addresses may. */
+static __always_inline bool is_node_in_range(__u32 service_id, __u8 family)
+{
+	struct node_question question = {.service_id = service_id, .family = family};
+
+	bpf_for_each_map_elem(&node_addresses, ask_node_address, &question, 0);
+	return question.yes;
+}
+
+static __always_inline bool is_unbound(const struct addr *a)
+{
+	return !a->word[3] && (family_of(a) == FAMILY_IPV4 || is_unset(a));
+}
+
+/*
+ * A bound source is judged as it is. An unbound one of the host's namespace by the node's
+ * addresses; one of a pod is let in: no hook of a system call knows the address it will get.
+ */
+static __always_inline bool may_enter(__u32 service_id, const struct addr *source, __u8 family,
+				      bool is_host)
+{
+	if (!is_unbound(source))
+		return is_in_range(service_id, source);
+	return !is_host || is_node_in_range(service_id, family);
+}
+
+/* TCP connections spread at random; a UDP socket's hash keeps it on one backend. */
+static __always_inline __u32 hash_of_call(struct bpf_sock_addr *ctx, __u8 proto,
+					  const struct config *config)
+{
+	if (proto == IPPROTO_TCP)
+		return bpf_get_prandom_u32();
+	return hash_u64(bpf_get_socket_cookie(ctx), config->hash_seed);
+}
+
+/* REASON_NEW_FLOW and a backend for a call to `to`, or why there is none. */
+static __always_inline int choose_for_call(struct bpf_sock_addr *ctx, const struct party *to,
+					   const struct addr *source, struct choice *choice)
+{
+	const struct config *config = get_config();
+	struct frontend_key key = {
+		.addr = to->addr,
+		.port = to->port,
+		.proto = ctx->protocol,
+		.scope = SCOPE_INTERNAL,
+	};
+	const struct frontend *found;
+	struct frontend frontend;
+	bool loopback = false;
+	struct addr client;
+	__u64 netns;
+
+	if (!config)
+		return REASON_NO_CONFIG;
+	if (!is_family_on(family_of(&to->addr)))
+		return REASON_NOT_OURS;
+	found = find_frontend(&key, &loopback);
+	if (!found)
+		return REASON_NOT_OURS;
+	frontend = *found;
+	netns = bpf_get_netns_cookie(ctx);
+	if (loopback && netns != config->host_netns_cookie)
+		return REASON_NOT_OURS;
+	if (key.proto == IPPROTO_SCTP)
+		return REASON_NOT_HANDLED;
+	if (frontend.flags & FRONTEND_SOURCE_RANGES &&
+	    !may_enter(frontend.service_id, source, family_of(&to->addr),
+		       netns == config->host_netns_cookie))
+		return REASON_SOURCE_RANGE;
+	if (!frontend.slot_count)
+		return why_empty(&frontend);
+	client = client_of_netns(netns);
+	return choose(&frontend, &client, hash_of_call(ctx, key.proto, config), choice);
+}
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* Which frontend, if any, answers at an address and port. */
+#ifndef BEELINE_FRONTEND_H
+#define BEELINE_FRONTEND_H
+
+#include "addr.h"
+#include "maps.h"
+
+static __always_inline const struct frontend *find_nodeport(const struct frontend_key *key,
+							    bool *loopback)
+{
+	struct nodeport_key nodeport = {
+		.port = key->port,
+		.proto = key->proto,
+		.scope = key->scope,
+		.family = family_of(&key->addr),
+	};
+	const struct frontend *frontend = bpf_map_lookup_elem(&nodeports, &nodeport);
+	const struct node_address *address;
+
+	if (!frontend)
+		return NULL;
+	address = bpf_map_lookup_elem(&node_addresses, &key->addr);
+	if (!address)
+		return NULL;
+	*loopback = address->flags & NODE_ADDRESS_LOOPBACK;
+	return frontend;
+}
+
+/* `loopback` becomes true when only the host's own network namespace means this frontend. */
+static __always_inline const struct frontend *find_frontend(const struct frontend_key *key,
+							    bool *loopback)
+{
+	const struct frontend *frontend = bpf_map_lookup_elem(&frontends, key);
+
+	return frontend ?: find_nodeport(key, loopback);
+}
+
+/* What an empty run means to whoever asks. */
+static __always_inline int why_empty(const struct frontend *frontend)
+{
+	return frontend->flags & FRONTEND_DROP ? REASON_NO_LOCAL_ENDPOINTS : REASON_NO_ENDPOINTS;
+}
+
+#endif

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * The socket hooks: a process of this node asks for a frontend and is given a backend, once,
+ * in the system call. Its packets need no translation, and it sees the VIP it asked for.
+ */
+#include "call.h"
+#include "client.h"
+#include "socket.h"
+#include "verdict.h"
+
+#define ALLOW 1
+#define REFUSE 0
+
+/* The errno of a refused call; 0: the call goes on. */
+static __always_inline int errno_of(int reason)
+{
+	switch (reason) {
+	case REASON_NO_ENDPOINTS:
+		return 111; /* ECONNREFUSED */
+	case REASON_NO_LOCAL_ENDPOINTS:
+	case REASON_NO_SLOT:
+	case REASON_NO_BACKEND:
+		return 113; /* EHOSTUNREACH */
+	case REASON_SOURCE_RANGE:
+		return 1; /* EPERM */
+	case REASON_FLOWS_FULL:
+		return 12; /* ENOMEM */
+	}
+	return 0;
+}
+
+/* recvmsg and getpeername may not refuse, so this is for connect and sendmsg alone. */
+static __always_inline int settle(int reason)
+{
+	int error = errno_of(reason);
+
+	count(HOOK_SOCK, reason);
+	if (!error)
+		return ALLOW;
+	bpf_set_retval(-error);
+	return REFUSE;
+}
+
+/* Whatever the socket was connected to before, it is no longer. */
+static __always_inline int connect(struct bpf_sock_addr *ctx, struct party *to,
+				   const struct addr *source)
+{
+	struct socket_peers *peers = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0);
+	struct socket_peer peer;
+	struct choice choice;
+	int reason;
+
+	if (peers)
+		forget_peers(peers);
+	reason = choose_for_call(ctx, to, source, &choice);
+	if (reason != REASON_NEW_FLOW)
+		return reason;
+	peers = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!peers)
+		return REASON_FLOWS_FULL;
+	peer = new_peer(to, &choice);
+	connect_peer(peers, &peer);
+	*to = backend_of(&peer);
+	return REASON_NEW_FLOW;
+}
+
+/* A socket keeps its backend for a VIP while the backend lives, as conntrack would. */
+static __always_inline bool keep_peer(struct socket_peers *peers, struct party *to)
+{
+	const struct socket_peer *peer = find_peer_of_vip(peers, to);
+
+	if (!peer || !find_backend(peer->backend_id, peer->generation))
+		return false;
+	*to = backend_of(peer);
+	return true;
+}
+
+static __always_inline int send(struct bpf_sock_addr *ctx, struct party *to,
+				const struct addr *source)
+{
+	struct socket_peers *peers = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0);
+	struct socket_peer peer;
+	struct choice choice;
+	int reason;
+
+	if (peers && keep_peer(peers, to))
+		return REASON_ESTABLISHED;
+	reason = choose_for_call(ctx, to, source, &choice);
+	if (reason == REASON_NOT_OURS && peers)
+		forget_backend(peers, to);
+	if (reason != REASON_NEW_FLOW)
+		return reason;
+	peers = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!peers)
+		return REASON_FLOWS_FULL;
+	peer = new_peer(to, &choice);
+	add_peer(peers, to, &peer);
+	*to = backend_of(&peer);
+	return REASON_NEW_FLOW;
+}
+
+/* The other end, as the socket knows it: a backend it was given is the VIP it asked for. */
+static __always_inline int unmask(struct bpf_sock_addr *ctx, struct party *other)
+{
+	const struct socket_peers *peers = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0);
+	const struct socket_peer *peer;
+
+	if (!peers)
+		return REASON_NOT_OURS;
+	peer = find_peer_of_backend(peers, other);
+	if (!peer)
+		return REASON_NOT_OURS;
+	*other = vip_of(peer);
+	return REASON_REPLY;
+}
+
+static __always_inline bool is_translated(int reason)
+{
+	return reason == REASON_NEW_FLOW || reason == REASON_ESTABLISHED || reason == REASON_REPLY;
+}
+
+static __always_inline int unmask_ipv4(struct bpf_sock_addr *ctx)
+{
+	struct party other = party_ipv4(ctx);
+	int reason = unmask(ctx, &other);
+
+	if (is_translated(reason))
+		write_ipv4(ctx, &other);
+	count(HOOK_SOCK, reason);
+	return ALLOW;
+}
+
+static __always_inline int unmask_ipv6(struct bpf_sock_addr *ctx)
+{
+	struct party other = party_ipv6(ctx);
+	int reason = unmask(ctx, &other);
+
+	if (is_translated(reason))
+		write_ipv6(ctx, &other);
+	count(HOOK_SOCK, reason);
+	return ALLOW;
+}
+
+SEC("cgroup/connect4")
+int sock_connect4(struct bpf_sock_addr *ctx)
+{
+	struct party to = party_ipv4(ctx);
+	struct addr source = bound_ipv4(ctx);
+	int reason = connect(ctx, &to, &source);
+
+	if (is_translated(reason))
+		write_ipv4(ctx, &to);
+	return settle(reason);
+}
+
+SEC("cgroup/connect6")
+int sock_connect6(struct bpf_sock_addr *ctx)
+{
+	struct party to = party_ipv6(ctx);
+	struct addr source = bound_ipv6(ctx);
+	int reason = connect(ctx, &to, &source);
+
+	if (is_translated(reason))
+		write_ipv6(ctx, &to);
+	return settle(reason);
+}
+
+SEC("cgroup/sendmsg4")
+int sock_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct party to = party_ipv4(ctx);
+	struct addr source = message_source_ipv4(ctx);
+	int reason = send(ctx, &to, &source);
+
+	if (is_translated(reason))
+		write_ipv4(ctx, &to);
+	return settle(reason);
+}
+
+SEC("cgroup/sendmsg6")
+int sock_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct party to = party_ipv6(ctx);
+	struct addr source = message_source_ipv6(ctx);
+	int reason = send(ctx, &to, &source);
+
+	if (is_translated(reason))
+		write_ipv6(ctx, &to);
+	return settle(reason);
+}
+
+SEC("cgroup/recvmsg4")
+int sock_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return unmask_ipv4(ctx);
+}
+
+SEC("cgroup/recvmsg6")
+int sock_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return unmask_ipv6(ctx);
+}
+
+SEC("cgroup/getpeername4")
+int sock_getpeername4(struct bpf_sock_addr *ctx)
+{
+	return unmask_ipv4(ctx);
+}
+
+SEC("cgroup/getpeername6")
+int sock_getpeername6(struct bpf_sock_addr *ctx)
+{
+	return unmask_ipv6(ctx);
+}
+
+SEC("cgroup/sock_release")
+int sock_release(struct bpf_sock *ctx)
+{
+	struct socket_peers *peers = bpf_sk_storage_get(&sockets, ctx, 0, 0);
+
+	if (peers)
+		uncount(peers);
+	return ALLOW;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
