@@ -45,6 +45,13 @@ const PURE = [
   "src/dataplane/bpf/plan",
   "src/dataplane/bpf/tables",
   "src/dataplane/bpf/codec",
+  "src/dataplane/bpf/actual",
+  "src/dataplane/bpf/ids",
+  "src/dataplane/bpf/order",
+  "src/dataplane/bpf/programmer",
+  "src/dataplane/bpf/readback",
+  "src/dataplane/bpf/rows",
+  "src/dataplane/bpf/runs",
 ];
 const IMPURE = /\bDate\.now\b|\bnew Date\(\)|\bMath\.random\b|\bprocess\./;
 const ONLY_IN: Readonly<Record<string, string>> = {

@@ -1,0 +1,52 @@
+// The write order: a packet must never follow a pointer to nothing. What is pointed at is written before the pointer;
+// the pointer goes before what it points at. Every apply walks this table once, top to bottom.
+import type { MapName } from "./mapstore.ts";
+
+export interface Phase {
+  readonly map: MapName;
+  readonly does: "write" | "remove";
+  /** Before this phase wait until every program has ended that may still follow what an earlier phase took away. */
+  readonly afterPrograms: boolean;
+  readonly why: string;
+}
+
+const write = (map: MapName, why: string): Phase => ({ map, does: "write", afterPrograms: false, why });
+const remove = (map: MapName, why: string): Phase => ({ map, does: "remove", afterPrograms: false, why });
+const afterPrograms = (phase: Phase): Phase => ({ ...phase, afterPrograms: true });
+
+export const phases = {
+  name_services: write("services", "first: whatever a crash leaves behind can be told whose it is"),
+  raise_backends: write("backends", "new ones, and all that an existing one gains; losses wait for the commit"),
+  fill_slots: write("slots", "runs that no frontend points at yet"),
+  add_source_ranges: write("source_ranges", "before a frontend starts to ask for them"),
+  add_node_addresses: write("node_addresses", "a NodePort may answer on one more address at any time"),
+  set_snat: write("config", "the source for flows to remote backends, before there are such flows"),
+  point_frontends: write("frontends", "the commit: one write moves a frontend from the old answer to the new"),
+  point_nodeports: write("nodeports", "the commit, for every node address at once"),
+  drop_frontends: remove("frontends", "after the commit: one that moved to another service has been overwritten"),
+  drop_nodeports: remove("nodeports", "likewise"),
+  lower_backends: afterPrograms(
+    write(
+      "backends",
+      "to draining, to fewer policies, to nobody (NONE keeps the generation): no frontend names them now",
+    ),
+  ),
+  drop_source_ranges: afterPrograms(remove("source_ranges", "no frontend asks for them now")),
+  drop_node_addresses: remove("node_addresses", "nothing points at them"),
+  forget_services: remove("services", "last: nothing with this service_id is left"),
+} as const satisfies Readonly<Record<string, Phase>>;
+
+export type PhaseName = keyof typeof phases;
+
+/** One write or removal. */
+export interface Change {
+  readonly key: Uint8Array;
+  /** Empty for a removal. */
+  readonly value: Uint8Array;
+}
+
+/** The changes of one apply, by phase. Within a phase the order does not matter. */
+export type Changes = Readonly<Record<PhaseName, Change[]>>;
+
+export const noChanges = (): Changes =>
+  Object.fromEntries(Object.keys(phases).map((name) => [name, []])) as unknown as Changes;
