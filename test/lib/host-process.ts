@@ -261,12 +261,13 @@ const openUdp = async (how: Commands["openUdp"]["request"]): Promise<Held & Requ
   return { ask, drop: () => socket.close() };
 };
 
-const settle = (socket: UdpSocket, start: (done: () => void) => void): Promise<void> =>
+const settle = (socket: UdpSocket, start: (done: (error?: Error) => void) => void): Promise<void> =>
   new Promise((resolve, reject) => {
     socket.once("error", reject);
-    start(() => {
+    start((error) => {
       socket.off("error", reject);
-      resolve();
+      if (error instanceof Error) reject(error);
+      else resolve();
     });
   });
 

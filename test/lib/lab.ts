@@ -110,9 +110,14 @@ export class Lab {
     return agent;
   }
 
-  /** Runs `beeline ARGS` on a node. */
+  /** Every agent that was started, the ended ones too, in order. */
+  get agents(): readonly Agent[] {
+    return this.#agents;
+  }
+
+  /** Runs `beeline ARGS --bpffs …` on a node. */
   beeline(node: string, args: readonly string[]): CommandResult {
-    return this.run(node, [BEELINE, ...args]);
+    return this.run(node, [BEELINE, ...args, "--bpffs", this.bpffs(node)]);
   }
 
   /** Runs a command inside a place. */
