@@ -185,9 +185,9 @@ describe("deploy", () => {
     for (const [probe, path] of [
       ["startup", "/livez"],
       ["liveness", "/livez"],
-      ["readiness", "/healthz"],
+      ["readiness", "/readyz"],
     ] as const)
-      assert.deepEqual(agent[`${probe}Probe`].httpGet, { path, port: port.name });
+      assert.deepEqual(agent[`${probe}Probe`]?.httpGet, { path, port: port.name });
   });
 
   it("the address of the API server has to be set: what is in the file reaches nothing", () => {
