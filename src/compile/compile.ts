@@ -41,11 +41,11 @@ export const compile = (
   const changed = recompile(snapshot, options, memory);
   const { last } = memory;
   const addresses = nodeAddresses(options.localAddresses, options.nodePortAddresses, snapshot.node);
-  if (last === null || changed || !equal(addresses, last.desired.nodeAddresses)) {
-    memory.last = collect(memory, addresses);
-    return memory.last;
-  }
-  return last;
+  const known = last?.desired.nodeAddresses;
+  const moved = known === undefined || !equal(addresses, known);
+  if (last !== null && !changed && !moved) return last;
+  memory.last = collect(memory, moved ? addresses : known);
+  return memory.last;
 };
 
 /** Brings the memory up to date; false when every result is as it was. */
