@@ -7,6 +7,7 @@ import type { Problem, Snapshot } from "../model/snapshot.ts";
 import { type Found, readDocuments } from "./documents.ts";
 import { type Listing, listManifests } from "./files.ts";
 import { type Kind, type Parsed, type ParseResult, parseObject } from "./parse.ts";
+import { createProblemLog } from "./problem-log.ts";
 import type { Source, SourceHandlers } from "./source.ts";
 import { ObjectStore } from "./store.ts";
 
@@ -85,7 +86,7 @@ class ManifestWatch implements Source {
   /** Files that differ from what was read, and since when they have looked the same; signature "" is a missing file. */
   readonly #unsettled = new Map<string, { readonly signature: string; readonly since_ms: number }>();
   readonly #watchers = new Map<string, FSWatcher>();
-  readonly #named = new Set<string>();
+  readonly #logProblems: ReturnType<typeof createProblemLog>;
   readonly #poll: NodeJS.Timeout;
   #next: NodeJS.Timeout | null = null;
   #problems: readonly Problem[] = [];
@@ -96,6 +97,7 @@ class ManifestWatch implements Source {
     this.#handlers = handlers;
     this.#times = times;
     this.#store = new ObjectStore(nodeName);
+    this.#logProblems = createProblemLog(handlers.log);
     const listing = listExisting(paths);
     // "": read once more when it has settled, since somebody may be writing it at this moment.
     for (const { path } of listing.files) this.#files.set(path, readFile(path, ""));
@@ -103,6 +105,7 @@ class ManifestWatch implements Source {
     this.#listen(listing);
     this.#poll = setInterval(() => this.#look(), times.poll_ms);
     this.#next = setTimeout(() => {
+      this.#logProblems(this.#problems);
       this.#handlers.changed();
       this.#look();
     }, 0);
@@ -134,22 +137,16 @@ class ManifestWatch implements Source {
     const listing = listManifests(this.#roots);
     this.#listen(listing);
     const listed = new Map(listing.files.map((file) => [file.path, file.signature]));
-    let different = false;
     for (const [path, signature] of listed) {
       if (this.#files.get(path)?.signature === signature) this.#unsettled.delete(path);
-      else if (this.#settled(path, signature)) {
-        different = true;
-        this.#files.set(path, this.#reread(path, signature));
-      }
+      else if (this.#settled(path, signature)) this.#files.set(path, this.#reread(path, signature));
     }
     for (const path of this.#files.keys()) {
-      if (listed.has(path) || this.#keptFor(path, listing) || !this.#settled(path, "")) continue;
-      different = true;
-      this.#files.delete(path);
+      if (!listed.has(path) && !this.#keptFor(path, listing) && this.#settled(path, "")) this.#files.delete(path);
     }
     if (this.#unsettled.size > 0) this.#lookIn(this.#times.settle_ms);
     const changed = this.#gather(listing);
-    if (different || changed) this.#name();
+    this.#logProblems(this.#problems);
     if (changed) this.#handlers.changed();
   }
 
@@ -181,14 +178,6 @@ class ManifestWatch implements Source {
     const { changed, problems } = gather(files, this.#store);
     this.#problems = [...unreadable(listing), ...files.flatMap((file) => file.problems), ...problems];
     return changed;
-  }
-
-  /** Logs every problem once, when it appears. */
-  #name(): void {
-    const lines = this.#problems.map(({ object, path, message }) => `${object}${path && ` ${path}`}: ${message}`);
-    for (const line of lines) if (!this.#named.has(line)) this.#handlers.log("warn", line);
-    this.#named.clear();
-    for (const line of lines) this.#named.add(line);
   }
 
   #lookIn(delay_ms: number): void {

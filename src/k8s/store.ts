@@ -31,6 +31,8 @@ export class ObjectStore {
     Node: new Map(),
     other: new Map(),
   };
+  /** All of them, until one changes. */
+  #problemList: readonly Problem[] | null = [];
   #snapshot: Snapshot = { services: new Map(), slices: new Map(), node: null };
   /** What the snapshot has not taken up yet. */
   #servicesChanged = false;
@@ -45,8 +47,7 @@ export class ObjectStore {
   upsert(parsed: Parsed, problems: readonly Problem[] = []): boolean {
     const name = identify(parsed);
     if (name === null || (parsed.kind === "Node" && parsed.value.name !== this.#nodeName)) return false;
-    if (problems.length > 0) this.#problems[name.kind].set(name.key, problems);
-    else this.#problems[name.kind].delete(name.key);
+    this.#setProblems(name.kind, name.key, problems);
     switch (parsed.kind) {
       case "Service":
         return this.#putService(parsed.key, parsed.value);
@@ -65,7 +66,7 @@ export class ObjectStore {
 
   /** Forgets an object. Returns whether the snapshot differs by it; one that is not known is no error. */
   remove(kind: Kind, key: ObjectKey): boolean {
-    this.#problems[kind].delete(key);
+    this.#setProblems(kind, key, []);
     return this.#drop(kind, key);
   }
 
@@ -73,7 +74,7 @@ export class ObjectStore {
   replaceAll(kind: Kind, objects: readonly (Parsed | ParseResult)[]): boolean {
     const keep = new Set<string>();
     const known = this.#keysOf(kind);
-    this.#problems[kind].clear();
+    for (const key of this.#problems[kind].keys()) this.#setProblems(kind, key, []);
     let changed = false;
     for (const object of objects) {
       const { parsed, problems } = "parsed" in object ? object : { parsed: object, problems: [] };
@@ -100,8 +101,17 @@ export class ObjectStore {
     return this.#snapshot;
   }
 
+  /** The same value again as long as nothing changed. */
   problems(): readonly Problem[] {
-    return Object.values(this.#problems).flatMap((byKey) => [...byKey.values()].flat());
+    this.#problemList ??= Object.values(this.#problems).flatMap((byKey) => [...byKey.values()].flat());
+    return this.#problemList;
+  }
+
+  #setProblems(kind: Kind | "other", key: string, problems: readonly Problem[]): void {
+    const byKey = this.#problems[kind];
+    if (problems.length === 0 ? !byKey.delete(key) : isDeepStrictEqual(byKey.get(key), problems)) return;
+    if (problems.length > 0) byKey.set(key, problems);
+    this.#problemList = null;
   }
 
   #putService(key: ObjectKey, value: Service): boolean {
