@@ -53,6 +53,9 @@ export const networkScript = (places: readonly Place[], prefix: string): string 
   for (const place of places) lines.push(`${inside(place.name)} sh -ec '${sysctls(place)}'`);
   lines.push(heredoc(`${inside("wire")} ip -batch -`, links(places, prefix)));
   for (const place of places) lines.push(heredoc(`${inside(place.name)} ip -batch -`, settings(place, places)));
+  // A ClusterIP that a node let pass: nobody out here knows it. Without these it would go round until its TTL ends.
+  lines.push(`${inside("wire")} ip rule add iif br0 to ${VIP_PREFIXES[0]} blackhole`);
+  lines.push(`${inside("wire")} ip -6 rule add iif br0 to ${VIP_PREFIXES[2]} blackhole`);
   return lines.join("\n");
 };
 
