@@ -1,11 +1,16 @@
 // deploy/ holds together: the API would take every object, they name each other rightly, the configuration is one the
 // agent reads, and permissions are those the code asks for. What needs a kernel is in test/packaging/.
 import assert from "node:assert/strict";
-import { existsSync, globSync, readFileSync } from "node:fs";
+import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { describe, it } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parse, parseAllDocuments, parseDocument } from "yaml";
 import { loadConfig } from "../../src/agent/config.ts";
+import { watchCluster } from "../../src/k8s/cluster.ts";
 import { partProblems, schemaProblems } from "../lib/kube-schema.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
@@ -200,11 +205,11 @@ describe("deploy", () => {
     assert.deepEqual(env, { KUBERNETES_SERVICE_HOST: "api-server.invalid", KUBERNETES_SERVICE_PORT: "6443" });
   });
 
-  it("permissions are those that src/k8s asks for, read-only, and no others", () => {
-    const { rules } = ofKind("ClusterRole");
-    for (const rule of rules) assert.deepEqual(rule.verbs, ["get", "list", "watch"]);
-    const granted = rules.flatMap((rule) => rule.resources.map((resource) => `${only(rule.apiGroups)}/${resource}`));
-    assert.deepEqual(granted.sort(), requestedResources());
+  it("permissions are those that the agent asks for when it watches a cluster, and no others", async () => {
+    const granted = ofKind("ClusterRole").rules.flatMap(({ apiGroups, resources, verbs }) =>
+      resources.flatMap((resource) => verbs.map((verb) => `${verb} ${only(apiGroups)}/${resource}`)),
+    );
+    assert.deepEqual(await requestsOfAWatch(granted.length), granted.sort());
   });
 
   it("no container is privileged; root file systems are read-only; capabilities are dropped, then few added", () => {
@@ -238,11 +243,44 @@ describe("deploy", () => {
   });
 });
 
-/** "group/resource" of every API path that the sources name, sorted. */
-const requestedResources = (): readonly string[] => {
-  const text = globSync("src/k8s/*.ts", { cwd: ROOT })
-    .map((file) => readFileSync(join(ROOT, file), "utf8"))
-    .join("\n");
-  const paths = [...text.matchAll(/"\/apis?\/(?:([a-z0-9.]+)\/)?v1\/([a-z]+)"/g)];
-  return [...new Set(paths.map(([, group = "", resource]) => `${group}/${resource}`))].sort();
+/** What the agent asks of an empty cluster, as "verb group/resource", sorted: until there are `count`, or for 5 s. */
+const requestsOfAWatch = async (count: number): Promise<readonly string[]> => {
+  const requests = new Set<string>();
+  const { promise: enough, resolve } = Promise.withResolvers<void>();
+  const server = createServer((request, response) => {
+    const url = new URL(request.url ?? "", "http://cluster");
+    const [, group = "", resource] = /^\/apis?\/(?:([a-z0-9.]+)\/)?v1\/([a-z]+)$/.exec(url.pathname) ?? [];
+    const watch = /^(1|true)$/.test(url.searchParams.get("watch") ?? "");
+    requests.add(`${request.method === "GET" ? (watch ? "watch" : "list") : request.method} ${group}/${resource}`);
+    response.setHeader("Content-Type", "application/json");
+    if (watch) response.flushHeaders();
+    else
+      response.end(JSON.stringify({ kind: "List", apiVersion: "v1", metadata: { resourceVersion: "1" }, items: [] }));
+    if (requests.size === count) resolve();
+  });
+  await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+  const directory = mkdtempSync(join(tmpdir(), "beeline-deploy-"));
+  const { port } = server.address() as AddressInfo;
+  const kubeconfig = join(directory, "kubeconfig");
+  writeFileSync(kubeconfig, kubeconfigFor(`http://127.0.0.1:${port}`));
+  const source = watchCluster({ kubeconfig, nodeName: "node1", serviceProxyName: null }, { changed() {}, log() {} });
+  try {
+    await Promise.race([enough, sleep(5_000, undefined, { ref: false })]);
+    return [...requests].sort();
+  } finally {
+    await source.close();
+    server.closeAllConnections();
+    server.close();
+    rmSync(directory, { recursive: true });
+  }
 };
+
+const kubeconfigFor = (server: string): string =>
+  JSON.stringify({
+    apiVersion: "v1",
+    kind: "Config",
+    "current-context": "test",
+    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
+    clusters: [{ name: "test", cluster: { server, "insecure-skip-tls-verify": true } }],
+    users: [{ name: "test", user: {} }],
+  });
