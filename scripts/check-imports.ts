@@ -29,6 +29,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
     "src/dataplane",
     "src/dataplane/bpf",
     "src/dataplane/iptables",
+    "src/dataplane/fake",
     "src/compile",
     "src/k8s",
     "src/model",

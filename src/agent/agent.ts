@@ -1,0 +1,238 @@
+// The loop of the node agent: snapshot → compile → apply, whenever something changed, and the checks that go with it
+// (devices and addresses of this machine, an audit of the maps). It is told what to use; start.ts opens the real things.
+import { isDeepStrictEqual } from "node:util";
+import { type Compiled, type CompileMemory, compile, createMemory } from "../compile/compile.ts";
+import type { Dataplane } from "../dataplane/dataplane.ts";
+import type { Source, SourceHandlers } from "../k8s/source.ts";
+import { messageOf } from "../lib/errors.ts";
+import type { Address } from "../model/address.ts";
+import type { Desired } from "../model/desired.ts";
+import type { Problem, Snapshot } from "../model/snapshot.ts";
+import { Reconciler } from "../reconcile/reconciler.ts";
+import { type Changes, changesBetween } from "./changes.ts";
+import type { Config } from "./config.ts";
+import { type Health, isEligible } from "./health.ts";
+import { HealthCheckServers } from "./healthcheck.ts";
+import { chooseDevices, type HostView } from "./host.ts";
+import type { Log } from "./log.ts";
+import type { Metrics } from "./metrics.ts";
+
+/** What an agent drives: a dataplane, with what only some of them need. */
+export interface AgentDataplane extends Dataplane {
+  /** Serves these devices from now on, and no others. */
+  setDevices?(devices: readonly string[]): void;
+  /** The next apply looks at everything again. */
+  forget?(): void;
+}
+
+export interface AgentParts {
+  readonly config: Config;
+  readonly dataplane: AgentDataplane;
+  readonly watch: (handlers: SourceHandlers) => Source;
+  readonly readHost: () => HostView;
+  readonly health: Health;
+  readonly metrics: Pick<Metrics, "queued" | "applied" | "applyFailed" | "drifted">;
+  readonly log: Log;
+  readonly now_ms: () => number;
+  /** How often the machine's devices and addresses are looked at, and the maps are compared. */
+  readonly periods_ms?: { readonly host: number; readonly audit: number };
+}
+
+const PERIODS_MS = { host: 3_000, audit: 60_000 };
+const EMPTY: Snapshot = { services: new Map(), slices: new Map(), node: null };
+
+export class Agent {
+  readonly #parts: AgentParts;
+  readonly #source: Source;
+  readonly #reconciler: Reconciler;
+  readonly #healthChecks: HealthCheckServers;
+  readonly #timers: NodeJS.Timeout[] = [];
+  readonly #started_ms: number;
+  #memory: CompileMemory = createMemory();
+  #host: HostView;
+  #devices: readonly string[] = [];
+  /** What has been applied; null before the first time. */
+  #applied: { readonly snapshot: Snapshot; readonly compiled: Compiled } | null = null;
+  /** The last apply went through, and nobody has touched the maps since. */
+  #clean = false;
+  #named: ReadonlySet<string> = new Set();
+
+  constructor(parts: AgentParts) {
+    this.#parts = parts;
+    this.#started_ms = parts.now_ms();
+    this.#host = parts.readHost();
+    this.#healthChecks = new HealthCheckServers({ healthy: () => parts.health.healthy(), log: parts.log });
+    this.#reconciler = this.#createReconciler();
+    this.#source = parts.watch({ changed: () => this.#changed(), log: parts.log });
+    const periods = parts.periods_ms ?? PERIODS_MS;
+    this.#timers.push(
+      setInterval(() => this.#look(), periods.host),
+      setInterval(() => this.#audit(), periods.audit),
+    );
+  }
+
+  /** Ends the loop. What is attached and pinned stays as it is: traffic goes on. */
+  async close(): Promise<void> {
+    for (const timer of this.#timers) clearInterval(timer);
+    await this.#reconciler.close();
+    this.#healthChecks.close();
+    await this.#source.close();
+  }
+
+  get source(): Source {
+    return this.#source;
+  }
+
+  get desired(): Desired | null {
+    return this.#applied?.compiled.desired ?? null;
+  }
+
+  get devices(): readonly string[] {
+    return this.#devices;
+  }
+
+  get healthCheckFailures(): number {
+    return this.#healthChecks.failed;
+  }
+
+  /** Whether load balancers may send traffic here: something is programmed, and the Node is there to stay. */
+  get eligible(): boolean {
+    if (this.#applied === null) return false;
+    const { node } = this.#source.snapshot();
+    return isEligible(node) || (node === null && this.#parts.config.source.kind === "manifests");
+  }
+
+  /** Everything of the sources and the compiler that is not used. */
+  get problems(): readonly Problem[] {
+    return [...this.#source.problems(), ...(this.#applied?.compiled.problems ?? [])];
+  }
+
+  /** What the source knows and no apply has taken up. */
+  get pending(): Changes {
+    return changesBetween(this.#applied?.snapshot ?? EMPTY, this.#source.snapshot());
+  }
+
+  #changed(): void {
+    this.#parts.health.queued();
+    this.#parts.metrics.queued();
+    this.#reconciler.trigger();
+  }
+
+  /** One apply. Throws when the kernel refuses; the reconciler comes back. */
+  #sync(): void {
+    const { config, dataplane, health, metrics, now_ms, log } = this.#parts;
+    // Half a picture is worse than none: a Service whose slices have not been seen would be refused to its clients.
+    if (!this.#source.synced()) return;
+    const started_ms = now_ms();
+    const snapshot = this.#source.snapshot();
+    this.#serveDevices();
+    const compiled = compile(snapshot, compileOptions(config, this.#host), this.#memory);
+    const before = this.#applied;
+    const due = !this.#clean || compiled.desired !== before?.compiled.desired;
+    this.#clean = false;
+    const done = due ? dataplane.apply(compiled.desired, { prune: true }) : null;
+    this.#clean = true;
+    this.#applied = { snapshot, compiled };
+    const ended_ms = now_ms();
+    health.updated();
+    const changes = changesBetween(before?.snapshot ?? EMPTY, snapshot);
+    const triggers = changes.triggers
+      .filter(({ at_ms }) => at_ms >= this.#started_ms)
+      .map(({ family, at_ms }) => ({ family, seconds: Math.max(0, (ended_ms - at_ms) / 1000) }));
+    metrics.applied({
+      seconds: (ended_ms - started_ms) / 1000,
+      services: changes.services,
+      slices: changes.slices,
+      triggers,
+    });
+    this.#nameProblems(compiled.problems);
+    void this.#healthChecks.update(compiled.healthChecks, healthCheckHosts(config, compiled.desired));
+    if (done !== null) {
+      log("info", before === null ? "Applied for the first time" : "Applied", {
+        ms: Math.round((ended_ms - started_ms) * 10) / 10,
+        changed: { services: changes.services, slices: changes.slices },
+        servicePorts: compiled.desired.services.size,
+        written: done.written,
+        removed: done.removed,
+      });
+    }
+  }
+
+  #createReconciler(): Reconciler {
+    const { config, metrics, log } = this.#parts;
+    return new Reconciler({
+      apply: () => this.#sync(),
+      min_interval_ms: config.minSyncPeriod_ms,
+      onResult: (result) => {
+        if (result.ok) return;
+        metrics.applyFailed();
+        log("error", "Cannot apply; trying again", { error: messageOf(result.error), in_ms: result.retry_ms });
+      },
+    });
+  }
+
+  #serveDevices(): void {
+    const { config, dataplane, log } = this.#parts;
+    const node = this.#source.snapshot().node;
+    const devices = chooseDevices(this.#host, config.bpf.devices, node?.addresses ?? []);
+    if (!isDeepStrictEqual(devices, this.#devices)) {
+      log(devices.length === 0 ? "warn" : "info", "Devices that are served", { devices, before: this.#devices });
+    }
+    this.#devices = devices;
+    // Also when the names are the same: behind a name there may be a new device.
+    dataplane.setDevices?.(devices);
+  }
+
+  /** The machine may have changed: devices come and go, addresses too. */
+  #look(): void {
+    const before = this.#host;
+    this.#host = this.#parts.readHost();
+    if (!isDeepStrictEqual(addressesOf(before), addressesOf(this.#host))) this.#changed();
+    else if (this.#source.synced()) this.#serveDevices();
+  }
+
+  /** What the kernel holds is what it should: else somebody else wrote, or we have a bug. Repaired either way. */
+  #audit(): void {
+    const { dataplane, metrics, log } = this.#parts;
+    const desired = this.desired;
+    if (desired === null || !this.#clean) return;
+    const different = differences(desired, dataplane.readBack());
+    if (different.length === 0) return;
+    metrics.drifted();
+    log("warn", "The maps are not what they should be: applying everything again", {
+      different: different.slice(0, 10),
+      count: different.length,
+    });
+    this.#clean = false;
+    dataplane.forget?.();
+    this.#changed();
+  }
+
+  /** Each once, until it changes. The source names its own. */
+  #nameProblems(problems: readonly Problem[]): void {
+    const texts = problems.map(({ object, path, message }) => `${object}${path && ` ${path}`}: ${message}`);
+    for (const text of texts) if (!this.#named.has(text)) this.#parts.log("warn", text);
+    this.#named = new Set(texts);
+  }
+}
+
+const addressesOf = (host: HostView): readonly Address[] => host.addresses.map((a) => a.address);
+
+const compileOptions = (config: Config, host: HostView) => ({
+  nodeName: config.nodeName,
+  localAddresses: addressesOf(host),
+  nodePortAddresses: config.nodePortAddresses,
+});
+
+/** kube-proxy's rule: everywhere, or on each address that nodePortAddresses chooses. */
+const healthCheckHosts = (config: Config, desired: Desired): readonly string[] =>
+  config.nodePortAddresses !== "primary" && config.nodePortAddresses.length === 0
+    ? ["::"]
+    : desired.nodeAddresses.filter((a) => a.nodePorts && !a.loopback).map((a) => a.address);
+
+/** Names of what two Desireds do not have in common: service ports, and `node addresses`. */
+export const differences = (a: Desired, b: Desired): readonly string[] => {
+  const keys = new Set([...a.services.keys(), ...b.services.keys()]);
+  const services = [...keys].filter((key) => !isDeepStrictEqual(a.services.get(key), b.services.get(key)));
+  return isDeepStrictEqual(a.nodeAddresses, b.nodeAddresses) ? services : ["node addresses", ...services];
+};

@@ -1,0 +1,179 @@
+// Prometheus metrics: kube-proxy's, by kube-proxy's names, buckets and labels, where they mean something here, and
+// beeline's own. What can be asked is asked at the time of a scrape; only what happens in between is counted.
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { Family } from "../model/address.ts";
+
+/** Everything a scrape asks. */
+export interface Facts {
+  /** By map: entries in use, and how many fit. */
+  maps(): Readonly<Record<string, { readonly used: number; readonly capacity: number }>>;
+  /** Packets and socket calls by hook and reason. */
+  packets(): readonly { readonly hook: string; readonly reason: string; readonly count: number }[];
+  /** Unusable objects by kind. */
+  problems(): Readonly<Record<string, number>>;
+  /** Changes that no apply has taken up yet. */
+  pending(): { readonly services: number; readonly slices: number };
+  noLocalEndpoints(): Readonly<Record<"internal" | "external", Readonly<Record<Family, number>>>>;
+  /** Seconds until the next attempt, 0: none is waited for. */
+  backoff_s(): number;
+  healthCheckFailures(): number;
+  devices(): number;
+}
+
+/** kube-proxy's: 0.001 s, doubled, 15 of them. */
+const SYNC_BUCKETS = Array.from({ length: 15 }, (_, i) => 0.001 * 2 ** i);
+
+const range = (from: number, to: number, step: number): number[] =>
+  Array.from({ length: (to - from) / step + 1 }, (_, i) => from + i * step);
+
+/** kube-proxy's: 0.25, 0.5, 1..59 by 1, 60..115 by 5, 120..300 by 30. */
+const PROGRAMMING_BUCKETS = [0.25, 0.5, ...range(1, 59, 1), ...range(60, 115, 5), ...range(120, 300, 30)];
+
+export interface Metrics {
+  readonly contentType: string;
+  scrape(): Promise<string>;
+  queued(): void;
+  /** One apply that succeeded, with what it took up. */
+  applied(apply: {
+    readonly seconds: number;
+    readonly services: number;
+    readonly slices: number;
+    readonly triggers: readonly { readonly family: Family; readonly seconds: number }[];
+  }): void;
+  applyFailed(): void;
+  drifted(): void;
+  probed(probe: "healthz" | "livez", code: number): void;
+}
+
+export const createMetrics = (
+  facts: Facts,
+  options: { readonly version: string; readonly families: readonly Family[]; readonly now_ms: () => number },
+): Metrics => {
+  const registers = [new Registry()];
+  const registry = registers[0] as Registry;
+  const { families } = options;
+  collectDefaultMetrics({ register: registry });
+
+  const gauge = (name: string, help: string, labelNames: string[], read: (set: Gauge) => void): void => {
+    new Gauge({
+      name,
+      help,
+      labelNames,
+      registers,
+      collect() {
+        this.reset();
+        read(this);
+      },
+    });
+  };
+  const counter = (name: string, help: string, labelNames: string[] = []): Counter =>
+    new Counter({ name, help, labelNames, registers });
+
+  // ---- kube-proxy's ------------------------------------------------------------------------------------------------
+  const ip_family = "ip_family";
+  const sync = new Histogram({
+    name: "kubeproxy_sync_proxy_rules_duration_seconds",
+    help: "Duration of one apply, from the snapshot to the last map entry",
+    labelNames: [ip_family],
+    buckets: SYNC_BUCKETS,
+    registers,
+  });
+  const programming = new Histogram({
+    name: "kubeproxy_network_programming_duration_seconds",
+    help: "From the change of a Service or Pod (endpoints.kubernetes.io/last-change-trigger-time) to its last map entry",
+    labelNames: [ip_family],
+    buckets: PROGRAMMING_BUCKETS,
+    registers,
+  });
+  const lastApplied = new Gauge({
+    name: "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+    help: "When the last apply succeeded",
+    labelNames: [ip_family],
+    registers,
+  });
+  const lastQueued = new Gauge({
+    name: "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
+    help: "When the last change was seen",
+    labelNames: [ip_family],
+    registers,
+  });
+  const serviceChanges = counter("kubeproxy_sync_proxy_rules_service_changes_total", "Changes of Services applied");
+  const sliceChanges = counter(
+    "kubeproxy_sync_proxy_rules_endpoint_changes_total",
+    "Changes of EndpointSlices applied",
+  );
+  gauge("kubeproxy_sync_proxy_rules_service_changes_pending", "Changes of Services not applied yet", [], (g) =>
+    g.set(facts.pending().services),
+  );
+  gauge("kubeproxy_sync_proxy_rules_endpoint_changes_pending", "Changes of EndpointSlices not applied yet", [], (g) =>
+    g.set(facts.pending().slices),
+  );
+  gauge(
+    "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+    "Service ports of policy Local that have endpoints, but none on this node",
+    [ip_family, "traffic_policy"],
+    (g) => {
+      const ports = facts.noLocalEndpoints();
+      for (const policy of ["internal", "external"] as const) {
+        for (const family of families) g.set({ ip_family: family, traffic_policy: policy }, ports[policy][family]);
+      }
+    },
+  );
+  const probes = {
+    healthz: counter("kubeproxy_proxy_healthz_total", "Answers of /healthz by status", ["code"]),
+    livez: counter("kubeproxy_proxy_livez_total", "Answers of /livez by status", ["code"]),
+  };
+
+  // ---- beeline's own -----------------------------------------------------------------------------------------------
+  gauge("beeline_build_info", "1, with the version", ["version", "node_version"], (g) =>
+    g.set({ version: options.version, node_version: process.version }, 1),
+  );
+  gauge("beeline_map_entries", "Entries in use of a BPF map", ["map"], (g) => {
+    for (const [map, { used }] of Object.entries(facts.maps())) g.set({ map }, used);
+  });
+  gauge("beeline_map_capacity", "Entries that fit into a BPF map", ["map"], (g) => {
+    for (const [map, { capacity }] of Object.entries(facts.maps())) g.set({ map }, capacity);
+  });
+  new Counter({
+    name: "beeline_packets_total",
+    help: "Packets (hooks tc_ingress, tc_egress) and socket calls (hook sock) by what happened to them",
+    labelNames: ["hook", "reason"],
+    registers,
+    collect() {
+      this.reset();
+      for (const { hook, reason, count } of facts.packets()) this.inc({ hook, reason }, count);
+    },
+  });
+  gauge("beeline_problems", "Parts of objects that are not used, by kind of object", ["kind"], (g) => {
+    for (const [kind, count] of Object.entries(facts.problems())) g.set({ kind }, count);
+  });
+  gauge("beeline_backoff_seconds", "Time to the next attempt after a failed apply; 0: none failed", [], (g) =>
+    g.set(facts.backoff_s()),
+  );
+  gauge("beeline_devices", "Devices that tc programs are attached to", [], (g) => g.set(facts.devices()));
+  gauge("beeline_health_check_listen_failures", "healthCheckNodePorts that cannot be listened on", [], (g) =>
+    g.set(facts.healthCheckFailures()),
+  );
+  const failures = counter("beeline_apply_failures_total", "Applies that the kernel refused");
+  const drifts = counter("beeline_drifts_total", "Audits that found the maps other than they should be");
+
+  return {
+    contentType: registry.contentType,
+    scrape: () => registry.metrics(),
+    queued: () => {
+      for (const family of families) lastQueued.set({ ip_family: family }, options.now_ms() / 1000);
+    },
+    applied: ({ seconds, services, slices, triggers }) => {
+      for (const family of families) {
+        sync.observe({ ip_family: family }, seconds);
+        lastApplied.set({ ip_family: family }, options.now_ms() / 1000);
+      }
+      serviceChanges.inc(services);
+      sliceChanges.inc(slices);
+      for (const t of triggers) programming.observe({ ip_family: t.family }, t.seconds);
+    },
+    applyFailed: () => failures.inc(),
+    drifted: () => drifts.inc(),
+    probed: (probe, code) => probes[probe].inc({ code: String(code) }),
+  };
+};

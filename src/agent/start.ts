@@ -1,0 +1,184 @@
+// A running node agent: opens the dataplane, the source, the health and metrics servers, and ends them together.
+import { writeFileSync } from "node:fs";
+import type { BpfDataplane } from "../dataplane/bpf/bpf.ts";
+import { readCounters } from "../dataplane/bpf/inspect.ts";
+import { watchCluster } from "../k8s/cluster.ts";
+import { watchManifests } from "../k8s/manifests.ts";
+import type { Source, SourceHandlers } from "../k8s/source.ts";
+import { messageOf, RefusedError } from "../lib/errors.ts";
+import { type Family, formatHostPort, parseAddress } from "../model/address.ts";
+import { Agent } from "./agent.ts";
+import { droppedForWantOfLocalEndpoints } from "./changes.ts";
+import type { Bind, Config } from "./config.ts";
+import { openDataplane } from "./dataplane.ts";
+import { createHealth, type Health } from "./health.ts";
+import { hasIPv6, readHost } from "./host.ts";
+import { type HttpServer, json, type Reply, serve, text } from "./http.ts";
+import type { Log } from "./log.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
+
+/** Runs until the signal; then leaves everything attached, so that a restart disturbs nobody. */
+export const runAgent = async (config: Config, log: Log, version: string, signal: AbortSignal): Promise<void> => {
+  const dataplane = openDataplane(config, log);
+  const servers: HttpServer[] = [];
+  try {
+    protectFromOom(config.oomScoreAdj, log);
+    const { agent, health, metrics } = createAgent(config, dataplane, log, version);
+    log("info", "Started", { node: config.nodeName, source: agent.source.description, version });
+    try {
+      const ready = (): Reply => (agent.desired === null ? text(503, "not programmed yet") : text(200, "ok"));
+      const healthz = answers(healthPages(health, metrics, ready));
+      const stats = answers(metricsPages(config, metrics));
+      await Promise.all([
+        keepServing("healthz", config.healthzBindAddress, healthz, { config, log, servers, signal }),
+        keepServing("metrics", config.metricsBindAddress, stats, { config, log, servers, signal }),
+      ]);
+      await aborted(signal);
+      log("info", "Stopping; what is attached stays", { signal: String(signal.reason) });
+    } finally {
+      await agent.close();
+    }
+  } finally {
+    for (const server of servers) server.close();
+    dataplane.close();
+  }
+};
+
+const createAgent = (config: Config, dataplane: BpfDataplane, log: Log, version: string) => {
+  const families: readonly Family[] = hasIPv6() ? ["IPv4", "IPv6"] : ["IPv4"];
+  const now_ms = Date.now;
+  const health = createHealth({
+    families,
+    timeout_ms: 2 * config.syncPeriod_ms,
+    now_ms,
+    eligible: () => agent.eligible,
+  });
+  const metrics = createMetrics(
+    {
+      maps: () => dataplane.pressure(),
+      packets: () => readCounters(dataplane.store),
+      problems: () => countByKind(agent),
+      pending: () => agent.pending,
+      noLocalEndpoints: () => ({
+        internal: dropped(agent, "internal"),
+        external: dropped(agent, "external"),
+      }),
+      backoff_s: () => agent.backoff_s,
+      healthCheckFailures: () => agent.healthCheckFailures,
+      devices: () => agent.devices.length,
+    },
+    { version, families, now_ms },
+  );
+  const watch = (handlers: SourceHandlers): Source => watchSource(config, handlers);
+  const agent = new Agent({ config, dataplane, watch, readHost, health, metrics, log, now_ms });
+  return { agent, health, metrics };
+};
+
+const watchSource = (config: Config, handlers: SourceHandlers): Source =>
+  config.source.kind === "manifests"
+    ? watchManifests(config.source.paths, config.nodeName, handlers)
+    : watchCluster(
+        {
+          kubeconfig: config.source.kubeconfig,
+          nodeName: config.nodeName,
+          serviceProxyName: config.serviceProxyName,
+        },
+        handlers,
+      );
+
+const dropped = (agent: Agent, scope: "internal" | "external"): Readonly<Record<Family, number>> =>
+  agent.desired === null ? { IPv4: 0, IPv6: 0 } : droppedForWantOfLocalEndpoints(agent.desired, scope);
+
+const countByKind = (agent: Agent): Record<string, number> => {
+  const counts: Record<string, number> = { Service: 0, EndpointSlice: 0, Endpoints: 0, Node: 0, other: 0 };
+  for (const { object } of agent.problems) {
+    const kind = object.split(" ")[0] ?? "";
+    const known = kind in counts ? kind : "other";
+    counts[known] = (counts[known] ?? 0) + 1;
+  }
+  return counts;
+};
+
+// ---- pages ---------------------------------------------------------------------------------------------------------
+
+type Pages = Readonly<Record<string, () => Reply | Promise<Reply>>>;
+
+const healthPages = (health: Health, metrics: Metrics, ready: () => Reply): Pages => {
+  const counted = (probe: "healthz" | "livez", reply: Reply): Reply => {
+    metrics.probed(probe, reply.status);
+    return reply;
+  };
+  return {
+    "/healthz": () => counted("healthz", health.healthz()),
+    "/livez": () => counted("livez", health.livez()),
+    "/readyz": ready,
+  };
+};
+
+const metricsPages = (config: Config, metrics: Metrics): Pages => ({
+  "/metrics": async () => ({
+    status: 200,
+    headers: { "Content-Type": metrics.contentType, "X-Content-Type-Options": "nosniff" },
+    body: await metrics.scrape(),
+  }),
+  "/healthz": () => text(200, "ok"),
+  "/proxyMode": () => text(200, "bpf"),
+  "/configz": () => json(200, `${JSON.stringify({ "beeline.dev": config }, null, 2)}\n`),
+});
+
+const answers =
+  (pages: Pages) =>
+  (path: string): Reply | Promise<Reply> =>
+    pages[path]?.() ?? text(404, "not found\n");
+
+// ---- servers -------------------------------------------------------------------------------------------------------
+
+const RETRY_MS = 5_000;
+
+/**
+ * Serves at `bind` (null: not at all). A port that cannot be had is tried again every five seconds, as kube-proxy does;
+ * with bindAddressHardFail it is a RefusedError.
+ */
+const keepServing = async (
+  name: string,
+  bind: Bind | null,
+  answer: (path: string) => Reply | Promise<Reply>,
+  run: { readonly config: Config; readonly log: Log; readonly servers: HttpServer[]; readonly signal: AbortSignal },
+): Promise<void> => {
+  if (bind === null) return;
+  const address = formatBind(bind);
+  try {
+    const server = await serve(bind, answer);
+    run.servers.push(server);
+    run.log("info", `Serving ${name}`, { address: server.address });
+    if (run.signal.aborted) server.close();
+  } catch (error) {
+    const message = `Cannot serve ${name} at ${address}`;
+    if (run.config.bindAddressHardFail) throw new RefusedError(`${message}: ${messageOf(error)}`, { cause: error });
+    run.log("error", `${message}; trying again`, { error: messageOf(error), in_ms: RETRY_MS });
+    const timer = setTimeout(() => void keepServing(name, bind, answer, run), RETRY_MS);
+    run.signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+  }
+};
+
+const formatBind = ({ host, port }: Bind): string => {
+  const address = parseAddress(host);
+  return address === null ? `${host}:${port}` : formatHostPort(address, port);
+};
+
+// ---- the process ---------------------------------------------------------------------------------------------------
+
+const aborted = (signal: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+
+/** A node that runs out of memory should not lose its services first. */
+const protectFromOom = (score: number, log: Log): void => {
+  try {
+    writeFileSync("/proc/self/oom_score_adj", String(score));
+  } catch (error) {
+    log("warn", "Cannot set oom_score_adj", { score, error: messageOf(error) });
+  }
+};

@@ -1,0 +1,49 @@
+// `beeline compile -f`: what a node would do with manifests, as Desired or as the entries of a dataplane's tables.
+import { desiredToJson, formatDesired } from "../compile/format.ts";
+import { TableProgrammer } from "../dataplane/bpf/programmer.ts";
+import { formatTables, readTables, type Tables } from "../dataplane/bpf/tables.ts";
+import { FakeStore } from "../dataplane/fake/fakestore.ts";
+import { InputError } from "../lib/errors.ts";
+import type { Desired } from "../model/desired.ts";
+import type { Run } from "./command.ts";
+import { compileOffline } from "./offline.ts";
+import { reportProblems } from "./problems.ts";
+import { type Report, show } from "./report.ts";
+
+export const compileCommand: Run = async (args, io) => {
+  const files = args.filename ?? [];
+  if (files.length === 0) throw new InputError("compile needs manifests: -f FILE or folder");
+  const { compiled, problems } = await compileOffline(files, args);
+  reportProblems(problems, io);
+  await show(args, io, () => (args.to === "bpf" ? tableReport(compiled.desired) : desiredReport(compiled.desired)));
+  return args.strict === true && problems.length > 0 ? 1 : 0;
+};
+
+const desiredReport = (desired: Desired): Report => ({
+  kind: "Desired",
+  fields: { ...desiredToJson(desired) },
+  text: () => formatDesired(desired),
+});
+
+const tableReport = (desired: Desired): Report => {
+  const tables = tablesOf(desired);
+  return { kind: "Tables", fields: tablesToJson(tables), text: () => formatTables(tables) };
+};
+
+/** The tables of a node that was empty before. */
+const tablesOf = (desired: Desired): Tables => {
+  const store = new FakeStore();
+  new TableProgrammer(store, { now_ns: () => 0n }).apply(desired, { prune: true });
+  return readTables(store);
+};
+
+/** One list for each table; rows as the structs of bpf/types.h have them, with their number where the key is one. */
+export const tablesToJson = (tables: Tables) => ({
+  services: [...tables.services].map(([service_id, row]) => ({ service_id, ...row })),
+  frontends: tables.frontends.map(({ key, value }) => ({ key, value })),
+  nodeports: tables.nodeports.map(({ key, value }) => ({ key, value })),
+  slots: tables.slots,
+  backends: [...tables.backends].map(([backend_id, row]) => ({ backend_id, ...row })),
+  source_ranges: tables.source_ranges,
+  node_addresses: [...tables.node_addresses].map(([address, row]) => ({ address, ...row })),
+});

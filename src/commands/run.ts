@@ -1,0 +1,13 @@
+// `beeline run`: the node agent, until SIGTERM or SIGINT.
+import { loadConfig } from "../agent/config.ts";
+import { createLog } from "../agent/log.ts";
+import { runAgent } from "../agent/start.ts";
+import type { Run } from "./command.ts";
+
+export const run: Run = async (args, io) => {
+  const { config, warnings } = loadConfig(args);
+  const log = createLog(config.logging, (line) => io.err(line));
+  for (const warning of warnings) log("warn", warning);
+  await runAgent(config, log, io.version, io.signal);
+  return 0;
+};
