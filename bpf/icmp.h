@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* Turns a packet to a frontend without endpoints into the ICMP error "port unreachable". */
+#ifndef BEELINE_ICMP_H
+#define BEELINE_ICMP_H
+
+#include "nat.h"
+
+#define MAX_ICMP_PACKET 576    /* RFC 1812 4.3.2.3 */
+#define MAX_ICMPV6_PACKET 1280 /* RFC 4443 2.4 (c) */
+#define ICMP_PORT_UNREACHABLE bpf_htons(3 << 8 | 3)
+#define ICMPV6_PORT_UNREACHABLE bpf_htons(1 << 8 | 4)
+#define INTERNET_CONTROL 0xc0 /* RFC 1812 4.3.2.5: precedence of an ICMP error */
+#define CHUNK 64
+
+struct icmp {
+	__be16 what; /* type and code */
+	__u16 check;
+	__be32 unused;
+};
+
+struct icmpv4_reply {
+	struct iphdr ip;
+	struct icmp icmp;
+};
+
+struct icmpv6_reply {
+	struct ipv6hdr ip;
+	struct icmp icmp;
+};
+
+static __always_inline __u32 reply_size(const struct packet *packet)
+{
+	return packet->family == FAMILY_IPV4 ? sizeof(struct icmpv4_reply)
+					     : sizeof(struct icmpv6_reply);
+}
+
+/* As much of the original as the error may hold. */
+static __always_inline __u32 quoted_size(const struct packet *packet)
+{
+	__u32 room = packet->family == FAMILY_IPV4 ? MAX_ICMP_PACKET : MAX_ICMPV6_PACKET;
+
+	room -= reply_size(packet);
+	return packet->l3_size < room ? packet->l3_size : room;
+}
+
+/* Unfolded sum of bytes of the frame; -1 when they are not there. */
+static __noinline __s64 sum_of(struct __sk_buff *ctx, __u32 offset, __u32 size)
+{
+	__u32 end = offset + size;
+	__s64 sum = 0;
+
+	for (int i = 0; i < MAX_ICMPV6_PACKET / CHUNK && offset < end; i++) {
+		__be32 chunk[CHUNK / 4] = {};
+		__u32 left = end - offset;
+
+		if (left > CHUNK)
+			left = CHUNK;
+		if (left < 1 || bpf_skb_load_bytes(ctx, offset, chunk, left))
+			return -1;
+		sum = bpf_csum_diff(NULL, 0, chunk, sizeof(chunk), sum);
+		offset += CHUNK;
+	}
+	return sum;
+}
+
+/*
+ * Whether the checksum is left to the sending device (CHECKSUM_PARTIAL): then the kernel's
+ * helper leaves the field alone when something outside the pseudo-header changes. Kernels
+ * before 6.2 have no other way to tell. `seed` becomes what the field holds.
+ */
+static __always_inline bool is_checksum_partial(struct __sk_buff *ctx, __u32 offset, __u16 *seed)
+{
+	__u16 after;
+
+	if (bpf_skb_load_bytes(ctx, offset, seed, sizeof(*seed)) ||
+	    bpf_l4_csum_replace(ctx, offset, 0, 1, 0) ||
+	    bpf_skb_load_bytes(ctx, offset, &after, sizeof(after)))
+		return false;
+	if (after == *seed)
+		return true;
+	bpf_skb_store_bytes(ctx, offset, seed, sizeof(*seed), 0);
+	return false;
+}
+
+/*
+ * Sum of the quoted bytes as they will be on the wire. A device that completes the checksum
+ * makes everything from the transport header on sum up to the seed's complement, so that is
+ * known before it is done.
+ */
+static __always_inline __s64 sum_of_quoted(struct __sk_buff *ctx, const struct packet *packet,
+					   __u32 size)
+{
+	__u16 seed;
+	__s64 sum;
+
+	if (!is_checksum_partial(ctx, checksum_offset(packet), &seed))
+		return sum_of(ctx, L3_OFFSET, size);
+	sum = sum_of(ctx, L3_OFFSET, packet->l4 - L3_OFFSET);
+	return sum < 0 ? sum : sum + (__u16)~seed;
+}
+
+static __always_inline void turn_ethernet(struct ethhdr *eth)
+{
+	__u8 mac[ETH_ALEN];
+
+	__builtin_memcpy(mac, eth->h_dest, ETH_ALEN);
+	__builtin_memcpy(eth->h_dest, eth->h_source, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, mac, ETH_ALEN);
+}
+
+static __always_inline bool write_icmpv4(struct __sk_buff *ctx, const struct packet *packet,
+					 __u32 quoted, __u64 sum)
+{
+	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct icmpv4_reply *reply = start + L3_OFFSET;
+
+	if (reply + 1 > end)
+		return false;
+	turn_ethernet(start);
+	*reply = (struct icmpv4_reply){
+		.ip.version = 4,
+		.ip.ihl = 5,
+		.ip.tos = INTERNET_CONTROL,
+		.ip.tot_len = bpf_htons(sizeof(*reply) + quoted),
+		.ip.frag_off = bpf_htons(0x4000),
+		.ip.ttl = 64,
+		.ip.protocol = IPPROTO_ICMP,
+		.ip.saddr = packet->key.dst_addr.word[3],
+		.ip.daddr = packet->key.src_addr.word[3],
+		.icmp.what = ICMP_PORT_UNREACHABLE,
+	};
+	reply->ip.check = ~fold(bpf_csum_diff(NULL, 0, (__be32 *)&reply->ip, sizeof(reply->ip), 0));
+	reply->icmp.check = ~fold(sum + ICMP_PORT_UNREACHABLE);
+	return true;
+}
+
+/* RFC 8200 8.1: the pseudo-header is in the sum. */
+static __always_inline __u64 pseudo_sum(const struct packet *packet, __u32 size)
+{
+	__u64 sum = (__u64)bpf_htonl(size) + bpf_htonl(IPPROTO_ICMPV6);
+
+	for (int i = 0; i < 4; i++)
+		sum += (__u64)packet->key.src_addr.word[i] + packet->key.dst_addr.word[i];
+	return (sum & 0xffffffff) + (sum >> 32);
+}
+
+static __always_inline bool write_icmpv6(struct __sk_buff *ctx, const struct packet *packet,
+					 __u32 quoted, __u64 sum)
+{
+	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct icmpv6_reply *reply = start + L3_OFFSET;
+	__u32 size = sizeof(reply->icmp) + quoted;
+
+	if (reply + 1 > end)
+		return false;
+	turn_ethernet(start);
+	*reply = (struct icmpv6_reply){
+		.ip.version = 6,
+		.ip.payload_len = bpf_htons(size),
+		.ip.nexthdr = IPPROTO_ICMPV6,
+		.ip.hop_limit = 64,
+		.icmp.what = ICMPV6_PORT_UNREACHABLE,
+	};
+	__builtin_memcpy(&reply->ip.saddr, &packet->key.dst_addr, sizeof(struct addr));
+	__builtin_memcpy(&reply->ip.daddr, &packet->key.src_addr, sizeof(struct addr));
+	reply->icmp.check = ~fold(sum + pseudo_sum(packet, size) + ICMPV6_PORT_UNREACHABLE);
+	return true;
+}
+
+/* False: the packet is in no state to be sent. From the address that was asked, like the
+ * kernel's REJECT; never to somebody who is not one host. */
+static __noinline int refuse(struct __sk_buff *ctx, const struct packet *packet)
+{
+	__u32 quoted = quoted_size(packet);
+	__s64 sum;
+
+	if (is_no_single_host(&packet->key.src_addr) || is_loopback(&packet->key.src_addr))
+		return false;
+	sum = sum_of_quoted(ctx, packet, quoted);
+	if (sum < 0 || bpf_skb_change_tail(ctx, L3_OFFSET + quoted, 0))
+		return false;
+	if (bpf_skb_adjust_room(ctx, reply_size(packet), BPF_ADJ_ROOM_MAC, 0))
+		return false;
+	if (packet->family == FAMILY_IPV4)
+		return write_icmpv4(ctx, packet, quoted, sum);
+	return write_icmpv6(ctx, packet, quoted, sum);
+}
+
+#endif

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * Reads an Ethernet frame down to its ports. What has none, or is of no interest, or makes no
+ * sense, is named and left alone: the kernel knows what to do with it.
+ */
+#ifndef BEELINE_PACKET_H
+#define BEELINE_PACKET_H
+
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include "config.h"
+#include "verdict.h"
+
+#define MAX_IPV6_EXTENSIONS 4
+#define MAX_L4_OFFSET 128
+#define MAX_HEADERS (MAX_L4_OFFSET + sizeof(struct tcphdr))
+#define L3_OFFSET ETH_HLEN
+
+/* Not a reason: the headers are not all in the linear part of the packet. */
+#define TOO_SHORT (-2)
+
+struct packet {
+	struct flow_key key; /* as it is on the wire */
+	__u32 l4;	     /* offset of the transport header in the frame */
+	__u32 l3_size;	     /* bytes of the IP packet */
+	__u8 family;
+	bool opens;  /* TCP: SYN without ACK */
+	bool closes; /* TCP: FIN or RST */
+	__u8 pad;
+};
+
+struct frame {
+	void *start;
+	void *end;
+	__u32 size; /* bytes of the whole, linear or not */
+	bool gso;
+};
+
+struct ports {
+	__be16 source;
+	__be16 dest;
+};
+
+struct extension {
+	__u8 next;
+	__u8 size; /* in units of 8 bytes, without the first 8 */
+	__u8 routing_type;
+	__u8 segments_left;
+};
+
+struct fragment_extension {
+	__u8 next;
+	__u8 reserved;
+	__be16 offset;
+	__be32 id;
+};
+
+static __always_inline bool has_ports(__u8 proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
+}
+
+/* A packet of BIG TCP (over 64 KiB, made by offloads only) says 0 in its length field. */
+static __always_inline __u32 l3_size(const struct frame *frame, __u32 stated)
+{
+	return !stated && frame->gso ? frame->size - L3_OFFSET : stated;
+}
+
+static __always_inline int parse_tcp(const struct frame *frame, struct packet *packet)
+{
+	const struct tcphdr *tcp = frame->start + packet->l4;
+
+	if (tcp + 1 > frame->end)
+		return TOO_SHORT;
+	if (tcp->doff < 5 || L3_OFFSET + packet->l3_size < packet->l4 + tcp->doff * 4)
+		return REASON_MALFORMED;
+	packet->opens = tcp->syn && !tcp->ack;
+	packet->closes = tcp->fin || tcp->rst;
+	return UNDECIDED;
+}
+
+static __always_inline int parse_udp(const struct frame *frame, struct packet *packet)
+{
+	const struct udphdr *udp = frame->start + packet->l4;
+
+	if (udp + 1 > frame->end)
+		return TOO_SHORT;
+	if (L3_OFFSET + packet->l3_size < packet->l4 + sizeof(*udp))
+		return REASON_MALFORMED;
+	return UNDECIDED;
+}
+
+static __always_inline int parse_l4(const struct frame *frame, struct packet *packet)
+{
+	const struct ports *ports = frame->start + packet->l4;
+
+	if (ports + 1 > frame->end)
+		return TOO_SHORT;
+	packet->key.src_port = ports->source;
+	packet->key.dst_port = ports->dest;
+	if (packet->key.proto == IPPROTO_TCP)
+		return parse_tcp(frame, packet);
+	if (packet->key.proto == IPPROTO_UDP)
+		return parse_udp(frame, packet);
+	return UNDECIDED;
+}
+
+static __always_inline int parse_ipv4(const struct frame *frame, struct packet *packet)
+{
+	const struct iphdr *ip = frame->start + L3_OFFSET;
+	__u32 header_size;
+
+	if (ip + 1 > frame->end)
+		return TOO_SHORT;
+	if (!has_ports(ip->protocol))
+		return REASON_NOT_OURS;
+	header_size = ip->ihl * 4;
+	packet->l3_size = l3_size(frame, bpf_ntohs(ip->tot_len));
+	if (ip->version != 4 || header_size < sizeof(*ip) || packet->l3_size < header_size ||
+	    packet->l3_size > frame->size - L3_OFFSET)
+		return REASON_MALFORMED;
+	if (ip->frag_off & bpf_htons(0x1fff))
+		return REASON_FRAGMENT;
+	packet->family = FAMILY_IPV4;
+	packet->key.src_addr = addr_from_ipv4(ip->saddr);
+	packet->key.dst_addr = addr_from_ipv4(ip->daddr);
+	packet->key.proto = ip->protocol;
+	packet->l4 = L3_OFFSET + header_size;
+	return parse_l4(frame, packet);
+}
+
+/* One step along the chain: `next` and `l4` move on. A route not travelled to its end hides
+ * the real destination: not ours. */
+static __always_inline int skip_extension(const struct frame *frame, struct packet *packet,
+					  __u8 *next)
+{
+	const struct extension *extension = frame->start + packet->l4;
+	const struct fragment_extension *fragment = frame->start + packet->l4;
+
+	if (fragment + 1 > frame->end)
+		return TOO_SHORT;
+	if (*next == IPPROTO_FRAGMENT && fragment->offset & bpf_htons(0xfff8))
+		return REASON_FRAGMENT;
+	if (*next == IPPROTO_ROUTING && extension->segments_left)
+		return REASON_NOT_OURS;
+	packet->l4 += *next == IPPROTO_FRAGMENT ? 8 : (extension->size + 1) * 8;
+	*next = extension->next;
+	return packet->l4 > MAX_L4_OFFSET ? REASON_NOT_OURS : UNDECIDED;
+}
+
+static __always_inline bool is_extension(__u8 next)
+{
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_DSTOPTS || next == IPPROTO_ROUTING ||
+	       next == IPPROTO_FRAGMENT;
+}
+
+static __always_inline int skip_extensions(const struct frame *frame, struct packet *packet,
+					   __u8 next)
+{
+	for (int i = 0; i < MAX_IPV6_EXTENSIONS && is_extension(next); i++) {
+		int reason = skip_extension(frame, packet, &next);
+
+		if (reason != UNDECIDED)
+			return reason;
+	}
+	packet->key.proto = next;
+	return has_ports(next) ? UNDECIDED : REASON_NOT_OURS;
+}
+
+static __always_inline int parse_ipv6(const struct frame *frame, struct packet *packet)
+{
+	const struct ipv6hdr *ip = frame->start + L3_OFFSET;
+	int reason;
+
+	if (ip + 1 > frame->end)
+		return TOO_SHORT;
+	if (!has_ports(ip->nexthdr) && !is_extension(ip->nexthdr))
+		return REASON_NOT_OURS;
+	packet->l3_size = l3_size(frame, bpf_ntohs(ip->payload_len));
+	if (ip->payload_len)
+		packet->l3_size += sizeof(*ip);
+	if (ip->version != 6 || packet->l3_size < sizeof(*ip) ||
+	    packet->l3_size > frame->size - L3_OFFSET)
+		return REASON_MALFORMED;
+	packet->family = FAMILY_IPV6;
+	__builtin_memcpy(&packet->key.src_addr, &ip->saddr, sizeof(struct addr));
+	__builtin_memcpy(&packet->key.dst_addr, &ip->daddr, sizeof(struct addr));
+	packet->l4 = L3_OFFSET + sizeof(*ip);
+	reason = skip_extensions(frame, packet, ip->nexthdr);
+	return reason == UNDECIDED ? parse_l4(frame, packet) : reason;
+}
+
+static __always_inline int parse_frame(struct __sk_buff *ctx, struct packet *packet)
+{
+	struct frame frame = {
+		.start = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+		.size = ctx->len,
+		.gso = ctx->gso_size,
+	};
+	const struct ethhdr *eth = frame.start;
+
+	if (eth + 1 > frame.end)
+		return TOO_SHORT;
+	if (eth->h_proto == bpf_htons(ETH_P_IP) && options.ipv4)
+		return parse_ipv4(&frame, packet);
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6) && options.ipv6)
+		return parse_ipv6(&frame, packet);
+	return REASON_NOT_OURS;
+}
+
+/* UNDECIDED: `packet` is filled, its headers lie in the linear part. Else why not. A packet is
+ * only pulled together when its headers are scattered, which few drivers do. */
+static __always_inline int parse(struct __sk_buff *ctx, struct packet *packet)
+{
+#pragma clang loop unroll(disable)
+	for (int attempt = 0; attempt < 2; attempt++) {
+		int reason = parse_frame(ctx, packet);
+
+		if (reason != TOO_SHORT)
+			return reason;
+		if (bpf_skb_pull_data(ctx, ctx->len < MAX_HEADERS ? ctx->len : MAX_HEADERS))
+			break;
+	}
+	return REASON_MALFORMED;
+}
+
+#endif

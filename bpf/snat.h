@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * A port of this node for a connection to a remote backend, so that the reply comes back here.
+ * The port belongs to whoever's FLOW_UNDO_SNAT was inserted where there was none.
+ */
+#ifndef BEELINE_SNAT_H
+#define BEELINE_SNAT_H
+
+#include "flow.h"
+#include "hash.h"
+
+#define SNAT_TRIES 32
+#define SNAT_STRIDE 7919 /* a prime: every port of a small range is tried, and none in a row */
+#define EEXIST 17
+
+/* Its own former port: a connection whose other flows were lost takes it up again. */
+static __always_inline bool is_own(const struct flow *undo, const struct connection *c)
+{
+	return undo->kind == FLOW_UNDO_SNAT && is_translation_of(undo, &c->client);
+}
+
+static __always_inline bool is_port_reusable(const struct flow *undo, const struct connection *c)
+{
+	struct party holder = translation_of(undo);
+	struct flow_key key = key_of(&holder, &c->backend, c->proto);
+	const struct flow *snat = bpf_map_lookup_elem(&flows, &key);
+
+	if (snat && !is_translation_of(snat, &c->node))
+		return true;
+	return is_over(undo, snat, c->proto, c->now_ns);
+}
+
+enum claim {
+	CLAIMED,
+	REUSABLE, /* of a connection that is over: to be taken when no port is free */
+	TAKEN,
+	FAILED,
+};
+
+static __noinline int claim(const struct connection *c)
+{
+	struct flow_key key = key_in(c, FLOW_UNDO_SNAT);
+	const struct flow *undo;
+	int error = write_flow(c, FLOW_UNDO_SNAT, BPF_NOEXIST);
+
+	if (!error)
+		return CLAIMED;
+	if (error != -EEXIST)
+		return FAILED;
+	undo = bpf_map_lookup_elem(&flows, &key);
+	if (!undo)
+		return TAKEN;
+	if (is_own(undo, c))
+		return write_flow(c, FLOW_UNDO_SNAT, BPF_ANY) ? FAILED : CLAIMED;
+	return is_port_reusable(undo, c) ? REUSABLE : TAKEN;
+}
+
+/* Of several that see the same old connection, the one that deletes it takes its port. */
+static __always_inline int take_over(const struct connection *c)
+{
+	if (forget_flow(c, FLOW_UNDO_SNAT))
+		return REASON_SNAT_EXHAUSTED;
+	return claim(c) == CLAIMED ? UNDECIDED : REASON_SNAT_EXHAUSTED;
+}
+
+/* Fills `c->node`. UNDECIDED: the port is this connection's. */
+static __always_inline int claim_snat_port(struct connection *c, const struct config *config)
+{
+	__u32 first = config->snat_port_min, ports = config->snat_port_max - first + 1;
+	struct flow_key key = key_in(c, FLOW_SNAT);
+	__u32 start = hash_flow(&key, config->hash_seed);
+	__be16 reusable = 0;
+
+	for (__u32 i = 0; i < SNAT_TRIES && i < ports; i++) {
+		int answer;
+
+		c->node.port = bpf_htons(first + (start + i * SNAT_STRIDE) % ports);
+		answer = claim(c);
+		if (answer == CLAIMED)
+			return UNDECIDED;
+		if (answer == FAILED)
+			return REASON_FLOWS_FULL;
+		if (answer == REUSABLE)
+			reusable = c->node.port;
+	}
+	c->node.port = reusable;
+	return reusable ? take_over(c) : REASON_SNAT_EXHAUSTED;
+}
+
+/* Fills `c->node` with an address and a port. */
+static __always_inline int claim_snat(struct connection *c, __u8 family,
+				      const struct config *config)
+{
+	c->node.addr = family == FAMILY_IPV4 ? config->snat_addr_v4 : config->snat_addr_v6;
+	if (is_unset(&c->node.addr))
+		return REASON_NO_SNAT_ADDRESS;
+	return claim_snat_port(c, config);
+}
+
+#endif

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * The tc hooks of the node's devices. Ingress rewrites destinations, egress rewrites sources;
+ * between the two the kernel sees an ordinary packet from client to backend, or back.
+ */
+#include <linux/pkt_cls.h>
+#include "connection.h"
+#include "icmp.h"
+#include "nat.h"
+
+#define PACKET_HOST 0
+
+/* What is ours goes on to the next program and to the kernel as well, translated. */
+static __always_inline int verdict(int reason)
+{
+	switch (reason) {
+	case REASON_NO_LOCAL_ENDPOINTS:
+	case REASON_SOURCE_RANGE:
+	case REASON_NO_SLOT:
+	case REASON_NO_BACKEND:
+	case REASON_SNAT_EXHAUSTED:
+	case REASON_NO_SNAT_ADDRESS:
+	case REASON_FLOW_CLASH:
+	case REASON_FLOWS_FULL:
+	case REASON_REWRITE_FAILED:
+	case REASON_REPLY_FAILED:
+		return TC_ACT_SHOT;
+	}
+	return TC_ACT_UNSPEC;
+}
+
+static __always_inline int follow_in(struct __sk_buff *ctx, const struct packet *packet,
+				     struct flow *flow)
+{
+	struct party client = source_of(packet), replaced = destination_of(packet);
+	struct party to = translation_of(flow);
+
+	flow->last_seen_ns = bpf_ktime_get_boot_ns();
+	if (packet->closes) {
+		struct flow_key pair = key_of(&to, &client, packet->key.proto);
+
+		mark_closing(flow, &pair, &replaced);
+	}
+	if (!rewrite(ctx, packet, DESTINATION, &to))
+		return REASON_REWRITE_FAILED;
+	return flow->kind == FLOW_DNAT ? REASON_ESTABLISHED : REASON_REPLY;
+}
+
+static __always_inline int follow_out(struct __sk_buff *ctx, const struct packet *packet,
+				      struct flow *flow)
+{
+	struct party peer = destination_of(packet), replaced = source_of(packet);
+	struct party to = translation_of(flow);
+
+	flow->last_seen_ns = bpf_ktime_get_boot_ns();
+	if (packet->closes) {
+		struct flow_key pair = key_of(&peer, &to, packet->key.proto);
+
+		mark_closing(flow, &pair, &replaced);
+	}
+	if (!rewrite(ctx, packet, SOURCE, &to))
+		return REASON_REWRITE_FAILED;
+	return flow->kind == FLOW_SNAT ? REASON_ESTABLISHED : REASON_REPLY;
+}
+
+/* A flow of the other hook may have the same key; it is not this hook's to follow. */
+static __always_inline bool is_inward(const struct flow *flow)
+{
+	return flow->kind == FLOW_DNAT || flow->kind == FLOW_UNDO_SNAT;
+}
+
+static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
+{
+	struct flow *flow;
+	struct party to;
+	int reason;
+
+	if (ctx->pkt_type != PACKET_HOST)
+		return REASON_NOT_OURS;
+	reason = parse(ctx, packet);
+	if (reason != UNDECIDED)
+		return reason;
+	flow = bpf_map_lookup_elem(&flows, &packet->key);
+	if (flow && !is_inward(flow))
+		flow = NULL;
+	if (flow && !is_stale(flow, packet))
+		return follow_in(ctx, packet, flow);
+	reason = connect_packet(packet, flow, &to);
+	if (reason == REASON_NEW_FLOW && !rewrite(ctx, packet, DESTINATION, &to))
+		return REASON_REWRITE_FAILED;
+	return reason;
+}
+
+static __always_inline int egress(struct __sk_buff *ctx)
+{
+	struct packet packet = {};
+	struct flow *flow;
+	int reason = parse(ctx, &packet);
+
+	if (reason != UNDECIDED)
+		return reason;
+	flow = bpf_map_lookup_elem(&flows, &packet.key);
+	if (!flow || is_inward(flow))
+		return REASON_NOT_OURS;
+	return follow_out(ctx, &packet, flow);
+}
+
+SEC("tc")
+int tc_ingress(struct __sk_buff *ctx)
+{
+	struct packet packet = {};
+	int reason = ingress(ctx, &packet);
+
+	if (reason == REASON_NO_ENDPOINTS && !refuse(ctx, &packet))
+		reason = REASON_REPLY_FAILED;
+	count(HOOK_TC_INGRESS, reason);
+	if (reason == REASON_NO_ENDPOINTS)
+		return bpf_redirect(ctx->ifindex, 0);
+	return verdict(reason);
+}
+
+SEC("tc")
+int tc_egress(struct __sk_buff *ctx)
+{
+	int reason = egress(ctx);
+
+	count(HOOK_TC_EGRESS, reason);
+	return verdict(reason);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
