@@ -58,6 +58,6 @@ const nodePorts = (families: readonly Family[], port: number | null): readonly E
 
 // "ClusterIP" < "ExternalIP" < "LoadBalancer" < "NodePort": the order wanted is the order of the words.
 const byKindThenAddress = (a: Entrance, b: Entrance): number => {
-  const [x, y] = [a, b].map((e) => `${e.kind} ${e.family} ${e.address ?? ""}`);
+  const [x, y] = [a, b].map((e) => `${e.kind} ${e.address ?? e.family}`);
   return (x ?? "") < (y ?? "") ? -1 : 1;
 };

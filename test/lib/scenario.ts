@@ -84,10 +84,11 @@ export const readScenario = (path: string): Scenario => {
 
 export type Answers = Readonly<Partial<Record<Expected, string>>>;
 
-/** What a step comes to, as the text of its expected sections; the tables section comes from the maps. */
-export const answersOf = (step: Step, { desired, problems }: Compiled): Answers => ({
+/** What a step comes to, as the text of its expected sections. */
+export const answersOf = (step: Step, { desired, problems }: Compiled, tables: string): Answers => ({
   probes: formatProbes(step.packets, desired),
   desired: formatDesired(desired),
+  tables,
   problems: [...step.problems, ...problems].map(formatProblem).join(""),
 });
 
