@@ -14,8 +14,8 @@ export interface AgentOptions {
   readonly kubeconfig?: string;
   /** More arguments of `beeline run`. */
   readonly args?: readonly string[];
-  /** Path of the node's own HTTP answer that says the agent is ready; null: do not wait. Default `/healthz`. */
-  readonly readyPath?: string | null;
+  /** Wait until everything has been programmed once. Default true. */
+  readonly wait?: boolean;
 }
 
 const READY_TIMEOUT_MS = 20_000;
@@ -53,7 +53,7 @@ export class Agent {
       ...(options.args ?? []),
     ]);
     const agent = new Agent(lab, node, spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] }));
-    if (options.readyPath !== null) await agent.#ready(options.readyPath ?? "/healthz");
+    if (options.wait !== false) await agent.ready();
     return agent;
   }
 
@@ -82,17 +82,18 @@ export class Agent {
     return host.httpGet(port, path);
   }
 
-  async #ready(path: string): Promise<void> {
+  /** Until everything has been programmed once; throws with the log when that does not happen. */
+  async ready(): Promise<void> {
     const deadline = performance.now() + READY_TIMEOUT_MS;
     for (;;) {
-      const status = await this.httpGet(HEALTHZ_PORT, path).then(
+      const status = await this.httpGet(HEALTHZ_PORT, "/readyz").then(
         (response) => response.status,
         () => 0,
       );
       if (status === 200) return;
       const exited = this.#child.exitCode !== null;
       if (exited || performance.now() > deadline) {
-        const why = exited ? `exit status ${this.#child.exitCode}` : `${path} is not 200 after ${READY_TIMEOUT_MS} ms`;
+        const why = exited ? `exit status ${this.#child.exitCode}` : `/readyz is not 200 after ${READY_TIMEOUT_MS} ms`;
         await this.kill9();
         throw new Error(`Cannot start the agent of ${this.node}: ${why}\n${this.#log}`);
       }

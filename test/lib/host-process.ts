@@ -360,8 +360,8 @@ const handlers: Handlers = {
     const server = createServer((inner) => {
       const outer = netConnect({ path });
       inner.pipe(outer).pipe(inner);
-      inner.on("error", () => outer.destroy());
-      outer.on("error", () => inner.destroy());
+      inner.on("error", () => outer.destroy()).on("close", () => outer.destroy());
+      outer.on("error", () => inner.destroy()).on("close", () => inner.destroy());
     });
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);

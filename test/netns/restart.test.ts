@@ -1,0 +1,182 @@
+// The agent is killed, stopped, started twice, taken off: what is pinned works on, and is taken over as it is.
+import assert from "node:assert/strict";
+import { existsSync, readdirSync } from "node:fs";
+import { after, afterEach, before, test } from "node:test";
+import type { Agent } from "../lib/agent.ts";
+import { eventually } from "../lib/eventually.ts";
+import type { Host } from "../lib/host.ts";
+import { Lab } from "../lib/lab.ts";
+import { Manifests, type ServiceWords } from "../lib/objects.ts";
+import { assertFails, assertReaches } from "../lib/traffic.ts";
+
+const service = (name: string, number: number): ServiceWords => ({
+  name,
+  type: "NodePort",
+  clusterIPs: [`172.30.0.${number}`, `fd00:172:30::${number}`],
+  ports: [
+    { name: "tcp", port: 80, protocol: "TCP", nodePort: 30000 + number },
+    { name: "udp", port: 53, protocol: "UDP", nodePort: 30100 + number },
+  ],
+});
+const PODS = ["pod1a", "pod1b", "pod2a", "pod2b"] as const;
+
+const lab = await Lab.create({ podsPerNode: 3 });
+after(() => lab.close());
+afterEach((t) => {
+  if ("passed" in t && t.passed === false) console.error(lab.logs());
+});
+const manifests = new Manifests(lab);
+const v4 = (name: string): string => lab.place(name).v4;
+const v6 = (name: string): string => lab.place(name).v6;
+const start = (node: string): Promise<Agent> => lab.startAgent(node, { manifests: manifests.path });
+
+let agent1: Agent;
+let agent2: Agent;
+
+before(async () => {
+  manifests.service(service("web", 40), ["pod1a", "pod2a"]);
+  manifests.service(service("other", 41), ["pod1b"]);
+  await lab.startHosts();
+  for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8080, "TCP", "UDP");
+  [agent1, agent2] = await Promise.all([start("node1"), start("node2")]);
+});
+
+/** What the kernel of node1 holds, as the command prints it; without the counters of traffic. */
+const held = (noun: "services" | "frontends" | "backends"): unknown => {
+  const { status, stdout, stderr } = lab.beeline("node1", [noun, "-o", "json"]);
+  assert.equal(status, 0, stderr);
+  return JSON.parse(stdout, (key, value) => (["new_flows", "open_sockets"].includes(key) ? undefined : value));
+};
+const everything = (): unknown => [held("services"), held("frontends"), held("backends")];
+
+/** Connections inside and outside, each held with a message every 20 ms. */
+const holdSome = async (): Promise<readonly { readonly host: Host; readonly id: number; readonly to: string }[]> => {
+  const held = [];
+  for (const [from, address, port] of [
+    ["pod1c", "172.30.0.40", 80],
+    ["pod1c", "fd00:172:30::40", 80],
+    ["node1", "172.30.0.40", 80],
+    ["client", v4("node1"), 30040],
+    ["client", v6("node1"), 30040],
+  ] as const) {
+    const host = await lab.host(from);
+    for (let i = 0; i < 4; i++) {
+      const { ok, id } = await host.hold(address, port, 20);
+      assert.ok(ok, `${from} to ${address}`);
+      held.push({ host, id, to: `${from} to ${address} port ${port}` });
+    }
+  }
+  return held;
+};
+
+const startLoops = async (): Promise<readonly { readonly host: Host; readonly id: number; readonly to: string }[]> => {
+  const loops = [];
+  for (const [from, address, port, transport] of [
+    ["pod1c", "172.30.0.40", 80, "TCP"],
+    ["pod1c", "fd00:172:30::40", 53, "UDP"],
+    ["client", v4("node1"), 30040, "TCP"],
+    ["client", v6("node1"), 30140, "UDP"],
+  ] as const) {
+    const host = await lab.host(from);
+    const { id } = await host.startLoop(address, port, { transport, pause_ms: 4 });
+    loops.push({ host, id, to: `${from} to ${address} port ${port}/${transport}` });
+  }
+  return loops;
+};
+
+test("killed with SIGKILL and started again: no connection ends, none fails, every id and entry stays", async () => {
+  const before = everything();
+  const connections = await holdSome();
+  const loops = await startLoops();
+  await agent1.kill9();
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const dead = await Promise.all(loops.map(({ host, id }) => host.loopCounts(id)));
+  for (const [i, counts] of dead.entries()) {
+    assert.ok(counts.ok > 30 && counts.failed === 0, `${loops[i]?.to}, no agent: ${JSON.stringify(counts)}`);
+  }
+  assert.deepEqual(everything(), before, "the command reads with the agent dead");
+  agent1 = await start("node1");
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.deepEqual(everything(), before);
+  for (const { host, id, to } of loops) {
+    const { ok, failed, codes, names } = await host.loopCounts(id, true);
+    assert.ok(ok > 60 && failed === 0, `${to}: ${failed} of ${ok} failed ${JSON.stringify(codes)}`);
+    assert.deepEqual(Object.keys(names).sort(), ["pod1a", "pod2a"]);
+  }
+  for (const { host, id, to } of connections) {
+    const { echoed, ended, longest_gap_ms } = await host.beats(id);
+    assert.equal(ended, null, to);
+    assert.ok(echoed > 25 && longest_gap_ms < 1000, `${to}: ${echoed} echoes, a gap of ${longest_gap_ms} ms`);
+    await host.drop(id);
+  }
+});
+
+test("what changed while no agent ran is done when one starts, and what stayed keeps its ids", async () => {
+  const ids = (): Record<string, unknown> => {
+    const { items } = held("backends") as { items: readonly { address: string; service: string; id: number }[] };
+    return Object.fromEntries(items.map(({ address, service, id }) => [`${service} ${address}`, id]));
+  };
+  const before = ids();
+  const loop = await (await lab.host("pod1c")).startLoop("172.30.0.41", 80);
+  await agent1.stop();
+  manifests.service(service("web", 40), ["pod2a", "pod2b"]);
+  agent1 = await start("node1");
+  const pod = await lab.host("pod1c");
+  const expected = { pod2a: v4("pod1c"), pod2b: v4("pod1c") };
+  await eventually(() => assertReaches(pod, { address: "172.30.0.40", port: 80 }, expected));
+  for (const [key, id] of Object.entries(ids())) {
+    if (key in before) assert.equal(id, before[key], key);
+    else assert.ok(!Object.values(before).includes(id), `${key} has ${id}, which belonged to another`);
+  }
+  const { ok, failed } = await pod.loopCounts(loop.id, true);
+  assert.ok(ok > 10 && failed === 0, `${ok} ok, ${failed} failed`);
+  manifests.service(service("web", 40), ["pod1a", "pod2a"]);
+  await eventually(() =>
+    assertReaches(pod, { address: "172.30.0.40", port: 80 }, { pod1a: v4("pod1c"), pod2a: v4("pod1c") }),
+  );
+});
+
+test("SIGTERM ends the agent with exit status 0 and leaves everything working", async () => {
+  const connections = await holdSome();
+  assert.equal(await agent1.stop(), 0);
+  const pod = await lab.host("pod1c");
+  await assertReaches(pod, { address: "172.30.0.40", port: 80 }, { pod1a: v4("pod1c"), pod2a: v4("pod1c") });
+  const client = await lab.host("client");
+  await assertReaches(client, { address: v4("node1"), port: 30040 }, { pod1a: v4("client"), pod2a: v4("node1") });
+  agent1 = await start("node1");
+  for (const { host, id, to } of connections) {
+    assert.equal((await host.beats(id)).ended, null, to);
+    await host.drop(id);
+  }
+});
+
+test("a second agent on the same pin directory is refused, and disturbs nobody", async () => {
+  const loop = await (await lab.host("pod1c")).startLoop("172.30.0.40", 80);
+  const { status, stderr } = lab.beeline("node1", ["run", "--node", "node1", "--manifests", manifests.path]);
+  assert.equal(status, 3, stderr);
+  assert.ok(stderr.includes(lab.bpffs("node1")), stderr);
+  const { ok, failed } = await (await lab.host("pod1c")).loopCounts(loop.id, true);
+  assert.ok(ok > 0 && failed === 0, `${ok} ok, ${failed} failed`);
+  const reset = lab.beeline("node1", ["reset"]);
+  assert.equal(reset.status, 3, "nor does reset take the pins from under a running agent");
+});
+
+test("reset leaves nothing of beeline's on the node", async () => {
+  assert.equal(await agent2.stop(), 0);
+  const programs = (): string =>
+    lab.run("node2", ["bpftool", "net", "show", "dev", "eth0"]).stdout +
+    lab.run("node2", ["bpftool", "cgroup", "show", lab.cgroup("node2")]).stdout;
+  assert.match(programs(), /tc_ingress/);
+  assert.match(programs(), /sock_connect4/);
+  const { status, stderr } = lab.beeline("node2", ["reset"]);
+  assert.equal(status, 0, stderr);
+  await eventually(() => assert.doesNotMatch(programs(), /tc_ingress|tc_egress|sock_/));
+  const pins = existsSync(lab.bpffs("node2")) ? readdirSync(lab.bpffs("node2"), { recursive: true }) : [];
+  assert.deepEqual(pins, []);
+  await assertFails(await lab.host("pod2c"), { address: "172.30.0.40", port: 80, timeout_ms: 300 }, "TIMEOUT");
+  const again = lab.beeline("node2", ["reset"]);
+  assert.equal(again.status, 0, `a second reset has nothing to do: ${again.stderr}`);
+  agent2 = await start("node2");
+  const expected = { pod1a: v4("pod2c"), pod2a: v4("pod2c") };
+  await assertReaches(await lab.host("pod2c"), { address: "172.30.0.40", port: 80 }, expected);
+});
