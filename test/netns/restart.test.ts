@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync } from "node:fs";
 import { after, afterEach, before, test } from "node:test";
 import type { Agent } from "../lib/agent.ts";
+import { attachedPrograms } from "../lib/attached.ts";
 import { eventually } from "../lib/eventually.ts";
 import type { Host } from "../lib/host.ts";
 import { Lab } from "../lib/lab.ts";
@@ -163,14 +164,11 @@ test("a second agent on the same pin directory is refused, and disturbs nobody",
 
 test("reset leaves nothing of beeline's on the node", async () => {
   assert.equal(await agent2.stop(), 0);
-  const programs = (): string =>
-    lab.run("node2", ["bpftool", "net", "show", "dev", "eth0"]).stdout +
-    lab.run("node2", ["bpftool", "cgroup", "show", lab.cgroup("node2")]).stdout;
-  assert.match(programs(), /tc_ingress/);
-  assert.match(programs(), /sock_connect4/);
+  const hooks = attachedPrograms(lab, "node2");
+  assert.ok(hooks.includes("tcx_ingress tc_ingress") && hooks.includes("connect4 sock_connect4"), hooks.join());
   const { status, stderr } = lab.beeline("node2", ["reset"]);
   assert.equal(status, 0, stderr);
-  await eventually(() => assert.doesNotMatch(programs(), /tc_ingress|tc_egress|sock_/));
+  assert.deepEqual(attachedPrograms(lab, "node2"), []);
   const pins = existsSync(lab.bpffs("node2")) ? readdirSync(lab.bpffs("node2"), { recursive: true }) : [];
   assert.deepEqual(pins, []);
   await assertFails(await lab.host("pod2c"), { address: "172.30.0.40", port: 80, timeout_ms: 300 }, "TIMEOUT");
