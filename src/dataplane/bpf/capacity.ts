@@ -29,7 +29,7 @@ export class CapacityError extends Error {
 export const isCapacityError = (error: unknown): error is CapacityError => error instanceof CapacityError;
 
 const needText = (map: MapName, need: number, have: number): string =>
-  `map ${map} needs ${need} entries and has ${have}: raise bpf.maxEntries.${map}`;
+  `map ${map} needs ${need} entries and has ${have}: raise bpf.mapSizes.${map}`;
 
 const totals = (
   refused: readonly Refused[],

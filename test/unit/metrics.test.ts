@@ -1,0 +1,144 @@
+// Metrics: kube-proxy's names, labels and buckets, so that dashboards carry over; beeline's own beside them.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { changesBetween, droppedForWantOfLocalEndpoints } from "../../src/agent/changes.ts";
+import { createMetrics, type Facts } from "../../src/agent/metrics.ts";
+import type { Desired, DesiredService, Frontend } from "../../src/model/desired.ts";
+import { type EndpointSlice, objectKey, type Service, type Snapshot } from "../../src/model/snapshot.ts";
+
+const facts: Facts = {
+  maps: () => ({ frontends: { used: 3, capacity: 10 } }),
+  packets: () => [{ hook: "sock", reason: "new flow", count: 7 }],
+  problems: () => ({ Service: 2, Node: 0 }),
+  pending: () => ({ services: 1, slices: 2 }),
+  noLocalEndpoints: () => ({ internal: { IPv4: 1, IPv6: 0 }, external: { IPv4: 0, IPv6: 4 } }),
+  backoff_s: () => 0,
+  healthCheckFailures: () => 1,
+  devices: () => 2,
+};
+
+const scrape = async (act: (m: ReturnType<typeof createMetrics>) => void): Promise<string[]> => {
+  const metrics = createMetrics(facts, { version: "9.9", families: ["IPv4", "IPv6"], now_ms: () => 5_000 });
+  act(metrics);
+  const text = await metrics.scrape();
+  return text.split("\n").filter((line) => /^(kubeproxy|beeline)_/.test(line));
+};
+
+test("before anything happened a scrape has what can be asked", async () => {
+  const lines = await scrape(() => {});
+  assert.deepEqual(
+    lines.filter((line) => !line.startsWith("beeline_build_info")),
+    [
+      "kubeproxy_sync_proxy_rules_service_changes_total 0",
+      "kubeproxy_sync_proxy_rules_endpoint_changes_total 0",
+      "kubeproxy_sync_proxy_rules_service_changes_pending 1",
+      "kubeproxy_sync_proxy_rules_endpoint_changes_pending 2",
+      'kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="internal"} 1',
+      'kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv6",traffic_policy="internal"} 0',
+      'kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="external"} 0',
+      'kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv6",traffic_policy="external"} 4',
+      'beeline_map_entries{map="frontends"} 3',
+      'beeline_map_capacity{map="frontends"} 10',
+      'beeline_packets_total{hook="sock",reason="new flow"} 7',
+      'beeline_problems{kind="Service"} 2',
+      'beeline_problems{kind="Node"} 0',
+      "beeline_backoff_seconds 0",
+      "beeline_devices 2",
+      "beeline_health_check_listen_failures 1",
+      "beeline_apply_failures_total 0",
+      "beeline_drifts_total 0",
+    ],
+  );
+});
+
+test("an apply is observed for both families, with the changes it took up", async () => {
+  const lines = await scrape((m) => {
+    m.queued();
+    m.applied({ seconds: 0.003, services: 2, slices: 5, triggers: [{ family: "IPv6", seconds: 0.4 }] });
+    m.applyFailed();
+    m.drifted();
+    m.probed("healthz", 200);
+    m.probed("livez", 503);
+  });
+  for (const expected of [
+    'kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.002",ip_family="IPv4"} 0',
+    'kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.004",ip_family="IPv4"} 1',
+    'kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv6"} 1',
+    'kubeproxy_network_programming_duration_seconds_bucket{le="0.25",ip_family="IPv6"} 0',
+    'kubeproxy_network_programming_duration_seconds_bucket{le="0.5",ip_family="IPv6"} 1',
+    'kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"} 5',
+    'kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family="IPv6"} 5',
+    "kubeproxy_sync_proxy_rules_service_changes_total 2",
+    "kubeproxy_sync_proxy_rules_endpoint_changes_total 5",
+    'kubeproxy_proxy_healthz_total{code="200"} 1',
+    'kubeproxy_proxy_livez_total{code="503"} 1',
+    "beeline_apply_failures_total 1",
+    "beeline_drifts_total 1",
+  ]) {
+    assert.ok(lines.includes(expected), `${expected}\nis not in\n${lines.join("\n")}`);
+  }
+});
+
+test("the buckets are kube-proxy's", async () => {
+  const lines = await scrape((m) =>
+    m.applied({ seconds: 0, services: 0, slices: 0, triggers: [{ family: "IPv4", seconds: 0 }] }),
+  );
+  const buckets = (name: string): number[] =>
+    lines
+      .filter(
+        (line) => line.startsWith(`${name}_bucket{`) && line.includes('ip_family="IPv4"') && !line.includes("+Inf"),
+      )
+      .map((line) => Number(/le="([^"]+)"/.exec(line)?.[1]));
+  assert.deepEqual(
+    buckets("kubeproxy_sync_proxy_rules_duration_seconds"),
+    [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384],
+  );
+  const programming = buckets("kubeproxy_network_programming_duration_seconds");
+  assert.deepEqual(programming.slice(0, 4), [0.25, 0.5, 1, 2]);
+  assert.deepEqual(programming.slice(60, 64), [59, 60, 65, 70]);
+  assert.deepEqual(programming.slice(-3), [240, 270, 300]);
+  assert.equal(programming.length, 2 + 59 + 12 + 7);
+});
+
+// ---- what changed between two snapshots -------------------------------------------------------------------------------
+
+const service = (name: string): Service => ({ namespace: "a", name }) as Service;
+const slice = (name: string, triggered_ms: number | null): EndpointSlice =>
+  ({ namespace: "a", name, serviceName: "s", family: "IPv4", triggered_ms }) as EndpointSlice;
+const snapshot = (services: Service[], slices: EndpointSlice[]): Snapshot => ({
+  services: new Map(services.map((s) => [objectKey("a", s.name), s])),
+  slices: new Map([[objectKey("a", "s"), new Map(slices.map((s) => [s.name, s]))]]),
+  node: null,
+});
+
+test("changes are counted by identity: added, replaced and removed", () => {
+  const [kept, gone] = [service("kept"), service("gone")];
+  const [same, old] = [slice("same", 1), slice("x", 1)];
+  const before = snapshot([kept, gone, service("replaced")], [same, old]);
+  const after = snapshot([kept, service("replaced"), service("new")], [same, slice("x", 2), slice("y", null)]);
+  assert.deepEqual(changesBetween(before, after), { services: 3, slices: 2, triggers: [{ family: "IPv4", at_ms: 2 }] });
+  assert.deepEqual(changesBetween(after, after), { services: 0, slices: 0, triggers: [] });
+});
+
+test("a slice that changed without a new trigger time says nothing about latency", () => {
+  const changes = changesBetween(snapshot([], [slice("x", 1)]), snapshot([], [slice("x", 1)]));
+  assert.deepEqual(changes, { services: 0, slices: 1, triggers: [] });
+});
+
+test("service ports without local endpoints are counted once for each family and policy", () => {
+  const drop = { kind: "drop", policy: "Local" } as const;
+  const reject = { kind: "reject", policy: "Cluster" } as const;
+  const frontend = (family: "IPv4" | "IPv6", external: Frontend["external"]): Frontend => ({
+    kind: "LoadBalancer",
+    family,
+    address: null,
+    port: 1,
+    restricted: false,
+    internal: reject,
+    external,
+  });
+  const frontends = [frontend("IPv4", drop), frontend("IPv4", drop), frontend("IPv6", reject)];
+  const desired = { services: new Map([["x", { frontends } as unknown as DesiredService]]), nodeAddresses: [] };
+  assert.deepEqual(droppedForWantOfLocalEndpoints(desired as unknown as Desired, "external"), { IPv4: 1, IPv6: 0 });
+  assert.deepEqual(droppedForWantOfLocalEndpoints(desired as unknown as Desired, "internal"), { IPv4: 0, IPv6: 0 });
+});
