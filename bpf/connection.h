@@ -12,12 +12,16 @@
  * The reply is known by backend and client alone. When the client's port already talks to
  * this backend by way of another VIP, only one of the two can be answered: the living one.
  */
-static __noinline int is_clash(const struct connection *c)
+SUBPROGRAM int is_clash(const struct connection *c)
 {
-	struct flow_key key = key_in(c, FLOW_UNDO_DNAT);
-	const struct flow *undo = bpf_map_lookup_elem(&flows, &key);
-	const struct flow *dnat;
+	const struct flow *undo, *dnat;
+	struct flow_key key;
 	struct party vip;
+
+	if (!c)
+		return 0;
+	key = key_in(c, FLOW_UNDO_DNAT);
+	undo = bpf_map_lookup_elem(&flows, &key);
 
 	if (!undo || is_translation_of(undo, &c->vip))
 		return 0;
@@ -43,15 +47,14 @@ static __always_inline int store(const struct connection *c)
 	return REASON_NEW_FLOW;
 }
 
-static __always_inline int open_connection(struct connection *c, const struct backend *backend,
-					   __u8 family, const struct config *config)
+static __always_inline int open_connection(struct connection *c)
 {
 	int reason;
 
 	if (is_clash(c))
 		return REASON_FLOW_CLASH;
-	if (!(backend->flags & BACKEND_LOCAL)) {
-		reason = claim_snat(c, family, config);
+	if (!c->is_local) {
+		reason = claim_snat(c);
 		if (reason != UNDECIDED)
 			return reason;
 	}
@@ -60,19 +63,20 @@ static __always_inline int open_connection(struct connection *c, const struct ba
 
 /* A connection that starts anew, or a UDP flow that loses its backend, leaves nothing behind:
  * its SNAT port above all. */
-static __noinline int forget_former(const struct packet *packet, const struct flow *dnat,
-				    const struct config *config)
+SUBPROGRAM int forget_former(const struct packet *packet, const struct flow *dnat)
 {
-	struct connection former = {
-		.client = source_of(packet),
-		.vip = destination_of(packet),
-		.backend = translation_of(dnat),
-		.node = {.port = dnat->snat_port},
-		.proto = packet->key.proto,
-	};
+	const struct config *config = get_config();
+	struct connection former = {};
 
+	if (!config || !packet || !dnat)
+		return 0;
+	former.client = source_of(packet);
+	former.vip = destination_of(packet);
+	former.backend = translation_of(dnat);
+	former.node.port = dnat->snat_port;
 	former.node.addr =
 		packet->family == FAMILY_IPV4 ? config->snat_addr_v4 : config->snat_addr_v6;
+	former.proto = packet->key.proto;
 	forget_connection(&former);
 	return 0;
 }
@@ -96,54 +100,60 @@ static __always_inline int find_for_packet(const struct packet *packet, struct f
 	return packet->key.proto == IPPROTO_SCTP ? REASON_NOT_HANDLED : UNDECIDED;
 }
 
-/* REASON_NEW_FLOW and `backend`, or why there is none. */
-static __always_inline int choose_for_packet(const struct packet *packet,
-					     const struct frontend *frontend,
-					     const struct config *config, struct choice *choice)
+static __always_inline void fill(struct connection *c, const struct packet *packet,
+				 const struct choice *choice)
 {
-	if (frontend->flags & FRONTEND_SOURCE_RANGES &&
-	    !is_in_range(frontend->service_id, &packet->key.src_addr))
-		return REASON_SOURCE_RANGE;
-	if (!frontend->slot_count)
-		return why_empty(frontend);
-	return choose(frontend, &packet->key.src_addr, hash_flow(&packet->key, config->hash_seed),
-		      choice);
+	c->client = source_of(packet);
+	c->vip = destination_of(packet);
+	c->backend.addr = choice->backend->addr;
+	c->backend.port = choice->backend->port;
+	c->is_local = choice->backend->flags & BACKEND_LOCAL;
+	c->proto = packet->key.proto;
+	c->service_id = choice->backend->service_id;
+	c->backend_id = choice->backend_id;
+	c->generation = choice->backend->generation;
+	c->now_ns = bpf_ktime_get_boot_ns();
 }
 
-/* REASON_NEW_FLOW: the connection's flows are stored, and `to` is its backend. */
-static __always_inline int connect_packet(const struct packet *packet, const struct flow *stale,
-					  struct party *to)
+/* REASON_NEW_FLOW: `c` is filled but for `node`. Else why there is no backend. */
+SUBPROGRAM int choose_for_packet(const struct packet *packet, struct connection *c)
 {
 	const struct config *config = get_config();
-	struct connection c = {};
 	struct frontend frontend;
 	struct choice choice;
 	int reason;
 
-	if (!config)
+	if (!config || !packet || !c)
 		return REASON_NO_CONFIG;
 	reason = find_for_packet(packet, &frontend);
 	if (reason != UNDECIDED)
 		return reason;
-	if (stale)
-		forget_former(packet, stale, config);
-	reason = choose_for_packet(packet, &frontend, config, &choice);
+	if (frontend.flags & FRONTEND_SOURCE_RANGES &&
+	    !is_in_range(frontend.service_id, &packet->key.src_addr))
+		return REASON_SOURCE_RANGE;
+	if (!frontend.slot_count)
+		return why_empty(&frontend);
+	c->hash = hash_flow(&packet->key, config->hash_seed);
+	reason = choose(&frontend, &packet->key.src_addr, c->hash, &choice);
+	if (reason == REASON_NEW_FLOW)
+		fill(c, packet, &choice);
+	return reason;
+}
+
+/* REASON_NEW_FLOW: the connection's flows are stored, and `to` is its backend. */
+SUBPROGRAM int connect_packet(const struct packet *packet, struct party *to)
+{
+	struct connection c = {};
+	int reason = choose_for_packet(packet, &c);
+
+	if (reason != REASON_NEW_FLOW || !to)
+		return reason;
+	reason = open_connection(&c);
 	if (reason != REASON_NEW_FLOW)
 		return reason;
-	c.client = source_of(packet);
-	c.vip = destination_of(packet);
-	c.backend.addr = choice.backend->addr;
-	c.backend.port = choice.backend->port;
-	c.proto = packet->key.proto;
-	c.service_id = frontend.service_id;
-	c.backend_id = choice.backend_id;
-	c.generation = choice.backend->generation;
-	c.now_ns = bpf_ktime_get_boot_ns();
+	count_new_flow(c.backend_id);
 	*to = c.backend;
-	reason = open_connection(&c, choice.backend, packet->family, config);
-	if (reason == REASON_NEW_FLOW)
-		count_new_flow(c.backend_id);
-	return reason;
+	return REASON_NEW_FLOW;
 }
 
 #endif

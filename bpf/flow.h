@@ -21,6 +21,8 @@ struct connection {
 	struct party vip;
 	struct party backend;
 	struct party node; /* as which a remote backend sees the client; port 0: it does not */
+	__u32 is_local;	   /* the backend runs on this node */
+	__u32 hash;	   /* of the packet that opens it */
 	__u32 proto;
 	__u32 service_id;
 	__u32 backend_id;
@@ -146,14 +148,24 @@ static __always_inline bool is_translation_of(const struct flow *flow, const str
 }
 
 /* The pair answers what the translated packet is answered with, and turns it back. */
-static __always_inline void mark_closing(struct flow *flow, const struct flow_key *pair_key,
-					 const struct party *replaced)
+SUBPROGRAM int mark_closing(const struct packet *packet, struct flow *flow, bool is_source)
 {
-	struct flow *pair = bpf_map_lookup_elem(&flows, pair_key);
+	struct party to, other, replaced;
+	struct flow_key pair_key;
+	struct flow *pair;
 
+	if (!packet || !flow)
+		return 0;
 	flow->flags |= FLOW_CLOSING;
-	if (pair && is_translation_of(pair, replaced))
+	to = translation_of(flow);
+	other = is_source ? destination_of(packet) : source_of(packet);
+	replaced = is_source ? source_of(packet) : destination_of(packet);
+	pair_key = is_source ? key_of(&other, &to, packet->key.proto)
+			     : key_of(&to, &other, packet->key.proto);
+	pair = bpf_map_lookup_elem(&flows, &pair_key);
+	if (pair && is_translation_of(pair, &replaced))
 		pair->flags |= FLOW_CLOSING;
+	return 0;
 }
 
 /*

@@ -44,7 +44,7 @@ static __always_inline __u32 quoted_size(const struct packet *packet)
 }
 
 /* Unfolded sum of bytes of the frame; -1 when they are not there. */
-static __noinline __s64 sum_of(struct __sk_buff *ctx, __u32 offset, __u32 size)
+SUBPROGRAM __s64 sum_of(struct __sk_buff *ctx, __u32 offset, __u32 size)
 {
 	__u32 end = offset + size;
 	__s64 sum = 0;
@@ -169,10 +169,14 @@ static __always_inline bool write_icmpv6(struct __sk_buff *ctx, const struct pac
 
 /* False: the packet is in no state to be sent. From the address that was asked, like the
  * kernel's REJECT; never to somebody who is not one host. */
-static __noinline int refuse(struct __sk_buff *ctx, const struct packet *packet)
+SUBPROGRAM int refuse(struct __sk_buff *ctx, const struct packet *packet)
 {
-	__u32 quoted = quoted_size(packet);
+	__u32 quoted;
 	__s64 sum;
+
+	if (!packet)
+		return false;
+	quoted = quoted_size(packet);
 
 	if (is_no_single_host(&packet->key.src_addr) || is_loopback(&packet->key.src_addr))
 		return false;

@@ -37,16 +37,21 @@ enum claim {
 	FAILED,
 };
 
-static __noinline int claim(const struct connection *c)
+SUBPROGRAM int claim(const struct connection *c)
 {
-	struct flow_key key = key_in(c, FLOW_UNDO_SNAT);
 	const struct flow *undo;
-	int error = write_flow(c, FLOW_UNDO_SNAT, BPF_NOEXIST);
+	struct flow_key key;
+	int error;
+
+	if (!c)
+		return FAILED;
+	error = write_flow(c, FLOW_UNDO_SNAT, BPF_NOEXIST);
 
 	if (!error)
 		return CLAIMED;
 	if (error != -EEXIST)
 		return FAILED;
+	key = key_in(c, FLOW_UNDO_SNAT);
 	undo = bpf_map_lookup_elem(&flows, &key);
 	if (!undo)
 		return TAKEN;
@@ -67,14 +72,12 @@ static __always_inline int take_over(const struct connection *c)
 static __always_inline int claim_snat_port(struct connection *c, const struct config *config)
 {
 	__u32 first = config->snat_port_min, ports = config->snat_port_max - first + 1;
-	struct flow_key key = key_in(c, FLOW_SNAT);
-	__u32 start = hash_flow(&key, config->hash_seed);
 	__be16 reusable = 0;
 
 	for (__u32 i = 0; i < SNAT_TRIES && i < ports; i++) {
 		int answer;
 
-		c->node.port = bpf_htons(first + (start + i * SNAT_STRIDE) % ports);
+		c->node.port = bpf_htons(first + (c->hash + i * SNAT_STRIDE) % ports);
 		answer = claim(c);
 		if (answer == CLAIMED)
 			return UNDECIDED;
@@ -88,10 +91,14 @@ static __always_inline int claim_snat_port(struct connection *c, const struct co
 }
 
 /* Fills `c->node` with an address and a port. */
-static __always_inline int claim_snat(struct connection *c, __u8 family,
-				      const struct config *config)
+static __always_inline int claim_snat(struct connection *c)
 {
-	c->node.addr = family == FAMILY_IPV4 ? config->snat_addr_v4 : config->snat_addr_v6;
+	const struct config *config = get_config();
+
+	if (!config)
+		return REASON_NO_CONFIG;
+	c->node.addr = family_of(&c->backend.addr) == FAMILY_IPV4 ? config->snat_addr_v4
+								  : config->snat_addr_v6;
 	if (is_unset(&c->node.addr))
 		return REASON_NO_SNAT_ADDRESS;
 	return claim_snat_port(c, config);

@@ -29,38 +29,17 @@ static __always_inline int verdict(int reason)
 	return TC_ACT_UNSPEC;
 }
 
-static __always_inline int follow_in(struct __sk_buff *ctx, const struct packet *packet,
-				     struct flow *flow)
+static __always_inline int follow(struct __sk_buff *ctx, const struct packet *packet,
+				  struct flow *flow, enum side side)
 {
-	struct party client = source_of(packet), replaced = destination_of(packet);
 	struct party to = translation_of(flow);
+	int reason = flow->kind == FLOW_DNAT || flow->kind == FLOW_SNAT ? REASON_ESTABLISHED
+									: REASON_REPLY;
 
 	flow->last_seen_ns = bpf_ktime_get_boot_ns();
-	if (packet->closes) {
-		struct flow_key pair = key_of(&to, &client, packet->key.proto);
-
-		mark_closing(flow, &pair, &replaced);
-	}
-	if (!rewrite(ctx, packet, DESTINATION, &to))
-		return REASON_REWRITE_FAILED;
-	return flow->kind == FLOW_DNAT ? REASON_ESTABLISHED : REASON_REPLY;
-}
-
-static __always_inline int follow_out(struct __sk_buff *ctx, const struct packet *packet,
-				      struct flow *flow)
-{
-	struct party peer = destination_of(packet), replaced = source_of(packet);
-	struct party to = translation_of(flow);
-
-	flow->last_seen_ns = bpf_ktime_get_boot_ns();
-	if (packet->closes) {
-		struct flow_key pair = key_of(&peer, &to, packet->key.proto);
-
-		mark_closing(flow, &pair, &replaced);
-	}
-	if (!rewrite(ctx, packet, SOURCE, &to))
-		return REASON_REWRITE_FAILED;
-	return flow->kind == FLOW_SNAT ? REASON_ESTABLISHED : REASON_REPLY;
+	if (packet->closes)
+		mark_closing(packet, flow, side == SOURCE);
+	return rewrite(ctx, packet, side, &to) ? reason : REASON_REWRITE_FAILED;
 }
 
 /* A flow of the other hook may have the same key; it is not this hook's to follow. */
@@ -84,8 +63,10 @@ static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
 	if (flow && !is_inward(flow))
 		flow = NULL;
 	if (flow && !is_stale(flow, packet))
-		return follow_in(ctx, packet, flow);
-	reason = connect_packet(packet, flow, &to);
+		return follow(ctx, packet, flow, DESTINATION);
+	if (flow)
+		forget_former(packet, flow);
+	reason = connect_packet(packet, &to);
 	if (reason == REASON_NEW_FLOW && !rewrite(ctx, packet, DESTINATION, &to))
 		return REASON_REWRITE_FAILED;
 	return reason;
@@ -102,7 +83,7 @@ static __always_inline int egress(struct __sk_buff *ctx)
 	flow = bpf_map_lookup_elem(&flows, &packet.key);
 	if (!flow || is_inward(flow))
 		return REASON_NOT_OURS;
-	return follow_out(ctx, &packet, flow);
+	return follow(ctx, &packet, flow, SOURCE);
 }
 
 SEC("tc")

@@ -5,6 +5,12 @@
 
 #include "maps.h"
 
+/*
+ * A function of its own to the verifier too: checked once by itself, not along every path that
+ * leads to it. In return it must check its pointers for NULL.
+ */
+#define SUBPROGRAM __attribute__((noinline))
+
 /* Answered by a step that has not decided: the next step goes on. Never counted. */
 #define UNDECIDED (-1)
 
