@@ -1,0 +1,385 @@
+// The bpf dataplane: takes the lock, loads the objects over the pinned maps, attaches the programs, and writes Desired
+// into the maps. close() leaves everything attached and pinned; resetBpf() takes all of it away.
+import { randomInt } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
+import { InputError, messageOf, RefusedError } from "../../lib/errors.ts";
+import type { Applied, Dataplane } from "../dataplane.ts";
+import { ABI_HASH, maps } from "./abi.gen.ts";
+import {
+  type Attachment,
+  attachClsact,
+  attachSocketHook,
+  attachTcx,
+  checkSocketHooksFree,
+  DIRECTIONS,
+  type Direction,
+  detach,
+  linkPins,
+  SOCKET_HOOK_ORDER,
+  unlinkIfThere,
+} from "./attach.ts";
+import { type CapacityError, isCapacityError } from "./capacity.ts";
+import { decode, encode, sizeOf } from "./codec.ts";
+import {
+  closeFd,
+  interfaceIndex,
+  isSystemError,
+  type LoadedObject,
+  loadObject,
+  mapInfo,
+  netnsCookie,
+  openPinned,
+} from "./libbpf.ts";
+import { takeLock } from "./lock.ts";
+import type { MapName, MapStore } from "./mapstore.ts";
+import { createKernelStore } from "./pinned.ts";
+import { isAbiHash, linkPinName, linksDirectory, mapPin, mapsDirectory, pinDirectory } from "./pins.ts";
+import { hasTcx, isOnBpffs, probeKernel } from "./probe.ts";
+import { TableProgrammer } from "./programmer.ts";
+import { tablesToDesired } from "./readback.ts";
+import { readTables } from "./tables.ts";
+
+export { pinDirectory } from "./pins.ts";
+
+export type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
+
+export interface BpfOptions {
+  /** A directory on a BPF file system, made when it is missing: /sys/fs/bpf/beeline. */
+  readonly bpffs: string;
+  /** Where sock.bpf.o and tc.bpf.o are. */
+  readonly objects: string;
+  /** null: no socket hooks. */
+  readonly cgroup: string | null;
+  readonly devices: readonly string[];
+  readonly attach: "auto" | "tcx" | "clsact";
+  /** Entries by map, for maps that are not pinned yet. */
+  readonly maxEntries: Readonly<Partial<Record<MapName, number>>>;
+  /** First and last source port that SNAT may take. */
+  readonly snatPorts: { readonly min: number; readonly max: number };
+  readonly ipv4: boolean;
+  readonly ipv6: boolean;
+  readonly log: Log;
+}
+
+export interface BpfDataplane extends Dataplane {
+  readonly store: MapStore;
+  /** Attaches to new devices, repairs what somebody detached, lets go of the others. A device that fails is named in
+   * the log, and the rest goes on. */
+  setDevices(devices: readonly string[]): void;
+  attachments(): readonly Attachment[];
+  /** Entries in use of the maps that are written from Desired; costs nothing. (flows, affinity: countEntries().) */
+  pressure(): Readonly<Record<string, { readonly used: number; readonly capacity: number }>>;
+  /** The next apply reads the maps again and repairs what somebody else changed. */
+  forget(): void;
+}
+
+/**
+ * Adopts what is pinned: ids, flows and links live on. With maps that hold nothing yet, programs attach only after the
+ * first pruning apply, so that an older version's go on working until there is something to take over with.
+ * Throws RefusedError that names what is missing or taken, InputError for options that cannot be; nothing is attached then.
+ */
+export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
+  checkOptions(options);
+  checkKernel(options);
+  const directory = pinDirectory(options.bpffs);
+  mkdirSync(options.bpffs, { recursive: true, mode: 0o700 });
+  const lock = takeLock(options.bpffs);
+  const objects: LoadedObject[] = [];
+  try {
+    if (options.cgroup !== null) checkSocketHooksFree(options.cgroup);
+    mkdirSync(mapsDirectory(directory), { recursive: true, mode: 0o700 });
+    mkdirSync(linksDirectory(directory), { recursive: true, mode: 0o700 });
+    const adopted = existsSync(mapPin(directory, "frontends"));
+    const maxEntries = sizesToUse(directory, options);
+    const tc = load(options, "tc", directory, maxEntries);
+    objects.push(tc);
+    const sock = options.cgroup === null ? null : load(options, "sock", directory, maxEntries);
+    if (sock !== null) objects.push(sock);
+    const store = createKernelStore((map) => tc.map(map));
+    writeConfig(store, options);
+    const hooks = createHooks(options, directory, { tc, sock });
+    if (adopted) hooks.attach();
+    return dataplane(store, hooks, () => {
+      for (const object of objects) object.close();
+      lock.release();
+    });
+  } catch (error) {
+    for (const object of objects) object.close();
+    lock.release();
+    throw error;
+  }
+};
+
+interface Objects {
+  readonly tc: LoadedObject;
+  readonly sock: LoadedObject | null;
+}
+
+const dataplane = (store: MapStore, hooks: Hooks, close: () => void): BpfDataplane => {
+  const programmer = new TableProgrammer(store, { now_ns: () => process.hrtime.bigint() });
+  return {
+    name: "bpf",
+    store,
+    apply(desired, { prune }) {
+      const applied = applyWhatFits(() => programmer.apply(desired, { prune }));
+      if (prune) hooks.attach();
+      if (isCapacityError(applied)) throw applied;
+      return applied;
+    },
+    readBack: () => tablesToDesired(readTables(store)),
+    setDevices: (devices) => hooks.setDevices(devices),
+    attachments: () => hooks.attachments(),
+    pressure: () =>
+      Object.fromEntries(
+        Object.entries(programmer.used()).map(([map, used]) => [
+          map,
+          { used, capacity: store.capacity(map as MapName) },
+        ]),
+      ),
+    forget: () => programmer.forget(),
+    close,
+  };
+};
+
+/** What does not fit comes back as a value: everything else has been written then, and may be attached. */
+const applyWhatFits = (apply: () => Applied): Applied | CapacityError => {
+  try {
+    return apply();
+  } catch (error) {
+    if (isCapacityError(error)) return error;
+    throw error;
+  }
+};
+
+// ---- before anything is touched ----------------------------------------------------------------------------------
+
+const checkOptions = ({ snatPorts: { min, max }, log }: BpfOptions): void => {
+  if (!Number.isInteger(min) || !Number.isInteger(max) || min < 1 || max > 65535 || min > max) {
+    throw new InputError(`SNAT ports ${min}-${max} are no range of ports`);
+  }
+  const [first = 0, last = 0] = localPortRange();
+  if (min <= last && first <= max) {
+    log("warn", "SNAT ports overlap the ports that this node's own connections take: some of these may clash", {
+      snatPorts: `${min}-${max}`,
+      "net.ipv4.ip_local_port_range": `${first}-${last}`,
+    });
+  }
+};
+
+const localPortRange = (): number[] => {
+  try {
+    return readFileSync("/proc/sys/net/ipv4/ip_local_port_range", "utf8").trim().split(/\s+/).map(Number);
+  } catch {
+    return []; // no IPv4 here
+  }
+};
+
+const checkKernel = ({ bpffs, cgroup, attach, log }: BpfOptions): void => {
+  const lacking = probeKernel({ bpffs, cgroup }).filter((feature) => !feature.ok);
+  const fatal = lacking.filter(({ feature, needed }) => needed || (feature === "tcx" && attach === "tcx"));
+  if (fatal.length > 0) {
+    const named = fatal.map(({ feature, detail }) => `${feature}: ${detail}`).join("; ");
+    throw new RefusedError(`This system lacks what the bpf dataplane needs: ${named}`);
+  }
+  for (const { feature, detail } of lacking) log("info", `Goes without ${feature}`, { detail });
+};
+
+// ---- objects, maps, config ---------------------------------------------------------------------------------------
+
+const load = (options: BpfOptions, name: "sock" | "tc", directory: string, maxEntries: Sizes): LoadedObject => {
+  const constants = { ipv4: Number(options.ipv4), ipv6: Number(options.ipv6), backend_stats: 1 };
+  const path = `${options.objects}/${name}.bpf.o`;
+  try {
+    return loadObject(path, {
+      pinDirectory: mapsDirectory(directory),
+      maxEntries,
+      options: encode("options", constants),
+    });
+  } catch (cause) {
+    const log = isSystemError(cause) ? lastLines(cause.log, 5) : "";
+    throw new RefusedError(`Cannot load the ${name} programs: ${messageOf(cause)}${log && `\n${log}`}`, { cause });
+  }
+};
+
+const lastLines = (text: string, count: number): string => text.trimEnd().split("\n").slice(-count).join("\n");
+
+type Sizes = Readonly<Partial<Record<MapName, number>>>;
+
+/** A pinned map keeps its size, and what it holds; another size counts after a reset. */
+const sizesToUse = (directory: string, { maxEntries, log }: BpfOptions): Sizes => {
+  const sizes: Partial<Record<MapName, number>> = { ...maxEntries };
+  for (const map of Object.keys(maps) as MapName[]) {
+    const pinned = pinnedSize(mapPin(directory, map));
+    if (pinned === null) continue;
+    const wanted = maxEntries[map] ?? pinned;
+    if (wanted !== pinned) {
+      log("warn", `Map ${map} keeps its size: it is in use; another size counts after \`beeline reset\``, {
+        entries: pinned,
+        wanted,
+      });
+    }
+    sizes[map] = pinned;
+  }
+  return sizes;
+};
+
+const pinnedSize = (path: string): number | null => {
+  if (!existsSync(path)) return null;
+  const fd = openPinned(path);
+  try {
+    return mapInfo(fd).max_entries;
+  } finally {
+    closeFd(fd);
+  }
+};
+
+/** Before any program runs. The seed stays, so that a client's hash finds the same backend after a restart. */
+const writeConfig = (store: MapStore, { snatPorts }: BpfOptions): void => {
+  const key = encode("u32", 0);
+  const held = decode("config", store.lookup("config", key) ?? new Uint8Array(sizeOf("config")));
+  const config = {
+    ...held, // the SNAT addresses are written from Desired
+    host_netns_cookie: netnsCookie(),
+    hash_seed: held.hash_seed === 0 ? randomInt(1, 2 ** 32) : held.hash_seed,
+    snat_port_min: snatPorts.min,
+    snat_port_max: snatPorts.max,
+  };
+  store.update("config", [[key, encode("config", config)]]);
+};
+
+// ---- hooks -------------------------------------------------------------------------------------------------------
+
+interface Hooks {
+  /** Once; later calls do nothing. */
+  attach(): void;
+  setDevices(devices: readonly string[]): void;
+  attachments(): readonly Attachment[];
+}
+
+const createHooks = (options: BpfOptions, directory: string, objects: Objects): Hooks => {
+  const { log, cgroup } = options;
+  const links = linksDirectory(directory);
+  const useTcx = options.attach === "tcx" || (options.attach === "auto" && hasTcx());
+  const namedMissing = new Set<string>();
+  let wanted = options.devices;
+  let isAttached = false;
+  let sockets: readonly Attachment[] = [];
+  let devices: readonly Attachment[] = [];
+
+  const attach = (): void => {
+    if (isAttached) return;
+    sockets = attachSockets();
+    devices = attachDevices();
+    isAttached = true;
+    removeOtherVersions(options);
+  };
+
+  const attachSockets = (): Attachment[] => {
+    const { sock } = objects;
+    if (sock !== null && cgroup !== null) {
+      return SOCKET_HOOK_ORDER.map((hook) => attachSocketHook(links, hook, cgroup, sock.program(`sock_${hook}`)));
+    }
+    for (const held of linkPins(links)) if (held.kind === "cgroup") detach(links, held);
+    return [];
+  };
+
+  const attachDevices = (): Attachment[] => {
+    const attached = wanted.flatMap((device) =>
+      DIRECTIONS.flatMap((direction) => attachDevice(device, direction) ?? []),
+    );
+    const kind = useTcx ? "tcx" : "clsact";
+    for (const held of linkPins(links)) {
+      if (held.kind === "cgroup") continue;
+      const stays = held.kind === kind || !attached.some((one) => one.target === held.device);
+      if (!wanted.includes(held.device) || interfaceIndex(held.device) === null || !stays) detach(links, held);
+    }
+    return attached;
+  };
+
+  const attachDevice = (device: string, direction: Direction): Attachment | null => {
+    try {
+      const program = objects.tc.program(`tc_${direction}`);
+      const attached = (useTcx ? attachTcx : attachClsact)(links, device, direction, program);
+      if (attached !== null) namedMissing.delete(device);
+      else if (!namedMissing.has(device)) {
+        namedMissing.add(device);
+        log("warn", `Device ${device} is not there: nothing is attached to it`);
+      }
+      return attached;
+    } catch (error) {
+      log("error", `Cannot attach tc_${direction} to ${device}`, { error: messageOf(error) });
+      return null;
+    }
+  };
+
+  const setDevices = (next: readonly string[]): void => {
+    wanted = next;
+    if (isAttached) devices = attachDevices();
+  };
+
+  return { attach, setDevices, attachments: () => [...sockets, ...devices] };
+};
+
+// ---- taking things away ------------------------------------------------------------------------------------------
+
+/** Ours run by now; for a moment both did, and the second found nothing to translate. */
+const removeOtherVersions = ({ bpffs, log }: BpfOptions): void => {
+  for (const name of readdirSync(bpffs).filter((name) => isAbiHash(name) && name !== ABI_HASH)) {
+    removeVersion(`${bpffs}/${name}`);
+    log("warn", "Took over from a version with another map layout: connections it had translated by packet are lost", {
+      removed: `${bpffs}/${name}`,
+    });
+  }
+};
+
+/** Takes everything of beeline's off this node, of every version. Throws RefusedError while an agent runs. */
+export const resetBpf = ({
+  bpffs,
+  log,
+}: {
+  readonly bpffs: string;
+  readonly log: Log;
+}): {
+  readonly removed: readonly string[];
+} => {
+  if (!isOnBpffs(bpffs)) return { removed: [] };
+  const lock = takeLock(bpffs);
+  try {
+    const versions = readdirSync(bpffs).filter(isAbiHash);
+    const removed = versions.flatMap((name) => removeVersion(`${bpffs}/${name}`));
+    removeDirectory(bpffs);
+    if (removed.length > 0) log("info", "Removed every program, map and link", { bpffs, removed: removed.length });
+    return { removed };
+  } finally {
+    lock.release();
+  }
+};
+
+/** Links and filters first: no program may run on maps that nobody can reach any more. */
+const removeVersion = (directory: string): string[] => {
+  const removed: string[] = [];
+  const links = linksDirectory(directory);
+  for (const held of existsSync(links) ? linkPins(links) : []) {
+    detach(links, held);
+    removed.push(`${links}/${linkPinName(held)}`);
+  }
+  for (const folder of [links, mapsDirectory(directory)]) {
+    for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+      unlinkIfThere(`${folder}/${name}`);
+      removed.push(`${folder}/${name}`);
+    }
+    removeDirectory(folder);
+  }
+  removeDirectory(directory);
+  return removed;
+};
+
+/** Somebody else's file in it, or a mount point: it stays. */
+const removeDirectory = (path: string): void => {
+  try {
+    rmdirSync(path);
+  } catch (error) {
+    if (!["ENOENT", "ENOTEMPTY", "EBUSY", "EINVAL", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? ""))
+      throw error;
+  }
+};

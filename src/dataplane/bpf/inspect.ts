@@ -1,0 +1,135 @@
+// Readers of what the programs write: counters, statistics of backends, flows, affinity. They walk whole maps, so they
+// are for a command or a scrape, not for a packet.
+import type { Address } from "../../model/address.ts";
+import type * as abi from "./abi.gen.ts";
+import { flow_flag, flow_kind, hook, maps, reason } from "./abi.gen.ts";
+import { decode } from "./codec.ts";
+import type { MapName, MapStore } from "./mapstore.ts";
+import { protoName } from "./tables.ts";
+
+export interface Counter {
+  /** `sock`, `tc_ingress`, … */
+  readonly hook: string;
+  /** `new_flow`, …: as in model/reason.ts. */
+  readonly reason: string;
+  readonly count: number;
+}
+
+/** Summed over all CPUs; those that never counted are left out. */
+export const readCounters = (store: MapStore): readonly Counter[] => {
+  const hooks = namesByNumber(hook, "HOOK_");
+  const reasons = namesByNumber(reason, "REASON_");
+  const perHook = maps.counters.max_entries / hook.HOOKS;
+  const counters: Counter[] = [];
+  for (const [key, value] of store.entries("counters")) {
+    const index = decode("u32", key);
+    const count = sumOfCpus(value);
+    if (count === 0) continue;
+    const [hookNumber, reasonNumber] = [Math.floor(index / perHook), index % perHook];
+    counters.push({
+      hook: hooks.get(hookNumber) ?? String(hookNumber),
+      reason: reasons.get(reasonNumber) ?? String(reasonNumber),
+      count,
+    });
+  }
+  return counters;
+};
+
+/** `HOOK_TC_INGRESS: 1` → 1: `tc_ingress`. The number of names itself (`HOOKS`) is no name. */
+const namesByNumber = (names: Readonly<Record<string, number>>, prefix: string): Map<number, string> =>
+  new Map(
+    Object.entries(names)
+      .filter(([name]) => name.startsWith(prefix))
+      .map(([name, number]) => [number, name.slice(prefix.length).toLowerCase()]),
+  );
+
+const sumOfCpus = (value: Uint8Array): number => {
+  const view = new DataView(value.buffer, value.byteOffset, value.byteLength);
+  let sum = 0n;
+  for (let offset = 0; offset < value.byteLength; offset += 8) sum += view.getBigUint64(offset, true);
+  return Number(sum);
+};
+
+export type BackendStats = abi.BackendStats;
+
+/** By backend_id; those that never had a flow are left out. */
+export const readBackendStats = (store: MapStore): ReadonlyMap<number, BackendStats> => {
+  const stats = new Map<number, BackendStats>();
+  for (const [key, value] of store.entries("backend_stats")) {
+    if (value.some((byte) => byte !== 0)) stats.set(decode("u32", key), decode("backend_stats", value));
+  }
+  return stats;
+};
+
+export interface FlowRecord {
+  /** `DNAT`, `SNAT`, `UNDO_SNAT`, `UNDO_DNAT`: what is done to a packet of this direction. */
+  readonly kind: string;
+  readonly protocol: string;
+  readonly from: { readonly address: Address; readonly port: number };
+  readonly to: { readonly address: Address; readonly port: number };
+  /** Written over the destination (DNAT, UNDO_SNAT) or the source (SNAT, UNDO_DNAT). */
+  readonly rewrite: { readonly address: Address; readonly port: number };
+  readonly service_id: number;
+  readonly backend_id: number;
+  readonly generation: number;
+  /** 0: none. */
+  readonly snat_port: number;
+  readonly closing: boolean;
+  /** CLOCK_BOOTTIME. */
+  readonly created_ns: bigint;
+  readonly last_seen_ns: bigint;
+}
+
+/** In no order. */
+export const readFlows = (store: MapStore): readonly FlowRecord[] => {
+  const kinds = namesByNumber(flow_kind, "FLOW_");
+  return Array.from(store.entries("flows"), ([k, v]): FlowRecord => {
+    const key = decode("flow_key", k);
+    const flow = decode("flow", v);
+    return {
+      kind: (kinds.get(flow.kind) ?? String(flow.kind)).toUpperCase(),
+      protocol: protoName(key.proto),
+      from: { address: key.src_addr, port: key.src_port },
+      to: { address: key.dst_addr, port: key.dst_port },
+      rewrite: { address: flow.addr, port: flow.port },
+      service_id: flow.service_id,
+      backend_id: flow.backend_id,
+      generation: flow.generation,
+      snat_port: flow.snat_port,
+      closing: (flow.flags & flow_flag.FLOW_CLOSING) !== 0,
+      created_ns: flow.created_ns,
+      last_seen_ns: flow.last_seen_ns,
+    };
+  });
+};
+
+export interface AffinityRecord {
+  /** An address; `netns 4026531840` for sockets, which are known by the cookie of their network namespace. */
+  readonly client: string;
+  readonly service_id: number;
+  readonly backend_id: number;
+  readonly generation: number;
+  /** CLOCK_BOOTTIME. */
+  readonly last_used_ns: bigint;
+}
+
+/** In no order. */
+export const readAffinity = (store: MapStore): readonly AffinityRecord[] =>
+  Array.from(store.entries("affinity"), ([k, v]): AffinityRecord => {
+    const key = decode("affinity_key", k);
+    return { client: clientText(k, key.client), service_id: key.service_id, ...decode("affinity", v) };
+  });
+
+/** {0xffffffff, 0, cookie} is no address that a client has. */
+const clientText = (key: Uint8Array, client: Address): string => {
+  const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
+  const isCookie = view.getUint32(0) === 0xffffffff && view.getUint32(4) === 0;
+  return isCookie ? `netns ${view.getBigUint64(8, true)}` : client;
+};
+
+/** Entries of a hash map, by walking it: not for a map that is large and asked for often. */
+export const countEntries = (store: MapStore, map: MapName): number => {
+  let count = 0;
+  for (const _ of store.entries(map)) count++;
+  return count;
+};

@@ -1,0 +1,54 @@
+// Where things are pinned, by name: <bpffs>/<ABI hash>/maps/<map> and links/<hook>@<target>. Only names; who pins what is
+// in bpf.ts and attach.ts.
+import { ABI_HASH } from "./abi.gen.ts";
+import type { MapName } from "./mapstore.ts";
+
+/** Of this version's map layout. Another layout has another directory, so two versions never share a map. */
+export const pinDirectory = (bpffs: string): string => `${bpffs}/${ABI_HASH}`;
+
+export const isAbiHash = (name: string): boolean => /^[0-9a-f]{12}$/.test(name);
+
+export const mapsDirectory = (directory: string): string => `${directory}/maps`;
+export const mapPin = (directory: string, map: MapName): string => `${mapsDirectory(directory)}/${map}`;
+export const linksDirectory = (directory: string): string => `${directory}/links`;
+
+/** What a pin below links/ stands for. */
+export type LinkPin =
+  /** A link to a cgroup: `connect4@cgroup`. */
+  | { readonly kind: "cgroup"; readonly hook: string }
+  /** A link to a device: `tcx_ingress@eth0`. */
+  | { readonly kind: "tcx"; readonly direction: "ingress" | "egress"; readonly device: string }
+  /** A program that a clsact filter runs: `clsact_ingress@eth0@100@4711` with the filter's priority and the program's id. */
+  | {
+      readonly kind: "clsact";
+      readonly direction: "ingress" | "egress";
+      readonly device: string;
+      readonly priority: number;
+      readonly program_id: number;
+    };
+
+export const linkPinName = (pin: LinkPin): string => {
+  switch (pin.kind) {
+    case "cgroup":
+      return `${pin.hook}@cgroup`;
+    case "tcx":
+      return `tcx_${pin.direction}@${escapeName(pin.device)}`;
+    case "clsact":
+      return `clsact_${pin.direction}@${escapeName(pin.device)}@${pin.priority}@${pin.program_id}`;
+  }
+};
+
+/** null: not a name of ours. */
+export const parseLinkPin = (name: string): LinkPin | null => {
+  const [hook = "", target = "", priority, program_id] = name.split("@");
+  const direction = hook.endsWith("_ingress") ? "ingress" : "egress";
+  if (target === "cgroup" && !hook.includes("cls") && !hook.startsWith("tcx_")) return { kind: "cgroup", hook };
+  if (hook === `tcx_${direction}`) return { kind: "tcx", direction, device: unescapeName(target) };
+  if (hook !== `clsact_${direction}` || priority === undefined || program_id === undefined) return null;
+  const device = unescapeName(target);
+  return { kind: "clsact", direction, device, priority: Number(priority), program_id: Number(program_id) };
+};
+
+/** A device's name may hold anything but `/` and white space; bpffs refuses dots, and `@` is ours. */
+const escapeName = (name: string): string => name.replaceAll("%", "%25").replaceAll(".", "%2E").replaceAll("@", "%40");
+const unescapeName = (text: string): string => decodeURIComponent(text);
