@@ -1,6 +1,7 @@
 // What the kernel holds, put together for people: tables, the Desired they mean, and the ids between the two.
 import type { Backend as BackendRow } from "../dataplane/bpf/abi.gen.ts";
 import { backend_state } from "../dataplane/bpf/abi.gen.ts";
+import { decode } from "../dataplane/bpf/codec.ts";
 import { type BackendStats, readBackendStats } from "../dataplane/bpf/inspect.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { tablesToDesired } from "../dataplane/bpf/readback.ts";
@@ -42,6 +43,12 @@ const keyOfRow = (row: { namespace: string; name: string; port_name: string; pro
     port: row.port_name,
     protocol: protoName(row.proto) as Protocol,
   });
+
+/** `shop/web:http/TCP` by service_id, without reading anything else. */
+export const readServiceNames = (store: MapStore): ReadonlyMap<number, string> =>
+  new Map(
+    Array.from(store.entries("services"), ([k, v]) => [decode("u32", k), keyOfRow(decode("service", v))] as const),
+  );
 
 const backendText = (service_id: number, row: BackendRow): string =>
   `${service_id} ${formatHostPort(row.addr, row.port)}`;

@@ -1,0 +1,58 @@
+// `beeline flows`: what the tc hook remembers, one row for each direction that it rewrites.
+import { readFileSync } from "node:fs";
+import { type FlowRecord, readFlows } from "../dataplane/bpf/inspect.ts";
+import type { MapStore } from "../dataplane/bpf/mapstore.ts";
+import { age, columns } from "../lib/text.ts";
+import { formatHostPort } from "../model/address.ts";
+import type { Run } from "./command.ts";
+import { readServiceNames } from "./held.ts";
+import { withPinnedMaps } from "./pinned.ts";
+import { type Report, show } from "./report.ts";
+
+export const flows: Run = (args, io) =>
+  show(args, io, () => withPinnedMaps(args, (store) => flowReport(store, bootTime_ns())));
+
+/** CLOCK_BOOTTIME, by which the programs write down times; to 10 ms. */
+export const bootTime_ns = (): bigint => {
+  const seconds = readFileSync("/proc/uptime", "utf8").split(" ")[0] ?? "0";
+  return BigInt(Math.round(Number(seconds) * 1000)) * 1_000_000n;
+};
+
+export const flowReport = (store: MapStore, now_ns: bigint): Report => {
+  const names = readServiceNames(store);
+  const all = [...readFlows(store)].sort((a, b) => (textOf(a) < textOf(b) ? -1 : 1));
+  const sinceNow = (then_ns: bigint): string => age(Number((now_ns - then_ns) / 1_000_000n));
+  return {
+    kind: "FlowList",
+    fields: { items: all.map((flow) => ({ ...flow, service: names.get(flow.service_id) ?? null })) },
+    text: ({ wide, headers }) =>
+      columns(
+        headers
+          ? [
+              ...["PROTO", "FROM", "TO", "DOES", "WITH", "IDLE", "STATE", "SERVICE"],
+              ...(wide ? ["AGE", "SERVICE-ID", "BACKEND-ID", "GENERATION", "SNAT-PORT"] : []),
+            ]
+          : null,
+        all.map((flow) => [
+          flow.protocol,
+          end(flow.from),
+          end(flow.to),
+          flow.kind,
+          end(flow.rewrite),
+          sinceNow(flow.last_seen_ns),
+          flow.closing ? "closing" : "open",
+          names.get(flow.service_id) ?? "-",
+          ...(wide
+            ? [
+                sinceNow(flow.created_ns),
+                ...[flow.service_id, flow.backend_id, flow.generation, flow.snat_port].map(String),
+              ]
+            : []),
+        ]),
+      ),
+  };
+};
+
+const end = ({ address, port }: FlowRecord["from"]): string => formatHostPort(address, port);
+
+const textOf = (flow: FlowRecord): string => `${flow.protocol} ${end(flow.from)} ${end(flow.to)} ${flow.kind}`;

@@ -1,0 +1,151 @@
+// `beeline status`: is an agent there, what is attached, how full the maps are, what happened to packets.
+import { readFileSync, statSync } from "node:fs";
+import { linkPins } from "../dataplane/bpf/attach.ts";
+import { type Counter, readCounters } from "../dataplane/bpf/inspect.ts";
+import { closeFd, interfaceIndex, linkInfo, openPinned } from "../dataplane/bpf/libbpf.ts";
+import type { MapStore } from "../dataplane/bpf/mapstore.ts";
+import { type LinkPin, linkPinName, linksDirectory, pinDirectory } from "../dataplane/bpf/pins.ts";
+import { columns, count, list } from "../lib/text.ts";
+import type { NodeAddress } from "../model/desired.ts";
+import type { Run } from "./command.ts";
+import { readHeld } from "./held.ts";
+import { type MapUse, mapTable, readMapUse } from "./maps.ts";
+import { withPinnedMaps } from "./pinned.ts";
+import { type Report, show } from "./report.ts";
+
+export const status: Run = (args, io) =>
+  show(args, io, () => withPinnedMaps(args, (store, bpffs) => statusReport(readStatus(store, bpffs))));
+
+export interface Status {
+  readonly pins: string;
+  /** Process id of the agent, null: none holds the pins. */
+  readonly agent: number | null;
+  readonly hooks: readonly Hook[];
+  readonly counts: {
+    readonly servicePorts: number;
+    readonly frontends: number;
+    readonly backends: number;
+    readonly draining: number;
+  };
+  readonly nodeAddresses: readonly NodeAddress[];
+  readonly maps: readonly MapUse[];
+  readonly packets: readonly Counter[];
+}
+
+interface Hook {
+  /** `connect4`, `tcx ingress`, `clsact egress`. */
+  readonly hook: string;
+  /** A device's name, or `cgroup`. */
+  readonly target: string;
+  /** False: somebody detached it, or the device is gone. */
+  readonly attached: boolean;
+}
+
+const readStatus = (store: MapStore, bpffs: string): Status => {
+  const { desired } = readHeld(store);
+  const services = [...desired.services.values()];
+  const backends = services.flatMap((s) => s.backends);
+  const pins = pinDirectory(bpffs);
+  return {
+    pins,
+    agent: lockHolder(bpffs),
+    hooks: readHooks(linksDirectory(pins)),
+    counts: {
+      servicePorts: services.length,
+      frontends: services.reduce((sum, s) => sum + s.frontends.length, 0),
+      backends: backends.length,
+      draining: backends.filter((b) => b.state === "draining").length,
+    },
+    nodeAddresses: desired.nodeAddresses,
+    maps: readMapUse(store),
+    packets: readCounters(store),
+  };
+};
+
+/** The agent holds a lock on its pins as long as it lives; /proc/locks says who, without touching it. */
+const lockHolder = (directory: string): number | null => {
+  const inode = statSync(directory).ino;
+  const line = readFileSync("/proc/locks", "utf8")
+    .split("\n")
+    .find((text) => text.includes("FLOCK") && !text.includes("->") && text.includes(`:${inode} `));
+  const pid = Number(line?.trim().split(/\s+/)[4]);
+  return pid > 0 ? pid : null;
+};
+
+const readHooks = (links: string): readonly Hook[] =>
+  linkPins(links)
+    .map((held) => ({ ...nameOf(held), attached: isAttached(links, held) }))
+    .sort((a, b) => (`${a.target} ${a.hook}` < `${b.target} ${b.hook}` ? -1 : 1));
+
+const nameOf = (held: LinkPin): { readonly hook: string; readonly target: string } =>
+  held.kind === "cgroup"
+    ? { hook: held.hook, target: "cgroup" }
+    : { hook: `${held.kind} ${held.direction}`, target: held.device };
+
+const isAttached = (links: string, held: LinkPin): boolean => {
+  if (held.kind === "clsact") return interfaceIndex(held.device) !== null;
+  const link = openPinned(`${links}/${linkPinName(held)}`);
+  try {
+    const { target } = linkInfo(link);
+    return held.kind === "cgroup" ? target !== 0 : target === interfaceIndex(held.device);
+  } finally {
+    closeFd(link);
+  }
+};
+
+export const statusReport = (status: Status): Report => ({
+  kind: "Status",
+  fields: { ...status },
+  text: ({ headers, wide, paint }) => {
+    const { counts } = status;
+    const facts = [
+      ["Pins:", status.pins],
+      [
+        "Agent:",
+        status.agent === null ? "not running (what is attached works on)" : `running, process ${status.agent}`,
+      ],
+      ["Sockets:", socketText(status.hooks)],
+      ["Devices:", deviceText(status.hooks)],
+      ["Services:", `${count(counts.servicePorts, "service port")}, ${count(counts.frontends, "frontend")}`],
+      ["Backends:", `${counts.backends - counts.draining} active, ${counts.draining} draining`],
+      ["Node addresses:", status.nodeAddresses.map(addressText).join(", ") || "none"],
+    ];
+    const packets = columns(
+      headers ? ["HOOK", "REASON", "COUNT"] : null,
+      status.packets.map((c) => [c.hook, c.reason, String(c.count)]),
+    );
+    const maps = status.maps.filter((m) => wide || m.used !== null);
+    const text = `${columns(null, facts)}\n${mapTable(maps, headers, wide)}\n${packets}`;
+    return text.replace(/^Agent: +not running.*$/m, (line) => paint("yellow", line));
+  },
+});
+
+const socketText = (hooks: readonly Hook[]): string => {
+  const sockets = hooks.filter((h) => h.target === "cgroup");
+  const lost = sockets.filter((h) => !h.attached).map((h) => h.hook);
+  if (sockets.length === 0) return "none";
+  return `${count(sockets.length - lost.length, "hook")}${lost.length === 0 ? "" : `, detached: ${list(lost)}`}`;
+};
+
+const deviceText = (hooks: readonly Hook[]): string => {
+  const devices = hooks.filter((h) => h.target !== "cgroup");
+  const names = [...new Set(devices.map((h) => h.target))];
+  return (
+    names
+      .map((name) => {
+        const own = devices.filter((h) => h.target === name);
+        const words = own.map((h) => `${h.hook}${h.attached ? "" : " detached"}`);
+        return `${name} (${words.join(", ")})`;
+      })
+      .join(", ") || "none"
+  );
+};
+
+const addressText = ({ address, loopback, primary, nodePorts }: NodeAddress): string => {
+  const notes = [
+    ...(primary ? ["primary"] : []),
+    ...(loopback ? ["loopback"] : []),
+    ...(nodePorts ? [] : ["no NodePorts"]),
+  ];
+  return notes.length === 0 ? address : `${address} (${notes.join(", ")})`;
+};
