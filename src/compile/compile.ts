@@ -1,6 +1,6 @@
 // Snapshot → Desired: what kube-proxy would do with these Services on this node, as a value. Pure; with a memory, one
 // change costs one Service, plus a look at the identity of every other.
-import type { Address, Prefix } from "../model/address.ts";
+import type { Address, Family, Prefix } from "../model/address.ts";
 import type { Desired, NodeAddress } from "../model/desired.ts";
 import type { EndpointSlice, Problem, Snapshot } from "../model/snapshot.ts";
 import { equal } from "./equal.ts";
@@ -76,14 +76,16 @@ const sameSlices = (before: NamedSlices, now: ReadonlyMap<string, EndpointSlice>
 
 const collect = (memory: CompileMemory, addresses: readonly NodeAddress[]): Compiled => {
   const results = [...memory.results.values()].map(({ result }) => result);
+  const noLocal = (kind: keyof NoLocalEndpoints, family: Family): number =>
+    results.reduce((sum, { noLocalEndpoints }) => sum + noLocalEndpoints[kind][family], 0);
   const healthChecks = results.flatMap(({ healthCheck }) => healthCheck ?? []);
   return {
     desired: { services: new Map(results.flatMap(({ ports }) => ports)), nodeAddresses: addresses },
     problems: results.flatMap(({ problems }) => problems).sort(byText(({ object, path }) => `${object} ${path}`)),
     healthChecks: healthChecks.sort(byText(({ namespace, name }) => `${namespace}/${name}`)),
     noLocalEndpoints: {
-      internal: results.reduce((sum, { noLocalEndpoints }) => sum + noLocalEndpoints.internal, 0),
-      external: results.reduce((sum, { noLocalEndpoints }) => sum + noLocalEndpoints.external, 0),
+      internal: { IPv4: noLocal("internal", "IPv4"), IPv6: noLocal("internal", "IPv6") },
+      external: { IPv4: noLocal("external", "IPv4"), IPv6: noLocal("external", "IPv6") },
     },
   };
 };

@@ -1,5 +1,5 @@
 // One Service with its slices: its ports compiled, what it lost to others, its health check.
-import type { Address } from "../model/address.ts";
+import type { Address, Family } from "../model/address.ts";
 import { type DesiredService, type FrontendKind, type ServicePortKey, servicePortKey } from "../model/desired.ts";
 import type { EndpointSlice, Problem, Service } from "../model/snapshot.ts";
 import { type Claim, type Claims, claimsOf, lostTo } from "./claims.ts";
@@ -28,13 +28,10 @@ export interface HealthCheck {
 }
 
 /**
- * kube-proxy's metric: Service ports, each family counted, whose traffic is dropped because policy Local finds no
- * endpoint here while there are some elsewhere.
+ * kube-proxy's metric: Service ports whose traffic is dropped because a policy is Local and every endpoint is elsewhere;
+ * internal: at ClusterIPs, external: at the other frontends.
  */
-export interface NoLocalEndpoints {
-  readonly internal: number;
-  readonly external: number;
-}
+export type NoLocalEndpoints = Readonly<Record<"internal" | "external", Readonly<Record<Family, number>>>>;
 
 /** What compileService() has to know of the other Services. */
 export interface Others {
@@ -131,10 +128,14 @@ const healthCheckOf = (
 };
 
 const countNoLocal = (ports: readonly DesiredService[]): NoLocalEndpoints => {
-  const count = (clusterIP: boolean): number =>
-    ports.reduce((sum, { frontends }) => {
-      const dropping = frontends.filter((f) => f.external.kind === "drop" && (f.kind === "ClusterIP") === clusterIP);
-      return sum + new Set(dropping.map(({ family }) => family)).size;
-    }, 0);
-  return { internal: count(true), external: count(false) };
+  const count = (clusterIP: boolean, family: Family): number =>
+    ports.filter(({ frontends }) =>
+      frontends.some(
+        (f) => f.family === family && (f.kind === "ClusterIP") === clusterIP && f.external.kind === "drop",
+      ),
+    ).length;
+  return {
+    internal: { IPv4: count(true, "IPv4"), IPv6: count(true, "IPv6") },
+    external: { IPv4: count(false, "IPv4"), IPv6: count(false, "IPv6") },
+  };
 };

@@ -143,13 +143,13 @@ test("Service ports that drop for want of a local endpoint are counted by direct
   const count = (fields: Partial<Service>, slices: readonly EndpointSlice[]): object =>
     compile(snapshot([service({ ports, ...fields })], slices), options).noLocalEndpoints;
   const both = [address("10.96.0.1"), address("fd00:96::1")];
-  assert.deepEqual(count({ externalTrafficPolicy: "Local" }, [remote]), { internal: 0, external: 1 });
-  assert.deepEqual(count({ internalTrafficPolicy: "Local" }, [remote]), { internal: 1, external: 0 });
-  assert.deepEqual(count({ externalTrafficPolicy: "Local" }, []), { internal: 0, external: 0 }, "nobody has any");
-  assert.deepEqual(count({ externalTrafficPolicy: "Local", clusterIPs: both }, [remote, remote6]), {
-    internal: 0,
-    external: 2,
-  });
+  const none = { IPv4: 0, IPv6: 0 };
+  const one = { IPv4: 1, IPv6: 0 };
+  assert.deepEqual(count({ externalTrafficPolicy: "Local" }, [remote]), { internal: none, external: one });
+  assert.deepEqual(count({ internalTrafficPolicy: "Local" }, [remote]), { internal: one, external: none });
+  assert.deepEqual(count({ externalTrafficPolicy: "Local" }, []), { internal: none, external: none }, "nobody has any");
+  const dual = count({ externalTrafficPolicy: "Local", clusterIPs: both }, [remote, remote6]);
+  assert.deepEqual(dual, { internal: none, external: { IPv4: 1, IPv6: 1 } });
 });
 
 describe("node addresses", () => {
