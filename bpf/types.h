@@ -112,7 +112,7 @@ struct source_range_key {
 };
 
 struct source_range {
-	__u32 allow; /* always 1 */
+	__u32 allow; /* 0: the IPv4 clients below an IPv6 range that covers ::ffff:0:0/96 */
 };
 
 /* node_addresses: where NodePorts answer. */
@@ -204,6 +204,9 @@ struct config {
 	__u32 hash_seed;
 	__u16 snat_port_min; /* first and last port SNAT may take */
 	__u16 snat_port_max;
+	__u32 backend_ids_end; /* backends from here on were never held, so readers may stop; 0:
+				  unknown */
+	__u32 pad;
 };
 
 /* options: fixed when a program is loaded, so that the verifier removes what is off. Every

@@ -34,6 +34,7 @@ export interface Config {
   readonly hash_seed: number;
   readonly snat_port_min: number;
   readonly snat_port_max: number;
+  readonly backend_ids_end: number;
 }
 
 export interface Flow {
@@ -186,7 +187,7 @@ export const layouts = {
     ],
   },
   config: {
-    size: 48,
+    size: 56,
     fields: [
       { name: "snat_addr_v4", offset: 0, type: "addr" },
       { name: "snat_addr_v6", offset: 16, type: "addr" },
@@ -194,6 +195,7 @@ export const layouts = {
       { name: "hash_seed", offset: 40, type: "u32" },
       { name: "snat_port_min", offset: 44, type: "u16" },
       { name: "snat_port_max", offset: 46, type: "u16" },
+      { name: "backend_ids_end", offset: 48, type: "u32" },
     ],
   },
   flow: {
@@ -411,4 +413,4 @@ export const maps = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "1c9ae3576bd8";
+export const ABI_HASH = "5f72e609d929";

@@ -9,7 +9,7 @@ import { encode } from "./codec.ts";
 import { createGenerationIds, createIds, type GenerationIds, type Ids } from "./ids.ts";
 import type { MapName } from "./mapstore.ts";
 import { createRuns, type Run, type Runs } from "./runs.ts";
-import { frontendText, nodeportText, protoNumbers, sourceRangePrefix, type Tables } from "./tables.ts";
+import { frontendText, nodeportText, protoNumbers, type Row, sourceRangePrefix, type Tables } from "./tables.ts";
 
 /** What one service_id holds in the tables. */
 export interface Holding {
@@ -23,7 +23,7 @@ export interface Holding {
   readonly backends: Map<string, HeldBackend>;
   /** Texts of the rows it owns in `frontends` and `nodeports`. */
   readonly frontends: Set<string>;
-  readonly ranges: Map<Prefix, abi.SourceRangeKey>;
+  readonly ranges: Map<Prefix, Row<abi.SourceRangeKey, abi.SourceRange>>;
 }
 
 export interface HeldBackend {
@@ -79,7 +79,9 @@ export const recover = (tables: Tables, capacity: (map: MapName) => number): Act
   recoverServices(actual, tables);
   recoverBackends(actual, tables);
   recoverFrontends(actual, tables);
-  for (const key of tables.source_ranges) holdingOf(actual, key.service_id).ranges.set(sourceRangePrefix(key), key);
+  for (const row of tables.source_ranges) {
+    holdingOf(actual, row.key.service_id).ranges.set(sourceRangePrefix(row.key), row);
+  }
   return actual;
 };
 

@@ -12,6 +12,7 @@ import {
   interfaceIndex,
   isSystemError,
   linkCreate,
+  linkDetach,
   linkInfo,
   linkUpdate,
   openDirectory,
@@ -189,14 +190,29 @@ export const linkPins = (links: string): LinkPin[] =>
     return held === null ? [] : [held];
   });
 
-/** Takes one attachment away; what is gone already is fine. A link ends with its last pin. */
+/** Takes one attachment away; what is gone already is fine. */
 export const detach = (links: string, held: LinkPin): void => {
-  if (held.kind === "clsact") {
+  if (held.kind !== "clsact") endLink(`${links}/${linkPinName(held)}`);
+  else {
     const ifindex = interfaceIndex(held.device);
     const runs = ifindex === null ? null : clsactQuery(ifindex, held.direction, HANDLE, held.priority);
     if (ifindex !== null && runs === held.program_id) clsactDetach(ifindex, held.direction, HANDLE, held.priority);
   }
   unpin(links, held);
+};
+
+/** A link also ends with its last pin, but some time after; by name it ends now, and the hook is free. */
+const endLink = (path: string): void => {
+  try {
+    const link = openPinned(path);
+    try {
+      linkDetach(link);
+    } finally {
+      closeFd(link);
+    }
+  } catch (error) {
+    if (!isSystemError(error)) throw error; // no link behind the pin, or detached already
+  }
 };
 
 const unpin = (links: string, held: LinkPin): void => unlinkIfThere(`${links}/${linkPinName(held)}`);

@@ -38,24 +38,31 @@ export interface GenerationIds {
   adopt(id: number, generation: number, taken: boolean): boolean;
   release(id: number): void;
   free(): number;
+  /** Above every id that was ever taken. */
+  end(): number;
 }
 
 export const createGenerationIds = (limit: number): GenerationIds => {
   const ids = createIds(limit);
   const generations = new Map<number, number>();
+  let end = 1;
+  const note = (id: number, generation: number): void => {
+    generations.set(id, generation);
+    end = Math.max(end, id + 1);
+  };
   const take = (): { id: number; generation: number } | null => {
     const id = ids.take();
     if (id === null) return null;
     const generation = nextGeneration(generations.get(id) ?? 0);
-    generations.set(id, generation);
+    note(id, generation);
     return { id, generation };
   };
   const adopt = (id: number, generation: number, taken: boolean): boolean => {
     if (taken && !ids.adopt(id)) return false;
-    generations.set(id, generation);
+    note(id, generation);
     return true;
   };
-  return { take, adopt, release: ids.release, free: ids.free };
+  return { take, adopt, release: ids.release, free: ids.free, end: () => end };
 };
 
 /** A u32 that skips 0, which is no holder's. */

@@ -5,7 +5,7 @@ import type * as abi from "./abi.gen.ts";
 import { flow_flag, flow_kind, hook, maps, reason } from "./abi.gen.ts";
 import { decode } from "./codec.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
-import { protoName } from "./tables.ts";
+import { backendIdsEnd, protoName, readConfig } from "./tables.ts";
 
 export interface Counter {
   /** `sock`, `tc_ingress`, … */
@@ -24,7 +24,6 @@ export const readCounters = (store: MapStore): readonly Counter[] => {
   for (const [key, value] of store.entries("counters")) {
     const index = decode("u32", key);
     const count = sumOfCpus(value);
-    if (count === 0) continue;
     const [hookNumber, reasonNumber] = [Math.floor(index / perHook), index % perHook];
     counters.push({
       hook: hooks.get(hookNumber) ?? String(hookNumber),
@@ -55,8 +54,8 @@ export type BackendStats = abi.BackendStats;
 /** By backend_id; those that never had a flow are left out. */
 export const readBackendStats = (store: MapStore): ReadonlyMap<number, BackendStats> => {
   const stats = new Map<number, BackendStats>();
-  for (const [key, value] of store.entries("backend_stats")) {
-    if (value.some((byte) => byte !== 0)) stats.set(decode("u32", key), decode("backend_stats", value));
+  for (const [key, value] of store.entries("backend_stats", backendIdsEnd(readConfig(store)))) {
+    stats.set(decode("u32", key), decode("backend_stats", value));
   }
   return stats;
 };

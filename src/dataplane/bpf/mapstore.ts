@@ -7,8 +7,9 @@ export type MapName = keyof typeof maps;
 export interface MapStore {
   /** Entries the map can hold. */
   capacity(map: MapName): number;
-  /** Every entry, in no order. For ARRAY maps every index, zeroed ones too; key is its u32. Buffers are the caller's. */
-  entries(map: MapName): Iterable<readonly [key: Uint8Array, value: Uint8Array]>;
+  /** Every entry, in no order; of an ARRAY map those that are not all zero, by index, and none at `below` or beyond.
+   * Buffers are the caller's. */
+  entries(map: MapName, below?: number): Iterable<readonly [key: Uint8Array, value: Uint8Array]>;
   /** null: not there. */
   lookup(map: MapName, key: Uint8Array): Uint8Array | null;
   /** Inserts or replaces, in order. On failure throws MapError; entries before `MapError.done` are written. */

@@ -16,11 +16,11 @@ const afterPrograms = (phase: Phase): Phase => ({ ...phase, afterPrograms: true 
 
 export const phases = {
   name_services: write("services", "first: whatever a crash leaves behind can be told whose it is"),
+  set_config: write("config", "how far readers read in backends; the SNAT source, before there are flows that need it"),
   raise_backends: write("backends", "new ones, and all that an existing one gains; losses wait for the commit"),
   fill_slots: write("slots", "runs that no frontend points at yet"),
   add_source_ranges: write("source_ranges", "before a frontend starts to ask for them"),
   add_node_addresses: write("node_addresses", "a NodePort may answer on one more address at any time"),
-  set_snat: write("config", "the source for flows to remote backends, before there are such flows"),
   point_frontends: write("frontends", "the commit: one write moves a frontend from the old answer to the new"),
   point_nodeports: write("nodeports", "the commit, for every node address at once"),
   drop_frontends: remove("frontends", "after the commit: one that moved to another service has been overwritten"),
@@ -45,7 +45,7 @@ export interface Change {
   readonly value: Uint8Array;
 }
 
-/** The changes of one apply, by phase. Within a phase the order does not matter. */
+/** The changes of one apply, by phase; written in order (which matters for source ranges alone). */
 export type Changes = Readonly<Record<PhaseName, Change[]>>;
 
 export const noChanges = (): Changes =>

@@ -46,7 +46,7 @@ export const createKernelStore = (fdOf: (map: MapName) => number): MapStore => {
   };
   return {
     capacity: (map) => sizesOf(map).max_entries,
-    entries: (map) => readEntries(map, fdOf(map), sizesOf(map)),
+    entries: (map, below) => readEntries(map, fdOf(map), sizesOf(map), below ?? Number.POSITIVE_INFINITY),
     lookup(map, key) {
       const value = new Uint8Array(sizesOf(map).value_size);
       return mapLookup(fdOf(map), key, value) ? value : null;
@@ -77,27 +77,44 @@ const readSizes = (fd: number): Sizes => {
 };
 
 const BATCH = 4096;
+const ARRAYS: readonly number[] = [2 /* BPF_MAP_TYPE_ARRAY */, 6 /* PERCPU_ARRAY */];
 const BPF_MAP_TYPE_SK_STORAGE = 24;
 
-function* readEntries(map: MapName, fd: number, sizes: Sizes): Generator<readonly [Uint8Array, Uint8Array]> {
+function* readEntries(map: MapName, fd: number, sizes: Sizes, below: number): Generator<Entry> {
   if (maps[map].type === BPF_MAP_TYPE_SK_STORAGE) {
     throw new MapError(`Cannot list map ${map}: it lives in the sockets`, map, EINVAL, 0);
   }
   const { key_size, value_size } = sizes;
+  const isArray = ARRAYS.includes(maps[map].type);
+  const end = isArray ? Math.min(below, sizes.max_entries) : Number.POSITIVE_INFINITY;
   let cursor: Uint8Array | null = null;
-  let more = true;
-  while (more) {
-    const batch = readBatch(fd, cursor, sizes, Math.min(BATCH, Math.max(1, sizes.max_entries)));
+  let read = 0;
+  while (read < end) {
+    const batch = readBatch(fd, cursor, sizes, Math.min(BATCH, Math.max(1, sizes.max_entries), end - read));
+    const isEmpty = isArray ? zeroTest(batch.values, value_size) : () => false;
     for (let i = 0; i < batch.done; i++) {
+      if (isEmpty(i)) continue;
       yield [
         batch.keys.subarray(i * key_size, (i + 1) * key_size),
         batch.values.subarray(i * value_size, (i + 1) * value_size),
       ];
     }
     cursor = batch.cursor;
-    more = cursor !== null;
+    read += batch.done;
+    if (cursor === null) return;
   }
 }
+
+/** Whether entry i is all zero. Most of a large array is, so words are compared where they lie. */
+const zeroTest = (values: Uint8Array, value_size: number): ((i: number) => boolean) => {
+  const wordSize = value_size % 8 === 0 ? 8 : 4;
+  const words = wordSize === 8 ? new BigUint64Array(values.buffer) : new Uint32Array(values.buffer);
+  const perValue = value_size / wordSize;
+  return (i) => {
+    for (let word = i * perValue; word < (i + 1) * perValue; word++) if (words[word]) return false;
+    return true;
+  };
+};
 
 /** Asks for more when one bucket of a hash map holds more entries than there is room for. */
 const readBatch = (

@@ -7,9 +7,17 @@ import { backend_flag, backend_state, node_address_flag } from "./abi.gen.ts";
 import { type Actual, addHolding, type HeldBackend, type HeldFrontend, type Holding, type RoomName } from "./actual.ts";
 import { encode } from "./codec.ts";
 import { type Changes, noChanges } from "./order.ts";
-import { type BackendRow, backendRows, backendText, type FrontendRow, frontendRows, serviceRow } from "./rows.ts";
+import {
+  type BackendRow,
+  backendRows,
+  backendText,
+  type FrontendRow,
+  frontendRows,
+  rangeRows,
+  serviceRow,
+} from "./rows.ts";
 import type { Run } from "./runs.ts";
-import { NO_ADDRESS, sourceRangeKey } from "./tables.ts";
+import { NO_ADDRESS } from "./tables.ts";
 
 export interface Plan {
   readonly changes: Changes;
@@ -56,6 +64,7 @@ export const plan = (actual: Actual, desired: Desired, options: { prune: boolean
   for (const [key, service] of changed.sort(([a], [b]) => (a < b ? -1 : 1))) planService(draft, key, service);
   if (options.prune) planGone(draft, desired);
   dropUnwanted(draft);
+  planConfig(draft, desired.nodeAddresses);
   return { changes: draft.changes, refused: draft.refused, finish: (now_ns) => finish(draft, now_ns) };
 };
 
@@ -82,7 +91,7 @@ const planService = (draft: Draft, key: ServicePortKey, service: DesiredService)
     service: serviceRow(service),
     backends: backendRows(service),
     frontends: frontendRows(service),
-    ranges: new Set(service.sourceRanges),
+    ranges: [...rangeRows(0, service.sourceRanges).keys()],
   };
   const lacking = needsWithoutRoom(actual, held, wanted);
   if (Object.keys(lacking).length > 0) return refuse(draft, key, lacking);
@@ -107,7 +116,7 @@ const planService = (draft: Draft, key: ServicePortKey, service: DesiredService)
   }
   const keptFrontends = planFrontends(draft, holding, wanted.frontends, backends, runs);
   const keptBackends = planBackends(draft, holding, wanted.backends, backends);
-  const keptRanges = planRanges(draft, holding, wanted.ranges);
+  const keptRanges = planRanges(draft, holding, rangeRows(holding.service_id, service.sourceRanges));
   holding.from = keptFrontends || keptBackends || keptRanges ? null : service;
 };
 
@@ -125,7 +134,7 @@ interface Wanted {
   readonly service: abi.Service;
   readonly backends: ReadonlyMap<string, BackendRow>;
   readonly frontends: readonly FrontendRow[];
-  readonly ranges: ReadonlySet<Prefix>;
+  readonly ranges: readonly Prefix[];
 }
 
 /** What a service adds to maps that have no room for it (slots aside). What it gives up is free only after the apply. */
@@ -347,28 +356,38 @@ const NOTHING = new Uint8Array(0);
  * the VIP as its source. Here nothing is written for that: the programs ask the ranges with the node's address itself.
  * True: something is kept that is not wanted.
  */
-const planRanges = (draft: Draft, holding: Holding, wanted: ReadonlySet<Prefix>): boolean => {
+const planRanges = (draft: Draft, holding: Holding, wanted: Holding["ranges"]): boolean => {
   const { actual, changes } = draft;
   let kept = false;
-  for (const prefix of wanted) {
-    if (holding.ranges.has(prefix)) continue;
-    const key = sourceRangeKey(holding.service_id, prefix);
-    changes.add_source_ranges.push({ key: encode("source_range_key", key), value: encode("source_range", ALLOW) });
-    actual.room.source_ranges--;
-    holding.ranges.set(prefix, key);
+  for (const [prefix, row] of wanted) {
+    const old = holding.ranges.get(prefix);
+    if (old?.value.allow === row.value.allow) continue;
+    const value = encode("source_range", row.value);
+    changes.add_source_ranges.push({ key: encode("source_range_key", row.key), value });
+    if (old === undefined) actual.room.source_ranges--;
+    holding.ranges.set(prefix, row);
   }
-  for (const [prefix, key] of [...holding.ranges]) {
+  for (const prefix of inOrderOfRemoval(holding)) {
     if (wanted.has(prefix)) continue;
-    if (draft.prune) dropRange(draft, holding, prefix, key);
+    if (draft.prune) dropRange(draft, holding, prefix);
     else kept = true;
   }
   return kept;
 };
 
-const ALLOW: abi.SourceRange = { allow: 1 };
+/** IPv6 first: an IPv4 row may be what keeps IPv4 clients out of an IPv6 range. */
+const inOrderOfRemoval = ({ ranges }: Holding): Prefix[] => {
+  const prefixes = [...ranges.keys()];
+  return [
+    ...prefixes.filter((prefix) => familyOf(prefix) === "IPv6"),
+    ...prefixes.filter((prefix) => familyOf(prefix) === "IPv4"),
+  ];
+};
 
-const dropRange = (draft: Draft, holding: Holding, prefix: Prefix, key: abi.SourceRangeKey): void => {
-  draft.changes.drop_source_ranges.push({ key: encode("source_range_key", key), value: NOTHING });
+const dropRange = (draft: Draft, holding: Holding, prefix: Prefix): void => {
+  const row = holding.ranges.get(prefix);
+  if (row === undefined) return;
+  draft.changes.drop_source_ranges.push({ key: encode("source_range_key", row.key), value: NOTHING });
   holding.ranges.delete(prefix);
 };
 
@@ -380,7 +399,7 @@ const planGone = (draft: Draft, desired: Desired): void => {
     if (holding.key !== null && desired.services.has(holding.key)) continue;
     for (const text of holding.frontends) draft.unwanted.push({ text, owner: holding });
     for (const [text, backend] of [...holding.backends]) retire(draft, holding, text, backend);
-    for (const [prefix, key] of [...holding.ranges]) dropRange(draft, holding, prefix, key);
+    for (const prefix of inOrderOfRemoval(holding)) dropRange(draft, holding, prefix);
     if (holding.row !== null) {
       changes.forget_services.push({ key: encode("u32", holding.service_id), value: NOTHING });
     }
@@ -414,27 +433,30 @@ const planNodeAddresses = (draft: Draft, wanted: readonly NodeAddress[]): void =
     changes.drop_node_addresses.push({ key: encode("addr", address), value: NOTHING });
     actual.node_addresses.delete(address);
   }
-  planSnat(draft, wanted);
   actual.nodeAddressesFrom = prune && missing <= 0 ? wanted : null;
 };
 
-/** The primary addresses. Without prune one that is not known (yet) stays. */
-const planSnat = (draft: Draft, wanted: readonly NodeAddress[]): void => {
+/** What follows from Desired: the primary addresses (without prune one that is not known (yet) stays), and the ids. */
+const planConfig = (draft: Draft, nodeAddresses: readonly NodeAddress[]): void => {
   const { actual, prune } = draft;
   const primary = (family: Family, old: Address): Address => {
-    const found = wanted.find((node) => node.primary && familyOf(node.address) === family);
+    const found = nodeAddresses.find((node) => node.primary && familyOf(node.address) === family);
     return found?.address ?? (prune ? NO_ADDRESS : old);
   };
-  const { snat_addr_v4, snat_addr_v6 } = actual.config;
-  const config = {
-    ...actual.config,
-    snat_addr_v4: primary("IPv4", snat_addr_v4),
-    snat_addr_v6: primary("IPv6", snat_addr_v6),
+  const held = actual.config;
+  const config: abi.Config = {
+    ...held,
+    snat_addr_v4: primary("IPv4", held.snat_addr_v4),
+    snat_addr_v6: primary("IPv6", held.snat_addr_v6),
+    backend_ids_end: Math.max(held.backend_ids_end, Math.ceil(actual.backend_ids.end() / ID_STEP) * ID_STEP),
   };
-  if (config.snat_addr_v4 === snat_addr_v4 && config.snat_addr_v6 === snat_addr_v6) return;
-  draft.changes.set_snat.push({ key: encode("u32", 0), value: encode("config", config) });
+  if (Object.entries(config).every(([name, value]) => held[name as keyof abi.Config] === value)) return;
+  draft.changes.set_config.push({ key: encode("u32", 0), value: encode("config", config) });
   actual.config = config;
 };
+
+/** Rounded up, so that it is not written with every new backend. */
+const ID_STEP = 256;
 
 // ---- equal rows --------------------------------------------------------------------------------------------------
 

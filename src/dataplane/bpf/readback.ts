@@ -33,7 +33,9 @@ export const tablesToDesired = (tables: Tables): Desired => {
   for (const [id, row] of tables.backends) {
     if (row.state !== backend_state.BACKEND_NONE) partsOf(row.service_id).backends.set(id, backendOf(row));
   }
-  for (const key of tables.source_ranges) partsOf(key.service_id).ranges.push(sourceRangePrefix(key));
+  for (const { key, value } of tables.source_ranges) {
+    if (value.allow !== 0) partsOf(key.service_id).ranges.push(sourceRangePrefix(key));
+  }
   for (const row of tables.frontends) partsOf(row.value.service_id).pointers.push(frontendPointer(row));
   for (const row of tables.nodeports) partsOf(row.value.service_id).pointers.push(nodeportPointer(row));
   const services: [ServicePortKey, DesiredService][] = [];

@@ -1,10 +1,10 @@
 // One DesiredService as rows of the tables, before it has ids and slots.
-import { formatHostPort } from "../../model/address.ts";
+import { familyOf, formatHostPort, type Prefix, splitPrefix } from "../../model/address.ts";
 import type { Backend, Choice, DesiredService, Frontend, FrontendKind } from "../../model/desired.ts";
 import type * as abi from "./abi.gen.ts";
 import { backend_flag, backend_state, family, frontend_flag, scope, service_flag } from "./abi.gen.ts";
 import { encode } from "./codec.ts";
-import { frontendText, nodeportText, protoNumbers } from "./tables.ts";
+import { frontendText, nodeportText, protoNumbers, type Row, rangeText, sourceRangeKey } from "./tables.ts";
 
 export const kindFlags: Readonly<Record<FrontendKind, number>> = {
   ClusterIP: frontend_flag.FRONTEND_CLUSTER_IP,
@@ -104,3 +104,38 @@ const flagsInRuns = (service: DesiredService): Map<string, number> => {
   }
   return flags;
 };
+
+/**
+ * In the order in which they are to be written. IPv4 clients are ::ffff:a.b.c.d, so an IPv6 range that covers
+ * ::ffff:0:0/96 (such as ::/0) would let all of them in: one row before it keeps out those that no IPv4 range names.
+ */
+export const rangeRows = (
+  service_id: number,
+  prefixes: readonly Prefix[],
+): Map<Prefix, Row<abi.SourceRangeKey, abi.SourceRange>> => {
+  const v4 = prefixes.filter((prefix) => familyOf(prefix) === "IPv4");
+  const v6 = prefixes.filter((prefix) => familyOf(prefix) === "IPv6");
+  const keepsOut = v4.length > 0 && !v4.includes(ALL_IPV4) && v6.some(coversIPv4);
+  return new Map([
+    ...v4.map((prefix) => rangeRow(service_id, prefix, 1)),
+    ...(keepsOut ? [rangeRow(service_id, ALL_IPV4, 0)] : []),
+    ...v6.map((prefix) => rangeRow(service_id, prefix, 1)),
+  ]);
+};
+
+const ALL_IPV4 = "0.0.0.0/0" as Prefix;
+
+const coversIPv4 = (prefix: Prefix): boolean => {
+  const { address, bits } = splitPrefix(prefix);
+  const V4_MAPPED_ZEROS = 80; // ::ffff:0:0/96 begins with so many
+  return address === "::" && bits <= V4_MAPPED_ZEROS;
+};
+
+const rangeRow = (
+  service_id: number,
+  prefix: Prefix,
+  allow: number,
+): [Prefix, Row<abi.SourceRangeKey, abi.SourceRange>] => [
+  prefix,
+  { key: sourceRangeKey(service_id, prefix), value: { allow } },
+];

@@ -28,7 +28,7 @@ export interface Tables {
   readonly slots: readonly number[];
   /** By backend_id: those that somebody holds, and those that keep the generation of their last holder (state NONE). */
   readonly backends: ReadonlyMap<number, abi.Backend>;
-  readonly source_ranges: readonly abi.SourceRangeKey[];
+  readonly source_ranges: readonly Row<abi.SourceRangeKey, abi.SourceRange>[];
   readonly node_addresses: ReadonlyMap<Address, abi.NodeAddress>;
   readonly config: abi.Config;
 }
@@ -36,15 +36,16 @@ export interface Tables {
 export const readTables = (store: MapStore): Tables => {
   const frontends = rows(store, "frontends", "frontend_key", "frontend");
   const nodeports = rows(store, "nodeports", "nodeport_key", "frontend");
+  const config = readConfig(store);
   return {
     services: new Map(pairs(rows(store, "services", "u32", "service"))),
     frontends,
     nodeports,
     slots: readSlots(store, [...frontends, ...nodeports]),
-    backends: readBackends(store),
-    source_ranges: rows(store, "source_ranges", "source_range_key", "source_range").map((row) => row.key),
+    backends: readBackends(store, config),
+    source_ranges: rows(store, "source_ranges", "source_range_key", "source_range"),
     node_addresses: new Map(pairs(rows(store, "node_addresses", "addr", "node_address"))),
-    config: readConfig(store),
+    config,
   };
 };
 
@@ -63,26 +64,22 @@ const readSlots = (store: MapStore, pointers: readonly Row<unknown, abi.Frontend
   const pointed = pointers.reduce((end, { value }) => Math.max(end, value.slot_base + value.slot_count), 0);
   const end = Math.min(pointed, store.capacity("slots"));
   const slots = new Array<number>(end).fill(0);
-  let left = end;
-  if (left === 0) return slots;
-  for (const [key, value] of store.entries("slots")) {
-    const slot = u32(key);
-    if (slot >= end) continue;
-    slots[slot] = u32(value);
-    if (--left === 0) break;
-  }
+  for (const [key, value] of store.entries("slots", end)) slots[u32(key)] = u32(value);
   return slots;
 };
 
-const readBackends = (store: MapStore): Map<number, abi.Backend> => {
+const readBackends = (store: MapStore, config: abi.Config): Map<number, abi.Backend> => {
   const backends = new Map<number, abi.Backend>();
-  for (const [key, value] of store.entries("backends")) {
-    if (value.some((byte) => byte !== 0)) backends.set(u32(key), decode("backend", value));
-  }
+  for (const [key, value] of store.entries("backends", backendIdsEnd(config)))
+    backends.set(u32(key), decode("backend", value));
   return backends;
 };
 
-const readConfig = (store: MapStore): abi.Config => {
+/** Where `backends` and `backend_stats` may stop to be read; undefined: not known. */
+export const backendIdsEnd = (config: abi.Config): number | undefined =>
+  config.backend_ids_end === 0 ? undefined : config.backend_ids_end;
+
+export const readConfig = (store: MapStore): abi.Config => {
   const value = store.lookup("config", new Uint8Array(4));
   return value === null ? emptyConfig : decode("config", value);
 };
@@ -99,6 +96,7 @@ const emptyConfig: abi.Config = {
   hash_seed: 0,
   snat_port_min: 0,
   snat_port_max: 0,
+  backend_ids_end: 0,
 };
 
 // ---- keys and flags as text --------------------------------------------------------------------------------------
@@ -149,7 +147,7 @@ export const formatTables = (tables: Tables): string => {
     ["nodeports", tables.nodeports.map(({ key, value }) => `${nodeportText(key)} → ${pointerText(value)}`).sort()],
     ["slots", runLines(tables)],
     ["backends", byId(tables.backends).map(([id, row]) => `${id} ${backendText(row)}`)],
-    ["source_ranges", tables.source_ranges.map((key) => `service ${key.service_id} ${sourceRangePrefix(key)}`).sort()],
+    ["source_ranges", tables.source_ranges.map(sourceRangeText).sort()],
     ["node_addresses", [...tables.node_addresses].map(([address, row]) => nodeAddressText(address, row)).sort()],
     ["config", configLines(tables.config)],
   ];
@@ -180,6 +178,9 @@ const backendText = (row: abi.Backend): string => {
   const flags = flagNames(row.flags, backend_flag, "BACKEND_");
   return `${at} ${stateName(row.state)} service ${row.service_id} ${generation} flags=${flags}`;
 };
+
+const sourceRangeText = ({ key, value }: Row<abi.SourceRangeKey, abi.SourceRange>): string =>
+  `service ${key.service_id} ${value.allow === 0 ? "not " : ""}${sourceRangePrefix(key)}`;
 
 const nodeAddressText = (address: Address, row: abi.NodeAddress): string =>
   row.flags === 0 ? address : `${address} ${flagNames(row.flags, node_address_flag, "NODE_ADDRESS_")}`;

@@ -29,16 +29,12 @@ export class FakeStore implements MapStore {
     return this.#maxEntries[map] ?? maps[map].max_entries;
   }
 
-  *entries(map: MapName): Generator<Entry> {
-    if (!isArray(map)) {
-      for (const [key, value] of [...this.#content(map).values()]) yield [key.slice(), value.slice()];
-      return;
-    }
-    const content = this.#content(map);
-    for (let index = 0; index < this.capacity(map); index++) {
-      const key = new Uint8Array(new Uint32Array([index]).buffer);
-      yield [key, content.get(textOf(key))?.[1].slice() ?? new Uint8Array(valueSize(map))];
-    }
+  entries(map: MapName, below = Number.POSITIVE_INFINITY): Entry[] {
+    const held = Array.from(this.#content(map).values(), ([key, value]): Entry => [key.slice(), value.slice()]);
+    if (!isArray(map)) return held;
+    return held
+      .filter(([key, value]) => indexOf(key) < below && value.some((byte) => byte !== 0))
+      .sort(([a], [b]) => indexOf(a) - indexOf(b));
   }
 
   lookup(map: MapName, key: Uint8Array): Uint8Array | null {
@@ -118,8 +114,8 @@ export class FaultyStore implements MapStore {
     return this.#store.capacity(map);
   }
 
-  entries(map: MapName): Iterable<Entry> {
-    return this.#store.entries(map);
+  entries(map: MapName, below?: number): Iterable<Entry> {
+    return this.#store.entries(map, below);
   }
 
   lookup(map: MapName, key: Uint8Array): Uint8Array | null {
@@ -172,8 +168,8 @@ export class WatchedStore implements MapStore {
     return this.#store.capacity(map);
   }
 
-  entries(map: MapName): Iterable<Entry> {
-    return this.#store.entries(map);
+  entries(map: MapName, below?: number): Iterable<Entry> {
+    return this.#store.entries(map, below);
   }
 
   lookup(map: MapName, key: Uint8Array): Uint8Array | null {
