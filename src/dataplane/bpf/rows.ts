@@ -4,7 +4,7 @@ import type { Backend, Choice, DesiredService, Frontend, FrontendKind } from "..
 import type * as abi from "./abi.gen.ts";
 import { backend_flag, backend_state, family, frontend_flag, scope, service_flag } from "./abi.gen.ts";
 import { encode } from "./codec.ts";
-import { frontendText, nodeportText, protoNumbers, type Row, rangeText, sourceRangeKey } from "./tables.ts";
+import { frontendText, nodeportText, protoNumbers, type Row, sourceRangeKey } from "./tables.ts";
 
 export const kindFlags: Readonly<Record<FrontendKind, number>> = {
   ClusterIP: frontend_flag.FRONTEND_CLUSTER_IP,
