@@ -1,0 +1,280 @@
+// The tc programs under BPF_PROG_TEST_RUN, with maps of their own that tests fill row by row: a frame in; the frame,
+// the verdict and the one reason that was counted out.
+
+import {
+  type Backend,
+  backend_flag,
+  backend_state,
+  type Config,
+  type Frontend,
+  hook,
+  maps,
+  type Records,
+  reason as reasons,
+  scope,
+} from "../../src/dataplane/bpf/abi.gen.ts";
+import { decode, encode, type StructName, sizeOf } from "../../src/dataplane/bpf/codec.ts";
+import {
+  type LoadedObject,
+  loadObject,
+  mapDelete,
+  mapLookup,
+  mapNextKey,
+  mapUpdate,
+  possibleCpus,
+  testRun,
+} from "../../src/dataplane/bpf/libbpf.ts";
+import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
+import type { Address } from "../../src/model/address.ts";
+import { protocolNumber, type Transport } from "./packet.ts";
+
+export type KeyOf<M extends MapName> = Records[(typeof maps)[M]["key"]];
+export type ValueOf<M extends MapName> = Records[(typeof maps)[M]["value"]];
+export type ReasonName = Exclude<keyof typeof reasons, "REASONS">;
+
+export interface Outcome {
+  readonly verdict: "pass" | "drop" | "send back";
+  readonly reason: ReasonName;
+  readonly frame: Uint8Array;
+  readonly duration_ns: number;
+}
+
+const REASONS_PER_HOOK = 64;
+const TC_ACT_UNSPEC = 0xffffffff;
+const verdicts: Readonly<Record<number, Outcome["verdict"]>> = { [TC_ACT_UNSPEC]: "pass", 2: "drop", 7: "send back" };
+
+export const NODE_V4 = "192.168.0.1" as Address;
+export const NODE_V6 = "fd00:168::1" as Address;
+export const PORTS = { min: 61000, max: 61999 } as const;
+
+const smallMaps = {
+  services: 64,
+  slots: 4096,
+  backends: 4096,
+  backend_stats: 4096,
+  flows: 16384,
+  affinity: 4096,
+  frontends: 4096,
+  nodeports: 256,
+  source_ranges: 256,
+};
+
+export const loadOptions = (options: Partial<Records["options"]> = {}): Uint8Array =>
+  encode("options", { ipv4: 1, ipv6: 1, backend_stats: 1, ...options });
+
+export const objectPath = (name: "sock" | "tc"): string => `${import.meta.dirname}/../../build/bpf/${name}.bpf.o`;
+
+/** Close it. */
+export class Datapath {
+  readonly #object: LoadedObject;
+
+  constructor(options: Partial<Records["options"]> = {}, maxEntries: Readonly<Partial<Record<MapName, number>>> = {}) {
+    const load = { options: loadOptions(options), maxEntries: { ...smallMaps, ...maxEntries } };
+    this.#object = loadObject(objectPath("tc"), load);
+    this.configure();
+  }
+
+  /** Writes config; tests that want none call clearConfig(). */
+  configure(change: Partial<Config> = {}): void {
+    const config = { snat_addr_v4: NODE_V4, snat_addr_v6: NODE_V6, host_netns_cookie: 1n, hash_seed: 12345 };
+    this.put("config", 0, {
+      ...config,
+      snat_port_min: PORTS.min,
+      snat_port_max: PORTS.max,
+      backend_ids_end: 0,
+      ...change,
+    });
+  }
+
+  clearConfig(): void {
+    const none = "::" as Address;
+    this.configure({ snat_addr_v4: none, snat_addr_v6: none, hash_seed: 0, snat_port_min: 0, snat_port_max: 0 });
+  }
+
+  put<M extends MapName>(map: M, key: KeyOf<M>, value: ValueOf<M>): void {
+    const { key: key_type, value: value_type } = maps[map];
+    const bytes = encode(value_type as StructName, value as never);
+    const errno = mapUpdate(this.#object.map(map), encode(key_type as StructName, key as never), bytes);
+    if (errno !== 0) throw new Error(`Cannot write ${map}: errno ${errno}`);
+  }
+
+  get<M extends MapName>(map: M, key: KeyOf<M>): ValueOf<M> | null {
+    const { key: key_type, value: value_type } = maps[map];
+    const bytes = new Uint8Array(sizeOf(value_type as StructName));
+    if (!mapLookup(this.#object.map(map), encode(key_type as StructName, key as never), bytes)) return null;
+    return decode(value_type as StructName, bytes) as ValueOf<M>;
+  }
+
+  remove<M extends MapName>(map: M, key: KeyOf<M>): boolean {
+    return mapDelete(this.#object.map(map), encode(maps[map].key as StructName, key as never));
+  }
+
+  entries<M extends MapName>(map: M): readonly (readonly [KeyOf<M>, ValueOf<M>])[] {
+    const { key: key_type } = maps[map];
+    const size = sizeOf(key_type as StructName);
+    const found: [KeyOf<M>, ValueOf<M>][] = [];
+    for (let key = mapNextKey(this.#object.map(map), null, size); key !== null; ) {
+      const record = decode(key_type as StructName, key) as KeyOf<M>;
+      const value = this.get(map, record);
+      if (value !== null) found.push([record, value]);
+      key = mapNextKey(this.#object.map(map), key, size);
+    }
+    return found;
+  }
+
+  ingress(frame: Uint8Array, context?: Uint8Array): Outcome {
+    return this.#run("tc_ingress", hook.HOOK_TC_INGRESS, frame, context);
+  }
+
+  egress(frame: Uint8Array, context?: Uint8Array): Outcome {
+    return this.#run("tc_egress", hook.HOOK_TC_EGRESS, frame, context);
+  }
+
+  /** Mean of `repeat` runs over one frame, which each run changes further. */
+  time(program: "tc_ingress" | "tc_egress", frame: Uint8Array, repeat: number): number {
+    return testRun(this.#object.program(program), { data: frame, repeat }).duration_ns;
+  }
+
+  #run(program: string, at: number, data: Uint8Array, context: Uint8Array | undefined): Outcome {
+    const before = this.#counts(at);
+    const run = testRun(this.#object.program(program), { data, ...(context === undefined ? {} : { context }) });
+    const after = this.#counts(at);
+    const counted = (Object.keys(reasons) as ReasonName[]).filter(
+      (name) => (after[reasons[name]] ?? 0n) !== (before[reasons[name]] ?? 0n),
+    );
+    const total = after.reduce((sum, n) => sum + n, 0n) - before.reduce((sum, n) => sum + n, 0n);
+    const [reason] = counted;
+    if (reason === undefined || total !== 1n) throw new Error(`${total} reasons were counted: ${counted.join(" ")}`);
+    const verdict = verdicts[run.retval];
+    if (verdict === undefined) throw new Error(`Unexpected verdict ${run.retval}`);
+    return { verdict, reason, frame: run.data, duration_ns: run.duration_ns };
+  }
+
+  #counts(at: number): readonly bigint[] {
+    const fd = this.#object.map("counters");
+    return Array.from({ length: reasons.REASONS }, (_, reason) => {
+      const perCpu = new BigUint64Array(possibleCpus());
+      mapLookup(fd, encode("u32", at * REASONS_PER_HOOK + reason), new Uint8Array(perCpu.buffer));
+      return perCpu.reduce((sum, n) => sum + n, 0n);
+    });
+  }
+
+  close(): void {
+    this.#object.close();
+  }
+}
+
+export interface BackendSpec {
+  readonly id: number;
+  readonly address: string;
+  readonly port?: number;
+  readonly local?: boolean;
+  readonly state?: number;
+  readonly generation?: number;
+  /** Default: in both runs when local, in the cluster's alone when not. */
+  readonly flags?: number;
+}
+
+export interface FrontendSpec {
+  /** null: a NodePort of this family. */
+  readonly address: string | null;
+  readonly family?: "IPv4" | "IPv6";
+  readonly port: number;
+  readonly proto?: Transport;
+  readonly flags?: number;
+  readonly affinity_timeout_s?: number;
+  readonly service_id?: number;
+  readonly slot_base?: number;
+  /** Default: the number of backends. */
+  readonly slot_count?: number;
+  readonly scope?: number;
+}
+
+export const putBackend = (datapath: Datapath, spec: BackendSpec, service_id = 1): void => {
+  const flags = spec.local
+    ? backend_flag.BACKEND_LOCAL | backend_flag.BACKEND_IN_LOCAL | backend_flag.BACKEND_IN_CLUSTER
+    : backend_flag.BACKEND_IN_CLUSTER;
+  const backend: Backend = {
+    addr: spec.address as Address,
+    port: spec.port ?? 8080,
+    proto: protocolNumber.TCP,
+    state: spec.state ?? backend_state.BACKEND_ACTIVE,
+    generation: spec.generation ?? 1,
+    service_id,
+    flags: spec.flags ?? flags,
+  };
+  datapath.put("backends", spec.id, backend);
+};
+
+/** Writes a frontend, its run and its backends, in the agent's order. */
+export const publish = (datapath: Datapath, spec: FrontendSpec, backends: readonly BackendSpec[]): void => {
+  const service_id = spec.service_id ?? 1;
+  const slot_base = spec.slot_base ?? 0;
+  for (const backend of backends) putBackend(datapath, backend, service_id);
+  for (const [i, backend] of backends.entries()) datapath.put("slots", slot_base + i, backend.id);
+  const frontend: Frontend = {
+    service_id,
+    slot_base,
+    slot_count: spec.slot_count ?? backends.length,
+    affinity_timeout_s: spec.affinity_timeout_s ?? 0,
+    flags: spec.flags ?? 0,
+  };
+  const key = {
+    port: spec.port,
+    proto: protocolNumber[spec.proto ?? "TCP"],
+    scope: spec.scope ?? scope.SCOPE_EXTERNAL,
+  };
+  if (spec.address !== null) {
+    datapath.put("frontends", { addr: spec.address as Address, ...key }, frontend);
+    return;
+  }
+  datapath.put("nodeports", { ...key, family: spec.family === "IPv6" ? 6 : 4 }, frontend);
+};
+
+/** The key of a flow from one address and port to another. */
+export const flowKey = (
+  from: readonly [string, number],
+  to: readonly [string, number],
+  proto: Transport = "TCP",
+): KeyOf<"flows"> => ({
+  src_addr: from[0] as Address,
+  src_port: from[1],
+  dst_addr: to[0] as Address,
+  dst_port: to[1],
+  proto: protocolNumber[proto],
+});
+
+/** The same test for both families: addresses of a client, a VIP, a node, and a local and a remote backend. */
+export interface Addresses {
+  readonly family: "IPv4" | "IPv6";
+  readonly client: string;
+  readonly other: string;
+  readonly vip: string;
+  readonly vip2: string;
+  readonly node: string;
+  readonly local: string;
+  readonly remote: string;
+}
+
+export const families: readonly Addresses[] = [
+  {
+    family: "IPv4",
+    client: "198.51.100.7",
+    other: "198.51.100.8",
+    vip: "203.0.113.10",
+    vip2: "203.0.113.11",
+    node: NODE_V4,
+    local: "10.1.0.5",
+    remote: "10.2.0.6",
+  },
+  {
+    family: "IPv6",
+    client: "2001:db8:1::7",
+    other: "2001:db8:1::8",
+    vip: "2001:db8:2::10",
+    vip2: "2001:db8:2::11",
+    node: NODE_V6,
+    local: "fd00:1::5",
+    remote: "fd00:2::6",
+  },
+];
