@@ -1,9 +1,9 @@
 // The loop of the node agent: snapshot → compile → apply, whenever something changed, and the checks that go with it
 // (devices and addresses of this machine, an audit of the maps). It is told what to use; start.ts opens the real things.
 import { isDeepStrictEqual } from "node:util";
-import { type Compiled, type CompileMemory, compile, createMemory } from "../compile/compile.ts";
+import { type Compiled, type CompileMemory, compile, createMemory, type NoLocalEndpoints } from "../compile/compile.ts";
 import type { Dataplane } from "../dataplane/dataplane.ts";
-import type { Source, SourceHandlers } from "../k8s/source.ts";
+import type { Source } from "../k8s/source.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Address } from "../model/address.ts";
 import type { Desired } from "../model/desired.ts";
@@ -28,7 +28,8 @@ export interface AgentDataplane extends Dataplane {
 export interface AgentParts {
   readonly config: Config;
   readonly dataplane: AgentDataplane;
-  readonly watch: (handlers: SourceHandlers) => Source;
+  /** Its handler calls changed(). The agent closes it. */
+  readonly source: Source;
   readonly readHost: () => HostView;
   readonly health: Health;
   readonly metrics: Pick<Metrics, "queued" | "applied" | "applyFailed" | "drifted">;
@@ -51,6 +52,8 @@ export class Agent {
   #memory: CompileMemory = createMemory();
   #host: HostView;
   #devices: readonly string[] = [];
+  /** Names and indexes that the dataplane was last told of. */
+  #served = "";
   /** What has been applied; null before the first time. */
   #applied: { readonly snapshot: Snapshot; readonly compiled: Compiled } | null = null;
   /** The last apply went through, and nobody has touched the maps since. */
@@ -59,11 +62,11 @@ export class Agent {
 
   constructor(parts: AgentParts) {
     this.#parts = parts;
+    this.#source = parts.source;
     this.#started_ms = parts.now_ms();
     this.#host = parts.readHost();
     this.#healthChecks = new HealthCheckServers({ healthy: () => parts.health.healthy(), log: parts.log });
     this.#reconciler = this.#createReconciler();
-    this.#source = parts.watch({ changed: () => this.#changed(), log: parts.log });
     const periods = parts.periods_ms ?? PERIODS_MS;
     this.#timers.push(
       setInterval(() => this.#look(), periods.host),
@@ -79,12 +82,13 @@ export class Agent {
     await this.#source.close();
   }
 
-  get source(): Source {
-    return this.#source;
-  }
-
   get desired(): Desired | null {
     return this.#applied?.compiled.desired ?? null;
+  }
+
+  get noLocalEndpoints(): NoLocalEndpoints {
+    const none = { IPv4: 0, IPv6: 0 };
+    return this.#applied?.compiled.noLocalEndpoints ?? { internal: none, external: none };
   }
 
   get devices(): readonly string[] {
@@ -112,7 +116,8 @@ export class Agent {
     return changesBetween(this.#applied?.snapshot ?? EMPTY, this.#source.snapshot());
   }
 
-  #changed(): void {
+  /** The source, or this machine, is not what it was. */
+  changed(): void {
     this.#parts.health.queued();
     this.#parts.metrics.queued();
     this.#reconciler.trigger();
@@ -171,23 +176,24 @@ export class Agent {
     });
   }
 
+  /** Tells the dataplane which devices to serve, when that is news (a new device behind an old name is). */
   #serveDevices(): void {
     const { config, dataplane, log } = this.#parts;
     const node = this.#source.snapshot().node;
     const devices = chooseDevices(this.#host, config.bpf.devices, node?.addresses ?? []);
-    if (!isDeepStrictEqual(devices, this.#devices)) {
-      log(devices.length === 0 ? "warn" : "info", "Devices that are served", { devices, before: this.#devices });
-    }
-    this.#devices = devices;
-    // Also when the names are the same: behind a name there may be a new device.
+    const served = JSON.stringify(this.#host.devices.filter((d) => devices.includes(d.name)));
+    if (served === this.#served) return;
+    log(devices.length === 0 ? "warn" : "info", "Devices that are served", { devices, before: this.#devices });
     dataplane.setDevices?.(devices);
+    this.#devices = devices;
+    this.#served = served;
   }
 
   /** The machine may have changed: devices come and go, addresses too. */
   #look(): void {
     const before = this.#host;
     this.#host = this.#parts.readHost();
-    if (!isDeepStrictEqual(addressesOf(before), addressesOf(this.#host))) this.#changed();
+    if (!isDeepStrictEqual(addressesOf(before), addressesOf(this.#host))) this.changed();
     else if (this.#source.synced()) this.#serveDevices();
   }
 
@@ -196,6 +202,7 @@ export class Agent {
     const { dataplane, metrics, log } = this.#parts;
     const desired = this.desired;
     if (desired === null || !this.#clean) return;
+    dataplane.setDevices?.(this.#devices); // repairs what somebody detached
     const different = differences(desired, dataplane.readBack());
     if (different.length === 0) return;
     metrics.drifted();
@@ -205,7 +212,7 @@ export class Agent {
     });
     this.#clean = false;
     dataplane.forget?.();
-    this.#changed();
+    this.changed();
   }
 
   /** Each once, until it changes. The source names its own. */

@@ -1,6 +1,5 @@
 // What differs between two snapshots, by identity: an object that did not change is the same value.
 import type { Family } from "../model/address.ts";
-import type { Desired } from "../model/desired.ts";
 import type { EndpointSlice, Snapshot } from "../model/snapshot.ts";
 
 export interface Changes {
@@ -37,19 +36,4 @@ const differing = <K, V>(before: ReadonlyMap<K, V>, after: ReadonlyMap<K, V>): r
   const keys = [...after].filter(([key, value]) => before.get(key) !== value).map(([key]) => key);
   for (const key of before.keys()) if (!after.has(key)) keys.push(key);
   return keys;
-};
-
-/** Service ports, by family, whose traffic is dropped here because every endpoint is elsewhere (kube-proxy's metric). */
-export const droppedForWantOfLocalEndpoints = (
-  desired: Desired,
-  scope: "internal" | "external",
-): Readonly<Record<Family, number>> => {
-  const ports = { IPv4: 0, IPv6: 0 };
-  for (const service of desired.services.values()) {
-    for (const family of ["IPv4", "IPv6"] as const) {
-      const drops = service.frontends.some((f) => f.family === family && f[scope].kind === "drop");
-      if (drops) ports[family]++;
-    }
-  }
-  return ports;
 };

@@ -5,16 +5,17 @@ import { networkInterfaces } from "node:os";
 import { type Address, parseAddress } from "../model/address.ts";
 
 export interface HostView {
-  /** Names of all devices but lo. */
-  readonly devices: readonly string[];
+  /** All devices but lo. Another device may come to have the same name; it has another index. */
+  readonly devices: readonly { readonly name: string; readonly index: number | null }[];
   /** Devices of the default routes of both families. */
   readonly defaultRoutes: readonly string[];
   /** Every address of a device that is up, loopback included, link-local IPv6 left out; sorted. */
   readonly addresses: readonly { readonly device: string; readonly address: Address }[];
 }
 
-export const readHost = (): HostView => ({
-  devices: parseDevices(readProc("dev")),
+/** `indexOf` asks for the interface index of a device, where that matters. */
+export const readHost = (indexOf: (name: string) => number | null = () => null): HostView => ({
+  devices: parseDevices(readProc("dev")).map((name) => ({ name, index: indexOf(name) })),
   defaultRoutes: [...new Set([...parseRoutes4(readProc("route")), ...parseRoutes6(readProc("ipv6_route"))])].sort(),
   addresses: readAddresses(),
 });
@@ -75,7 +76,10 @@ export const chooseDevices = (
     patterns.length > 0
       ? tests.some((test) => test.test(device))
       : host.defaultRoutes.includes(device) || carriers.includes(device);
-  return host.devices.filter(isWanted).sort();
+  return host.devices
+    .map(({ name }) => name)
+    .filter(isWanted)
+    .sort();
 };
 
 const globToRegExp = (pattern: string): RegExp => {

@@ -2,15 +2,14 @@
 import { writeFileSync } from "node:fs";
 import type { BpfDataplane } from "../dataplane/bpf/bpf.ts";
 import { readCounters } from "../dataplane/bpf/inspect.ts";
-import { watchCluster } from "../k8s/cluster.ts";
+import { interfaceIndex } from "../dataplane/bpf/libbpf.ts";
 import { watchManifests } from "../k8s/manifests.ts";
 import type { Source, SourceHandlers } from "../k8s/source.ts";
 import { messageOf, RefusedError } from "../lib/errors.ts";
 import { type Family, formatHostPort, parseAddress } from "../model/address.ts";
 import { Agent } from "./agent.ts";
-import { droppedForWantOfLocalEndpoints } from "./changes.ts";
 import type { Bind, Config } from "./config.ts";
-import { openDataplane } from "./dataplane.ts";
+import { openDataplane, requireRoot } from "./dataplane.ts";
 import { createHealth, type Health } from "./health.ts";
 import { hasIPv6, readHost } from "./host.ts";
 import { type HttpServer, json, type Reply, serve, text } from "./http.ts";
@@ -19,32 +18,42 @@ import { createMetrics, type Metrics } from "./metrics.ts";
 
 /** Runs until the signal; then leaves everything attached, so that a restart disturbs nobody. */
 export const runAgent = async (config: Config, log: Log, version: string, signal: AbortSignal): Promise<void> => {
-  const dataplane = openDataplane(config, log);
+  requireRoot("run the node agent");
   const servers: HttpServer[] = [];
+  const agent = createAgent(config, await sourceOf(config), log, version);
   try {
     protectFromOom(config.oomScoreAdj, log);
-    const { agent, health, metrics } = createAgent(config, dataplane, log, version);
-    log("info", "Started", { node: config.nodeName, source: agent.source.description, version });
-    try {
-      const ready = (): Reply => (agent.desired === null ? text(503, "not programmed yet") : text(200, "ok"));
-      const healthz = answers(healthPages(health, metrics, ready));
-      const stats = answers(metricsPages(config, metrics));
-      await Promise.all([
-        keepServing("healthz", config.healthzBindAddress, healthz, { config, log, servers, signal }),
-        keepServing("metrics", config.metricsBindAddress, stats, { config, log, servers, signal }),
-      ]);
-      await aborted(signal);
-      log("info", "Stopping; what is attached stays", { signal: String(signal.reason) });
-    } finally {
-      await agent.close();
-    }
+    const serving = { config, log, servers, signal };
+    await keepServing("healthz", config.healthzBindAddress, answers(healthPages(agent)), serving);
+    await keepServing("metrics", config.metricsBindAddress, answers(metricsPages(config, agent.metrics)), serving);
+    await aborted(signal);
+    log("info", "Stopping; what is attached stays", { signal: String(signal.reason) });
   } finally {
     for (const server of servers) server.close();
-    dataplane.close();
+    await agent.close();
   }
 };
 
-const createAgent = (config: Config, dataplane: BpfDataplane, log: Log, version: string) => {
+interface Running {
+  readonly health: Health;
+  readonly metrics: Metrics;
+  /** Something is programmed. */
+  ready(): boolean;
+  close(): Promise<void>;
+}
+
+type Watch = (handlers: SourceHandlers) => Source;
+
+/** The source comes first: with input that cannot be used, nothing is opened that could be half attached. */
+const createAgent = (config: Config, watch: Watch, log: Log, version: string): Running => {
+  const source = watch({ changed: () => agent.changed(), log });
+  let dataplane: BpfDataplane;
+  try {
+    dataplane = openDataplane(config, log);
+  } catch (error) {
+    void source.close();
+    throw error;
+  }
   const families: readonly Family[] = hasIPv6() ? ["IPv4", "IPv6"] : ["IPv4"];
   const now_ms = Date.now;
   const health = createHealth({
@@ -59,35 +68,30 @@ const createAgent = (config: Config, dataplane: BpfDataplane, log: Log, version:
       packets: () => readCounters(dataplane.store),
       problems: () => countByKind(agent),
       pending: () => agent.pending,
-      noLocalEndpoints: () => ({
-        internal: dropped(agent, "internal"),
-        external: dropped(agent, "external"),
-      }),
+      noLocalEndpoints: () => agent.noLocalEndpoints,
       backoff_s: () => agent.backoff_s,
       healthCheckFailures: () => agent.healthCheckFailures,
       devices: () => agent.devices.length,
     },
     { version, families, now_ms },
   );
-  const watch = (handlers: SourceHandlers): Source => watchSource(config, handlers);
-  const agent = new Agent({ config, dataplane, watch, readHost, health, metrics, log, now_ms });
-  return { agent, health, metrics };
+  const host = () => readHost(interfaceIndex);
+  const agent = new Agent({ config, dataplane, source, readHost: host, health, metrics, log, now_ms });
+  log("info", "Started", { node: config.nodeName, source: source.description, version });
+  const close = async (): Promise<void> => {
+    await agent.close();
+    dataplane.close();
+  };
+  return { health, metrics, ready: () => agent.desired !== null, close };
 };
 
-const watchSource = (config: Config, handlers: SourceHandlers): Source =>
-  config.source.kind === "manifests"
-    ? watchManifests(config.source.paths, config.nodeName, handlers)
-    : watchCluster(
-        {
-          kubeconfig: config.source.kubeconfig,
-          nodeName: config.nodeName,
-          serviceProxyName: config.serviceProxyName,
-        },
-        handlers,
-      );
-
-const dropped = (agent: Agent, scope: "internal" | "external"): Readonly<Record<Family, number>> =>
-  agent.desired === null ? { IPv4: 0, IPv6: 0 } : droppedForWantOfLocalEndpoints(agent.desired, scope);
+/** The Kubernetes client is large: loaded only where there is a cluster to ask. */
+const sourceOf = async ({ source, nodeName, serviceProxyName }: Config): Promise<Watch> => {
+  if (source.kind === "manifests") return (handlers) => watchManifests(source.paths, nodeName, handlers);
+  const { watchCluster } = await import("../k8s/cluster.ts");
+  const options = { kubeconfig: source.kubeconfig, nodeName, serviceProxyName };
+  return (handlers) => watchCluster(options, handlers);
+};
 
 const countByKind = (agent: Agent): Record<string, number> => {
   const counts: Record<string, number> = { Service: 0, EndpointSlice: 0, Endpoints: 0, Node: 0, other: 0 };
@@ -103,7 +107,7 @@ const countByKind = (agent: Agent): Record<string, number> => {
 
 type Pages = Readonly<Record<string, () => Reply | Promise<Reply>>>;
 
-const healthPages = (health: Health, metrics: Metrics, ready: () => Reply): Pages => {
+const healthPages = ({ health, metrics, ready }: Running): Pages => {
   const counted = (probe: "healthz" | "livez", reply: Reply): Reply => {
     metrics.probed(probe, reply.status);
     return reply;
@@ -111,7 +115,7 @@ const healthPages = (health: Health, metrics: Metrics, ready: () => Reply): Page
   return {
     "/healthz": () => counted("healthz", health.healthz()),
     "/livez": () => counted("livez", health.livez()),
-    "/readyz": ready,
+    "/readyz": () => (ready() ? text(200, "ok") : text(503, "nothing is programmed yet")),
   };
 };
 

@@ -30,7 +30,7 @@ const parse = async (words: readonly string[], io: Io): Promise<{ command: Comma
   const parser = yargs()
     .scriptName("beeline")
     .usage("$0 <command>\n\nServices of Kubernetes, by eBPF, on this node.")
-    .parserConfiguration({ "boolean-negation": false, "duplicate-arguments-array": false, "greedy-arrays": false })
+    .parserConfiguration({ "boolean-negation": false, "greedy-arrays": false })
     .locale("en")
     .wrap(Math.min(120, Math.max(80, Number(io.env.COLUMNS) || 100)))
     .epilogue(
@@ -72,8 +72,23 @@ const parse = async (words: readonly string[], io: Io): Promise<{ command: Comma
     io.out(`${printed}\n`);
     return null;
   }
-  if (chosen === null) throw new InputError(`No command given; see beeline --help`);
+  if (chosen === null) throw new InputError(NO_COMMAND);
+  checkValues(chosen);
   return chosen;
+};
+
+const NO_COMMAND = "No command given; see beeline --help";
+
+/** What yargs lets through: an option twice that means one thing, and words where numbers belong. */
+const checkValues = ({ command, args }: { readonly command: Command; readonly args: Args }): void => {
+  const values = args as Readonly<Record<string, unknown>>;
+  for (const [name, { type, array }] of Object.entries(command.options)) {
+    const value = values[name];
+    if (Array.isArray(value) && array !== true && type !== "boolean") {
+      throw new InputError(`--${name} is given ${value.length} times, and means one thing`);
+    }
+    if (type === "number" && Number.isNaN(value)) throw new InputError(`-${name}: expected a number`);
+  }
 };
 
 const settings = (option: Option) => {
@@ -87,27 +102,35 @@ const settings = (option: Option) => {
   } as const;
 };
 
-/** yargs' words for a mistake, with what was probably meant. */
+/** yargs' words for a mistake, made ours, with what was probably meant. */
 const usageError = (error: unknown, words: readonly string[]): unknown => {
   if (!(error instanceof Error)) return error;
-  const unknown = /^Unknown (?:argument|command)s?: (.*)$/.exec(error.message)?.[1]?.split(", ");
-  if (unknown === undefined)
-    return error.message === ""
-      ? new InputError("No command given; see beeline --help")
-      : new InputError(error.message.replaceAll("\n", " "));
-  const names = COMMANDS.map((c) => c.usage.split(" ")[0] ?? "");
-  const command = COMMANDS.find((c) => words.includes(c.usage.split(" ")[0] ?? ""));
-  const flags = Object.keys(command?.options ?? {});
+  const command = COMMANDS.find((c) => words.includes(nameOf(c)));
+  const help = `See beeline ${command === undefined ? "" : `${nameOf(command)} `}--help`;
+  const message = error.message.replaceAll(/\s+/g, " ");
+  if (message === "" || message === "null") return new InputError(NO_COMMAND);
+  const unknown = /^Unknown (?:argument|command)s?: (.*)$/.exec(message)?.[1];
+  if (unknown !== undefined) return new InputError(`${unknownWords(unknown.split(", "), words, command)}. ${help}`);
+  const choice = /Argument: (\S+), Given: (.*?), Choices: (.*)$/.exec(message);
+  if (choice !== null) return new InputError(`--${choice[1]} ${choice[2]}: expected one of ${choice[3]}`);
+  if (message.startsWith("Not enough non-option"))
+    return new InputError(`Usage: beeline ${command?.usage ?? ""}. ${help}`);
+  return new InputError(`${message}. ${help}`);
+};
+
+const nameOf = (command: Command): string => command.usage.split(" ")[0] ?? "";
+
+const unknownWords = (unknown: readonly string[], words: readonly string[], command: Command | undefined): string => {
   // yargs names `--foo-bar` a second time as fooBar.
-  const told = unknown.filter((word) => words.some((w) => w === word || w.replace(/^--?/, "").split("=")[0] === word));
-  const described = (told.length > 0 ? told : unknown).map((word) => {
-    if (words.includes(word))
-      return command === undefined ? `Unknown command ${word}${hint(word, names)}` : `Unknown argument ${word}`;
-    const dashes = word.length === 1 ? "-" : "--";
-    const near = hint(word, flags).replace("mean ", "mean --");
-    return `Unknown flag ${dashes}${word}${near}`;
+  const written = unknown.filter((u) => words.some((w) => w === u || w.replace(/^--?/, "").split("=")[0] === u));
+  const told = (written.length > 0 ? written : unknown).map((word) => {
+    if (words.includes(word)) {
+      return command === undefined
+        ? `Unknown command ${word}${hint(word, COMMANDS.map(nameOf))}`
+        : `Unknown argument ${word}`;
+    }
+    const near = hint(word, Object.keys(command?.options ?? {})).replace("mean ", "mean --");
+    return `Unknown flag ${word.length === 1 ? "-" : "--"}${word}${near}`;
   });
-  return new InputError(
-    `${described.join("; ")}. See beeline ${command === undefined ? "" : `${command.usage.split(" ")[0]} `}--help`,
-  );
+  return told.join("; ");
 };

@@ -10,9 +10,11 @@ import type { Args, Io, Run } from "./command.ts";
 import { type Colour, type Report, show } from "./report.ts";
 
 export const explain: Run = async (args, io) => {
+  const asked = parsePacket(args);
   const { desired, podCIDRs } = await readDesired(args, io);
-  const packet = packetOf(args, desired, podCIDRs);
-  return show(args, io, () => explanation(desired, packet.packet, packet.why));
+  const { place, why } = asked.place ?? placeOf(asked.address, desired, podCIDRs);
+  const packet: Packet = { from: { place, address: asked.address }, to: asked.to };
+  return show(args, io, () => explanation(desired, packet, why));
 };
 
 const readDesired = async (args: Args, io: Io): Promise<{ desired: Desired; podCIDRs: readonly Prefix[] }> => {
@@ -29,16 +31,27 @@ const readDesired = async (args: Args, io: Io): Promise<{ desired: Desired; podC
   return { desired: await withPinnedMaps(args, (store) => readHeld(store).desired), podCIDRs: [] };
 };
 
-const packetOf = (args: Args, desired: Desired, podCIDRs: readonly Prefix[]): { packet: Packet; why: string } => {
+interface Asked {
+  readonly address: Address;
+  readonly to: Packet["to"];
+  /** null: by the address. */
+  readonly place: Place | null;
+}
+
+interface Place {
+  readonly place: Packet["from"]["place"];
+  /** How we know. */
+  readonly why: string;
+}
+
+const parsePacket = (args: Args): Asked => {
   const address = parseAddress(args.source ?? "");
   if (address === null) throw new InputError(`${args.source}: expected an address of a client, like 10.244.1.7`);
   const to = parseDestination(args.destination ?? "");
   if (familyOf(address) !== familyOf(to.address)) {
     throw new InputError(`${address} cannot talk to ${to.address}: one is IPv4, the other IPv6`);
   }
-  const { place, why } =
-    args.from === undefined ? placeOf(address, desired, podCIDRs) : { place: args.from, why: "--from" };
-  return { packet: { from: { place, address }, to }, why };
+  return { address, to, place: args.from === undefined ? null : { place: args.from, why: "as --from says" } };
 };
 
 const parseDestination = (text: string): Packet["to"] => {
@@ -52,11 +65,7 @@ const parseDestination = (text: string): Packet["to"] => {
 };
 
 /** Where a client with this address is, as far as can be known here. */
-export const placeOf = (
-  address: Address,
-  desired: Desired,
-  podCIDRs: readonly Prefix[],
-): { readonly place: Packet["from"]["place"]; readonly why: string } => {
+export const placeOf = (address: Address, desired: Desired, podCIDRs: readonly Prefix[]): Place => {
   const local = /^127\.|^::1$/.test(address) || desired.nodeAddresses.some((a) => a.address === address);
   if (local) return { place: "node", why: "an address of this node" };
   const cidr = podCIDRs.find((prefix) => prefixContains(prefix, address));
@@ -96,7 +105,8 @@ const decisions = (
   verdict: Verdict,
 ): { readonly steps: readonly Step[]; readonly outcome: string; readonly colour: Colour } => {
   if (verdict.kind === "pass") {
-    return { steps: [["frontend", "none"]], outcome: `pass: ${verdict.reason}, left to the kernel`, colour: "yellow" };
+    const steps: Step[] = [["frontend", "none"], ...neighbours(desired, packet)];
+    return { steps, outcome: `pass: ${verdict.reason}, left to the kernel`, colour: "yellow" };
   }
   const service = desired.services.get(servicePortKey(verdict.service));
   const { frontend, scope } = verdict;
@@ -137,6 +147,16 @@ const decisions = (
   const one =
     verdict.backends.length === 1 ? "to the backend" : `to one of ${count(verdict.backends.length, "backend")}`;
   return { steps, outcome: `forward ${one}`, colour: "green" };
+};
+
+/** Somebody who asked the right address at the wrong port wants to know the right one. */
+const neighbours = (desired: Desired, { to }: Packet): Step[] => {
+  const there = [...desired.services.values()].flatMap((service) =>
+    service.frontends
+      .filter((frontend) => frontend.address === to.address)
+      .map((frontend) => `${frontend.port}/${service.name.protocol} of ${servicePortKey(service.name)}`),
+  );
+  return there.length === 0 ? [] : [["but", `${to.address} serves ${there.join(", ")}`]];
 };
 
 /** `node`: the primary address of the family. */

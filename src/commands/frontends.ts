@@ -32,22 +32,14 @@ export const frontendReport = (held: Held): Report => {
     text: ({ wide, headers }) =>
       columns(
         headers
-          ? [
-              "ADDRESS",
-              "PROTO",
-              "TYPE",
-              "FROM",
-              "BACKENDS",
-              "SERVICE",
-              ...(wide ? ["FAMILY", "POLICY", "SOURCES"] : []),
-            ]
+          ? ["ADDRESS", "PROTO", "TYPE", "FROM", "BACKENDS", "SERVICE", ...(wide ? ["POLICY", "SOURCES"] : [])]
           : null,
         all.map(({ service, frontend, from, choice }) => {
           const row = [frontendText(frontend), service.name.protocol, frontend.kind, from, choiceText(choice)];
           row.push(serviceText(service));
           if (!wide) return row;
           const sources = frontend.restricted ? service.sourceRanges.join(",") : "everybody";
-          return [...row, frontend.family, choice.policy, sources];
+          return [...row, choice.policy, sources];
         }),
       ),
   };

@@ -73,9 +73,9 @@ export const serviceText = ({ name }: DesiredService): string =>
 
 export const hostPort = ({ address, port }: Backend): string => formatHostPort(address, port);
 
-/** `10.96.0.10:80`; `*:30080` for a NodePort. */
-export const frontendText = ({ address, port }: Frontend): string =>
-  address === null ? `*:${port}` : formatHostPort(address, port);
+/** `10.96.0.10:80`; a NodePort is `0.0.0.0:30080` or `[::]:30080`. */
+export const frontendText = ({ address, family, port }: Frontend): string =>
+  address === null ? `${family === "IPv4" ? "0.0.0.0" : "[::]"}:${port}` : formatHostPort(address, port);
 
 /** What a choice comes to: the number of backends, or why there is none. */
 export const choiceText = (choice: Choice): string => {

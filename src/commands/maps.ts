@@ -108,10 +108,14 @@ export const mapReport = (store: MapStore, map: MapName): Report => {
     text: ({ headers }) =>
       columns(
         headers ? ["KEY", "VALUE"] : null,
-        items.map((entry) => [recordText(entry.key), recordText(entry.value)]),
+        items.map((entry) => [recordText(entry.key), recordText(entry.value)]).sort(byKey),
       ),
   };
 };
+
+/** Numbers by size, structs by text. */
+const byKey = ([a = ""]: readonly string[], [b = ""]: readonly string[]): number =>
+  Number(a) - Number(b) || (a < b ? -1 : 1);
 
 const sumOfCpus = (value: Uint8Array): bigint => {
   const view = new DataView(value.buffer, value.byteOffset, value.byteLength);

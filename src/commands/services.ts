@@ -1,6 +1,6 @@
 // `beeline services`: one row for each service port that the kernel serves, or one service in full.
 import { columns, safe } from "../lib/text.ts";
-import type { DesiredService } from "../model/desired.ts";
+import type { DesiredService, Frontend } from "../model/desired.ts";
 import type { Args, Io, Run } from "./command.ts";
 import {
   backendIdOf,
@@ -51,7 +51,7 @@ const table = (held: Held, chosen: readonly DesiredService[], { wide, headers }:
       serviceText(service),
       service.name.protocol,
       unique(service.frontends.map((f) => f.kind)).join(","),
-      unique(service.frontends.map(frontendText)).join(","),
+      unique(service.frontends.map(shortText)).join(","),
       String(active.length),
       String(active.filter((b) => b.local).length),
       policyText(service),
@@ -64,6 +64,10 @@ const table = (held: Held, chosen: readonly DesiredService[], { wide, headers }:
   });
   return columns(headers ? [...HEADERS, ...(wide ? WIDE : [])] : null, rows);
 };
+
+/** Of a NodePort one is enough for both families. */
+const shortText = (frontend: Frontend): string =>
+  frontend.address === null ? `*:${frontend.port}` : frontendText(frontend);
 
 const unique = (words: readonly string[]): string[] => [...new Set(words)];
 
@@ -96,7 +100,6 @@ const describe = (held: Held, service: DesiredService, { wide, headers }: Style)
     choicesOf(frontend).map(({ from, choice }) => [
       frontend.kind,
       frontendText(frontend),
-      frontend.family,
       from,
       choice.policy,
       choice.kind === "backends" ? choice.backends.map(hostPort).join(" ") : choiceText(choice),
@@ -109,7 +112,7 @@ const describe = (held: Held, service: DesiredService, { wide, headers }: Style)
     row.push(String(stats?.new_flows ?? 0n), String(stats?.open_sockets ?? 0n));
     return wide ? [...row, String(id ?? "-")] : row;
   });
-  const frontendHeaders = ["TYPE", "ADDRESS", "FAMILY", "FROM", "POLICY", "BACKENDS"];
+  const frontendHeaders = ["TYPE", "ADDRESS", "FROM", "POLICY", "BACKENDS"];
   const backendHeaders = ["ADDRESS", "STATE", "LOCAL", "NEW-FLOWS", "OPEN-SOCKETS", ...(wide ? ["ID"] : [])];
   return [
     columns(null, facts),

@@ -1,9 +1,8 @@
 // Metrics: kube-proxy's names, labels and buckets, so that dashboards carry over; beeline's own beside them.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { changesBetween, droppedForWantOfLocalEndpoints } from "../../src/agent/changes.ts";
+import { changesBetween } from "../../src/agent/changes.ts";
 import { createMetrics, type Facts } from "../../src/agent/metrics.ts";
-import type { Desired, DesiredService, Frontend } from "../../src/model/desired.ts";
 import { type EndpointSlice, objectKey, type Service, type Snapshot } from "../../src/model/snapshot.ts";
 
 const facts: Facts = {
@@ -123,22 +122,4 @@ test("changes are counted by identity: added, replaced and removed", () => {
 test("a slice that changed without a new trigger time says nothing about latency", () => {
   const changes = changesBetween(snapshot([], [slice("x", 1)]), snapshot([], [slice("x", 1)]));
   assert.deepEqual(changes, { services: 0, slices: 1, triggers: [] });
-});
-
-test("service ports without local endpoints are counted once for each family and policy", () => {
-  const drop = { kind: "drop", policy: "Local" } as const;
-  const reject = { kind: "reject", policy: "Cluster" } as const;
-  const frontend = (family: "IPv4" | "IPv6", external: Frontend["external"]): Frontend => ({
-    kind: "LoadBalancer",
-    family,
-    address: null,
-    port: 1,
-    restricted: false,
-    internal: reject,
-    external,
-  });
-  const frontends = [frontend("IPv4", drop), frontend("IPv4", drop), frontend("IPv6", reject)];
-  const desired = { services: new Map([["x", { frontends } as unknown as DesiredService]]), nodeAddresses: [] };
-  assert.deepEqual(droppedForWantOfLocalEndpoints(desired as unknown as Desired, "external"), { IPv4: 1, IPv6: 0 });
-  assert.deepEqual(droppedForWantOfLocalEndpoints(desired as unknown as Desired, "internal"), { IPv4: 0, IPv6: 0 });
 });
