@@ -139,7 +139,7 @@ static __always_inline bool is_over(const struct flow *undo, const struct flow *
 		limit_ns = UNANSWERED_FOR_NS;
 	if ((undo->flags | forward->flags) & FLOW_CLOSING)
 		limit_ns = CLOSED_FOR_NS;
-	return now_ns > seen_ns && now_ns - seen_ns > limit_ns;
+	return (__s64)(now_ns - seen_ns) > (__s64)limit_ns;
 }
 
 static __always_inline bool is_translation_of(const struct flow *flow, const struct party *to)

@@ -1,0 +1,368 @@
+// tc: which backend a connection gets and keeps, what its flows are, and what happens when ports, backends or clients
+// come back. Time is not waited for: last_seen_ns and created_ns are written into the past.
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, describe, test } from "node:test";
+import { backend_flag, backend_state, flow_flag, flow_kind, frontend_flag } from "../../src/dataplane/bpf/abi.gen.ts";
+import type { Address } from "../../src/model/address.ts";
+import { type BackendSpec, Datapath, families, flowKey, type KeyOf, publish, putBackend } from "../lib/datapath.ts";
+import { buildFrame, type FrameOptions, parseFrame } from "../lib/packet.ts";
+
+let datapath: Datapath;
+beforeEach(() => {
+  datapath = new Datapath();
+});
+afterEach(() => datapath.close());
+
+const S = 1_000_000_000n;
+
+/** As if the flow had been made, and last seen, so long ago. */
+const age = (key: KeyOf<"flows">, by_ns: bigint, answered = true): void => {
+  const flow = datapath.get("flows", key);
+  assert.ok(flow !== null, "the flow to age is there");
+  const last_seen_ns = flow.last_seen_ns - by_ns;
+  datapath.put("flows", key, { ...flow, last_seen_ns, created_ns: answered ? last_seen_ns - 1n : last_seen_ns });
+};
+
+for (const a of families) {
+  const local = (n: number): BackendSpec => ({ id: n, address: `${a.local}${n}`, local: true });
+  const remote: BackendSpec = { id: 1, address: a.remote };
+  const send = (change: Partial<FrameOptions> = {}) =>
+    datapath.ingress(buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, flags: "S", ...change }));
+  const backendOf = (change: Partial<FrameOptions> = {}) => parseFrame(send(change).frame).to;
+  const dnat = (sport = 40000, vip = a.vip, proto: "TCP" | "UDP" = "TCP") =>
+    flowKey([a.client, sport], [vip, 80], proto);
+  const gone = (n: number) => putBackend(datapath, { ...local(n), state: backend_state.BACKEND_NONE });
+
+  describe(`${a.family}: choosing a backend`, () => {
+    const three = [local(1), local(2), local(3)];
+
+    test("many clients spread over the run, each packet of one finds the same backend, flows or not", () => {
+      publish(datapath, { address: a.vip, port: 80 }, three);
+      const counts = new Map<string, number>();
+      for (let sport = 30000; sport < 30300; sport++) {
+        const first = backendOf({ sport });
+        counts.set(first, (counts.get(first) ?? 0) + 1);
+        assert.ok(datapath.remove("flows", flowKey([a.client, sport], [a.vip, 80])));
+        assert.equal(backendOf({ sport, flags: "A" }), first, "mid-stream, its flow was lost");
+      }
+      assert.equal(counts.size, 3);
+      for (const [address, n] of counts) assert.ok(n > 60 && n < 140, `${address}: ${n} of 300`);
+    });
+
+    test("another seed is another spread", () => {
+      publish(datapath, { address: a.vip, port: 80 }, three);
+      const spread = () => Array.from({ length: 40 }, (_, i) => backendOf({ sport: 30000 + i })).join();
+      const one = spread();
+      for (const [key] of datapath.entries("flows")) datapath.remove("flows", key);
+      datapath.configure({ hash_seed: 54321 });
+      assert.notEqual(spread(), one);
+    });
+
+    test("every new flow is counted for its backend, packets of it are not", () => {
+      publish(datapath, { address: a.vip, port: 80 }, [local(1)]);
+      send();
+      send({ flags: "A" });
+      send({ sport: 40001 });
+      assert.equal(datapath.get("backend_stats", 1)?.new_flows, 2n);
+    });
+  });
+
+  describe(`${a.family}: affinity`, () => {
+    const three = [local(1), local(2), local(3)];
+    const affinity = (change: Partial<Parameters<typeof publish>[1]> = {}) =>
+      publish(datapath, { address: a.vip, port: 80, affinity_timeout_s: 10, ...change }, three);
+    const key = { client: a.client as Address, service_id: 1 };
+
+    test("every connection of a client goes to one backend, from whichever port", () => {
+      affinity();
+      const first = backendOf();
+      for (let sport = 41000; sport < 41020; sport++) assert.equal(backendOf({ sport }), first);
+      assert.equal(datapath.entries("affinity").length, 1);
+    });
+
+    test("it lasts from the latest connection on, for the timeout and no longer", () => {
+      affinity();
+      const first = backendOf();
+      const last_used = () => datapath.get("affinity", key)?.last_used_ns ?? 0n;
+      const rewind = (by_ns: bigint) => {
+        const memory = datapath.get("affinity", key);
+        assert.ok(memory !== null);
+        datapath.put("affinity", key, { ...memory, last_used_ns: memory.last_used_ns - by_ns });
+      };
+      const start = last_used();
+      rewind(9n * S);
+      assert.equal(backendOf({ sport: 41000 }), first);
+      assert.ok(last_used() > start, "refreshed by the new connection");
+      const seen = new Set<string>();
+      for (let sport = 41001; sport < 41040; sport++) {
+        rewind(10n * S);
+        seen.add(backendOf({ sport }));
+      }
+      assert.equal(seen.size, 3, "expired each time: chosen anew each time");
+    });
+
+    test("packets of an established connection do not refresh it", () => {
+      affinity();
+      send();
+      const before = datapath.get("affinity", key)?.last_used_ns;
+      send({ flags: "A" });
+      assert.equal(datapath.get("affinity", key)?.last_used_ns, before);
+    });
+
+    for (const [why, change] of [
+      ["is gone", { state: backend_state.BACKEND_NONE }],
+      ["drains", { state: backend_state.BACKEND_DRAINING }],
+      ["has another holder", { generation: 2 }],
+      ["left this policy's run", { flags: backend_flag.BACKEND_IN_LOCAL }],
+    ] as const) {
+      test(`a remembered backend that ${why} is not used`, () => {
+        affinity();
+        const first = three.find((b) => b.address === backendOf());
+        assert.ok(first !== undefined);
+        const rest = three.filter((b) => b !== first);
+        publish(datapath, { address: a.vip, port: 80, affinity_timeout_s: 10, slot_base: 100 }, rest);
+        putBackend(datapath, { ...first, ...change });
+        const again = backendOf({ sport: 41000 });
+        assert.notEqual(again, first.address);
+        assert.equal(backendOf({ sport: 41001 }), again, "and the new one is remembered");
+      });
+    }
+
+    test("a frontend of policy Local uses the memory only for local backends", () => {
+      const flags = frontend_flag.FRONTEND_LOCAL;
+      publish(datapath, { address: a.vip, port: 80, affinity_timeout_s: 10 }, [remote]);
+      publish(datapath, { address: a.vip2, port: 80, affinity_timeout_s: 10, flags, slot_base: 50 }, [local(2)]);
+      assert.equal(backendOf(), a.remote);
+      assert.equal(backendOf({ to: a.vip2 }), local(2).address);
+    });
+  });
+
+  describe(`${a.family}: an existing flow`, () => {
+    test("TCP drains to a backend that is gone, until the client starts anew", () => {
+      publish(datapath, { address: a.vip, port: 80 }, [local(1)]);
+      send();
+      publish(datapath, { address: a.vip, port: 80, slot_base: 10 }, [local(2)]);
+      gone(1);
+      assert.deepEqual(
+        [send({ flags: "A" }).reason, backendOf({ flags: "A" })],
+        ["REASON_ESTABLISHED", local(1).address],
+      );
+      assert.equal(send({ flags: "S" }).reason, "REASON_NEW_FLOW");
+      assert.equal(backendOf({ flags: "A" }), local(2).address);
+      assert.equal(
+        datapath.get("flows", flowKey([`${a.local}1`, 8080], [a.client, 40000])),
+        null,
+        "the old undo is gone",
+      );
+    });
+
+    test("a retransmitted SYN stays where it was, also when the backend drains", () => {
+      publish(datapath, { address: a.vip, port: 80 }, [local(1)]);
+      send();
+      publish(datapath, { address: a.vip, port: 80, slot_base: 10 }, [local(2)]);
+      putBackend(datapath, { ...local(1), state: backend_state.BACKEND_DRAINING });
+      assert.deepEqual([send().reason, backendOf()], ["REASON_ESTABLISHED", local(1).address]);
+    });
+
+    for (const flags of ["FA", "R"]) {
+      test(`a SYN after ${flags} chooses anew`, () => {
+        publish(datapath, { address: a.vip, port: 80 }, [local(1)]);
+        send();
+        send({ flags });
+        assert.equal(datapath.get("flows", dnat())?.flags, flow_flag.FLOW_CLOSING);
+        assert.equal(
+          datapath.get("flows", flowKey([`${a.local}1`, 8080], [a.client, 40000]))?.flags,
+          flow_flag.FLOW_CLOSING,
+        );
+        publish(datapath, { address: a.vip, port: 80, slot_base: 10 }, [local(2)]);
+        assert.equal(backendOf({ flags: "A" }), local(1).address, "the rest of the old one still goes there");
+        assert.equal(send().reason, "REASON_NEW_FLOW");
+        assert.equal(backendOf({ flags: "A" }), local(2).address);
+        assert.equal(datapath.get("flows", dnat())?.flags, 0);
+      });
+    }
+
+    test("an end seen from the backend's side marks both directions too", () => {
+      publish(datapath, { address: a.vip, port: 80 }, [local(1)]);
+      send();
+      datapath.egress(buildFrame({ from: `${a.local}1`, to: a.client, sport: 8080, dport: 40000, flags: "R" }));
+      assert.equal(datapath.get("flows", dnat())?.flags, flow_flag.FLOW_CLOSING);
+    });
+
+    test("UDP leaves a backend that is gone or has another holder, but drains", () => {
+      const udp = { proto: "UDP" } as const;
+      publish(datapath, { address: a.vip, port: 80, proto: "UDP" }, [local(1)]);
+      send(udp);
+      publish(datapath, { address: a.vip, port: 80, proto: "UDP", slot_base: 10 }, [local(2)]);
+      putBackend(datapath, { ...local(1), state: backend_state.BACKEND_DRAINING });
+      assert.deepEqual([send(udp).reason, backendOf(udp)], ["REASON_ESTABLISHED", local(1).address]);
+      gone(1);
+      assert.equal(send(udp).reason, "REASON_NEW_FLOW");
+      assert.deepEqual([send(udp).reason, backendOf(udp)], ["REASON_ESTABLISHED", local(2).address]);
+      putBackend(datapath, { ...local(2), generation: 2, address: `${a.local}9` });
+      assert.deepEqual([send(udp).reason, backendOf(udp)], ["REASON_NEW_FLOW", `${a.local}9`]);
+      assert.equal(datapath.entries("flows").length, 2, "the former backends' flows were removed");
+    });
+
+    test("UDP whose frontend and backend are gone is no longer ours", () => {
+      publish(datapath, { address: a.vip, port: 80, proto: "UDP" }, [local(1)]);
+      send({ proto: "UDP" });
+      gone(1);
+      datapath.remove("frontends", { addr: a.vip as Address, port: 80, proto: 17, scope: 0 });
+      assert.equal(send({ proto: "UDP" }).reason, "REASON_NOT_OURS");
+      assert.equal(datapath.entries("flows").length, 0);
+    });
+  });
+
+  describe(`${a.family}: SNAT ports`, () => {
+    const undoSnat = (port: number) => flowKey([a.remote, 8080], [a.node, port]);
+    const snat = (sport: number) => flowKey([a.client, sport], [a.remote, 8080]);
+    const portOf = (sport: number) => datapath.get("flows", dnat(sport))?.snat_port ?? 0;
+    const range = (min: number, max: number) => {
+      publish(datapath, { address: a.vip, port: 80 }, [remote]);
+      datapath.configure({ snat_port_min: min, snat_port_max: max });
+    };
+
+    for (const size of [1, 2, 3, 32]) {
+      test(`a range of ${size}: as many connections, then a drop that leaves nothing`, () => {
+        range(61000, 61000 + size - 1);
+        const ports = new Set<number>();
+        for (let i = 0; i < size; i++) {
+          assert.equal(send({ sport: 40000 + i }).reason, "REASON_NEW_FLOW");
+          ports.add(portOf(40000 + i));
+        }
+        assert.equal(ports.size, size, "each its own port");
+        for (const port of ports) assert.ok(port >= 61000 && port < 61000 + size);
+        const flows = datapath.entries("flows").length;
+        assert.equal(flows, 4 * size);
+        const outcome = send({ sport: 50000 });
+        assert.deepEqual([outcome.verdict, outcome.reason], ["drop", "REASON_SNAT_EXHAUSTED"]);
+        assert.equal(datapath.entries("flows").length, flows);
+        assert.equal(send({ sport: 40000, flags: "A" }).reason, "REASON_ESTABLISHED", "the others live on");
+      });
+    }
+
+    test("a large range: hundreds of connections, all on ports of their own", () => {
+      range(61000, 61999);
+      const ports = new Set<number>();
+      for (let i = 0; i < 500; i++) {
+        assert.equal(send({ sport: 30000 + i }).reason, "REASON_NEW_FLOW");
+        ports.add(portOf(30000 + i));
+      }
+      assert.equal(ports.size, 500);
+    });
+
+    test("the same port serves two backends", () => {
+      range(61000, 61000);
+      send();
+      publish(datapath, { address: a.vip2, port: 80, slot_base: 10 }, [{ id: 2, address: a.other }]);
+      assert.equal(send({ to: a.vip2 }).reason, "REASON_NEW_FLOW");
+    });
+
+    test("a connection whose first flow was lost takes up its own port again", () => {
+      range(61000, 61000);
+      send();
+      datapath.remove("flows", dnat());
+      assert.equal(send({ flags: "A" }).reason, "REASON_NEW_FLOW");
+      assert.equal(portOf(40000), 61000);
+      assert.equal(datapath.entries("flows").length, 4);
+    });
+
+    for (const [what, answered, flags, keeps_s, frees_s] of [
+      ["closed", true, flow_flag.FLOW_CLOSING, 9n, 11n],
+      ["never answered", false, 0, 59n, 61n],
+      ["idle", true, 0, 86399n, 86401n],
+    ] as const) {
+      test(`a port of a connection that is ${what} is given away after ${frees_s - 1n} s, not before`, () => {
+        range(61000, 61000);
+        send();
+        const mark = (key: KeyOf<"flows">) => {
+          const flow = datapath.get("flows", key);
+          assert.ok(flow !== null);
+          datapath.put("flows", key, { ...flow, flags });
+        };
+        mark(undoSnat(61000));
+        const both = (by_s: bigint) => {
+          age(undoSnat(61000), by_s * S, answered);
+          age(snat(40000), by_s * S);
+        };
+        both(keeps_s);
+        assert.equal(send({ sport: 50000 }).reason, "REASON_SNAT_EXHAUSTED");
+        both(frees_s - keeps_s);
+        assert.equal(send({ sport: 50000 }).reason, "REASON_NEW_FLOW");
+        assert.equal(datapath.get("flows", undoSnat(61000))?.port, 50000);
+      });
+    }
+
+    test("a port is kept while the client sends, though nobody answers", () => {
+      range(61000, 61000);
+      send();
+      age(undoSnat(61000), 1000n * S, false);
+      assert.equal(send({ sport: 50000 }).reason, "REASON_SNAT_EXHAUSTED");
+    });
+
+    test("a client that starts anew gives its former port back", () => {
+      range(61000, 61000);
+      send();
+      send({ flags: "R" });
+      publish(datapath, { address: a.vip, port: 80, slot_base: 10 }, [{ id: 2, address: a.other }]);
+      assert.equal(send().reason, "REASON_NEW_FLOW");
+      assert.equal(datapath.get("flows", undoSnat(61000)), null);
+      assert.equal(datapath.entries("flows").length, 4);
+    });
+
+    test("an end seen on the way out or in marks all four flows", () => {
+      range(61000, 61000);
+      const first = send();
+      datapath.egress(first.frame);
+      datapath.egress(send({ flags: "R" }).frame);
+      for (const [key, flow] of datapath.entries("flows"))
+        assert.equal(flow.flags, flow_flag.FLOW_CLOSING, JSON.stringify(key));
+      assert.deepEqual(
+        datapath
+          .entries("flows")
+          .map(([, flow]) => flow.kind)
+          .sort(),
+        [flow_kind.FLOW_DNAT, flow_kind.FLOW_SNAT, flow_kind.FLOW_UNDO_SNAT, flow_kind.FLOW_UNDO_DNAT],
+      );
+    });
+  });
+
+  for (const backend of [local(1), remote]) {
+    const what = backend.local ? "local" : "remote";
+    describe(`${a.family}: one client port, two VIPs, the same ${what} backend`, () => {
+      const publishBoth = () => {
+        publish(datapath, { address: a.vip, port: 80 }, [backend]);
+        publish(datapath, { address: a.vip2, port: 80, service_id: 2, slot_base: 10 }, [{ ...backend, id: 2 }]);
+        assert.equal(send().reason, "REASON_NEW_FLOW");
+      };
+      const second = () => send({ to: a.vip2 });
+
+      test("the second is dropped while the first lives", () => {
+        publishBoth();
+        const flows = datapath.entries("flows").length;
+        const outcome = second();
+        assert.deepEqual([outcome.verdict, outcome.reason], ["drop", "REASON_FLOW_CLASH"]);
+        assert.equal(datapath.entries("flows").length, flows);
+        const reply = datapath.egress(buildFrame({ from: backend.address, to: a.client, sport: 8080, dport: 40000 }));
+        assert.equal(parseFrame(reply.frame).from, a.vip);
+      });
+
+      test("the second takes over when the first is closing, or its way in is gone", () => {
+        for (const end of [() => send({ flags: "FA" }), () => datapath.remove("flows", dnat())]) {
+          publishBoth();
+          end();
+          assert.equal(second().reason, "REASON_NEW_FLOW");
+          const reply = datapath.egress(buildFrame({ from: backend.address, to: a.client, sport: 8080, dport: 40000 }));
+          assert.equal(parseFrame(reply.frame).from, a.vip2);
+          for (const [key] of datapath.entries("flows")) datapath.remove("flows", key);
+        }
+      });
+
+      test("another client port is no clash", () => {
+        publishBoth();
+        assert.equal(send({ to: a.vip2, sport: 40001 }).reason, "REASON_NEW_FLOW");
+      });
+    });
+  }
+}
