@@ -27,6 +27,8 @@ export class DemoCluster {
   /** The folder that the agents watch. */
   readonly manifests: string;
   readonly #lab: Lab;
+  /** Names of pods whose servers run, by service: `web/web-1`. */
+  readonly #serving = new Set<string>();
 
   constructor(lab: Lab, examples: string) {
     this.#lab = lab;
@@ -50,10 +52,9 @@ export class DemoCluster {
     }));
   }
 
-  /** Starts what is new among these pods, then writes them into the service's manifest. */
+  /** Starts what is new among these pods, then writes them into the service's manifest. Others run on until end(). */
   async setPods(service: string, pods: readonly Pod[]): Promise<void> {
-    const before = this.pods(service).map((pod) => pod.name);
-    await Promise.all(pods.filter((pod) => !before.includes(pod.name)).map((pod) => this.#serve(service, pod)));
+    await Promise.all(pods.map((pod) => this.#serve(service, pod)));
     const documents = this.#read(service);
     for (const slice of slices(documents)) {
       const family = slice.get("addressType") === "IPv6" ? "v6" : "v4";
@@ -70,11 +71,14 @@ export class DemoCluster {
 
   /** Ends the servers of a pod that is no endpoint any more. */
   async end(service: string, pod: Pod): Promise<void> {
+    this.#serving.delete(`${service}/${pod.name}`);
     const host = await this.#lab.host(pod.place.name);
     for (const { port, protocol } of this.#ports(service)) await host.stopServing(port, protocol);
   }
 
   async #serve(service: string, pod: Pod): Promise<void> {
+    if (this.#serving.has(`${service}/${pod.name}`)) return;
+    this.#serving.add(`${service}/${pod.name}`);
     const host = await this.#lab.host(pod.place.name);
     for (const { port, protocol } of this.#ports(service)) await host.serve(pod.name, port, protocol);
   }
