@@ -59,6 +59,7 @@ export class Agent {
   /** The last apply went through, and nobody has touched the maps since. */
   #clean = false;
   #named: ReadonlySet<string> = new Set();
+  #backoff_ms = 0;
 
   constructor(parts: AgentParts) {
     this.#parts = parts;
@@ -93,6 +94,11 @@ export class Agent {
 
   get devices(): readonly string[] {
     return this.#devices;
+  }
+
+  /** The wait for the next attempt; 0: the last one went through. */
+  get backoff_s(): number {
+    return this.#backoff_ms / 1000;
   }
 
   get healthCheckFailures(): number {
@@ -169,9 +175,13 @@ export class Agent {
       apply: () => this.#sync(),
       min_interval_ms: config.minSyncPeriod_ms,
       onResult: (result) => {
+        this.#backoff_ms = result.ok ? 0 : result.retry_ms;
         if (result.ok) return;
         metrics.applyFailed();
-        log("error", "Cannot apply; trying again", { error: messageOf(result.error), in_ms: result.retry_ms });
+        log("error", "Cannot apply; trying again", {
+          error: messageOf(result.error),
+          in_ms: Math.round(result.retry_ms),
+        });
       },
     });
   }
