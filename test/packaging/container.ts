@@ -22,7 +22,7 @@ export interface Ended {
 
 const ENVIRONMENT = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NODE_ENV: "production" };
 
-/** Of eth0, which leads nowhere: that of node1 in examples/. */
+/** Of eth0, at the end of whose wire nobody is: that of node1 in examples/. */
 const NODE_ADDRESS = "192.168.0.1/24";
 
 /** A node: a network with `lo` and `eth0`, and a bpffs, which containers share as those of hostNetwork pods do. */
@@ -37,7 +37,7 @@ export class Node {
       "set -e",
       "mount -t tmpfs tmpfs /media && mkdir /media/bpf /media/container && mount -t bpf bpf /media/bpf",
       "ip link set lo up && ip link add eth0 type veth peer name wire",
-      `ip addr add ${NODE_ADDRESS} dev eth0 && ip link set eth0 up`,
+      `ip addr add ${NODE_ADDRESS} dev eth0 && ip link set eth0 up && ip link set wire up`,
       "echo ready && exec cat >/dev/null",
     ].join("\n");
     const process = spawn("unshare", ["--mount", "--propagation=private", "--net", "bash", "-c", script], {
@@ -73,6 +73,12 @@ export class Node {
     return this.start(args, options).ended;
   }
 
+  /** Runs a program of this machine in the node's network. */
+  exec(...command: readonly string[]): Promise<Ended> {
+    const args = [`--target=${this.#process.pid}`, "--net", "--", ...command];
+    return endOf(spawn("nsenter", args, { stdio: ["ignore", "pipe", "pipe"] }));
+  }
+
   async close(): Promise<void> {
     for (const container of this.#containers) await container.kill("SIGKILL");
     this.#process.stdin?.end();
@@ -96,7 +102,7 @@ export class Container {
 
   /** Like `kubectl exec`. */
   exec(...command: readonly string[]): Promise<Ended> {
-    const args = [`--target=${this.#pid()}`, "--mount", "--net", "--pid", "--root", "--wd=/", "--", ...command];
+    const args = [`--target=${this.#pid()}`, "--mount", "--net", "--pid", "--root", "--wd", "--", ...command];
     return endOf(spawn("nsenter", args, { stdio: ["ignore", "pipe", "pipe"], env: ENVIRONMENT }));
   }
 

@@ -9,7 +9,7 @@ import { after, before, describe, it } from "node:test";
 import { parse } from "yaml";
 import { eventually } from "../lib/eventually.ts";
 import { cgroupMount, labName, removeLab } from "../lib/leftovers.ts";
-import { type ContainerOptions, Node } from "./container.ts";
+import { type Container, type ContainerOptions, Node } from "./container.ts";
 import { commandsOf, copyContext, makeRoot, ROOT, runtimeStage, whyNot } from "./image.ts";
 
 const reason = await whyNot();
@@ -71,46 +71,68 @@ describe("image", { skip: reason ?? false, timeout: 240_000 }, () => {
 
   it("libbpf and koffi resolve: with nothing pinned, status says so", async () => {
     const { code, stderr } = await node.run(["status"], { capabilities: ["BPF", "NET_ADMIN"] });
-    assert.match(stderr, /pinned/);
+    assert.match(stderr, /No beeline maps/);
     assert.equal(code, 3);
   });
 
-  it("the pods of deploy/ can do their work with what they are given: program, restart, reset", async () => {
+  it("the pods of deploy/ can do their work with what they are given: program, restart, be reset; by tcx and clsact", async () => {
     const lab = labName(process.pid, 900);
     const cgroup = join(cgroupMount(), lab);
     mkdirSync(cgroup);
     try {
       const agent = podOf("base/daemonset.yaml", "containers");
+      const reset = podOf("reset/daemonset.yaml", "initContainers");
       const args = agent.args.map((arg) => arg.replace("$(NODE_NAME)", "node1"));
       const mounts = {
         "/run/beeline/cgroup": cgroup,
         "/etc/beeline": join(ROOT, "deploy/base"),
         "/examples": join(ROOT, "examples"),
       };
-      // In place of an API server. All the rest is the pod's.
-      const start = () => node.start([...args, "--manifests=/examples"], { ...agent.options, mounts });
+      for (const attach of ["tcx", "clsact"]) {
+        // Manifests in place of an API server, and one way to attach. All the rest is the pod's.
+        const own = ["--manifests=/examples", `--attach=${attach}`];
+        const start = () => node.start([...args, ...own], { ...agent.options, mounts });
 
-      const first = start();
-      const ready = `fetch("http://127.0.0.1:10256/readyz").then(r => { process.exitCode = r.ok ? 0 : 1 }, () => { process.exitCode = 1 })`;
-      await eventually(async () => assert.equal((await first.exec("node", "-e", ready)).code, 0, first.log));
-      const services = await first.exec("beeline", "services");
-      assert.match(services.stdout, /172\.30\.0\.80/, services.stderr);
-      await first.kill("SIGKILL");
+        const first = start();
+        await eventually(() => assertReady(first), 20_000);
+        const services = await first.exec("beeline", "services");
+        assert.match(services.stdout, /172\.30\.0\.80/, services.stderr);
+        const status = JSON.parse((await first.exec("beeline", "status", "-o", "json")).stdout);
+        assert.deepEqual(
+          status.hooks.map(({ hook, target }: { hook: string; target: string }) => `${hook} ${target}`).sort(),
+          [...SOCKET_HOOKS, `${attach} egress eth0`, `${attach} ingress eth0`].sort(),
+          first.log,
+        );
+        await first.kill("SIGKILL");
 
-      const second = start();
-      await eventually(async () => assert.equal((await second.exec("node", "-e", ready)).code, 0, second.log));
-      assert.equal((await second.kill("SIGTERM")).code, 0, second.log);
+        const second = start();
+        await eventually(() => assertReady(second), 20_000);
+        const { code } = await second.kill("SIGTERM");
+        assert.equal(code, 0, second.log);
 
-      const reset = podOf("reset/daemonset.yaml", "initContainers");
-      const removed = await node.run(reset.args, reset.options);
-      assert.equal(removed.code, 0, removed.stderr);
-      assert.match((await node.run(["status"], reset.options)).stderr, /pinned/);
+        const removed = await node.run(reset.args, reset.options);
+        assert.equal(removed.code, 0, removed.stderr);
+        assert.match((await node.run(["status"], reset.options)).stderr, /No beeline maps/);
+        for (const direction of ["ingress", "egress"])
+          assert.equal((await node.exec("tc", "filter", "show", "dev", "eth0", direction)).stdout, "");
+      }
     } finally {
       await node.close();
       removeLab(lab);
     }
   });
 });
+
+const SOCKET_HOOKS = [
+  ...["connect4", "connect6", "getpeername4", "getpeername6"],
+  ...["recvmsg4", "recvmsg6", "release", "sendmsg4", "sendmsg6"],
+].map((hook) => `${hook} cgroup`);
+
+/** What the kubelet's readiness probe asks. */
+const assertReady = async (container: Container): Promise<void> => {
+  const probe = 'fetch("http://127.0.0.1:10256/readyz").then((r) => process.exit(r.ok ? 0 : 1))';
+  assert.equal((await container.exec("node", "-e", probe)).code, 0, container.log);
+};
 
 /** The first container of a pod: its arguments and capabilities. */
 const podOf = (file: string, which: "containers" | "initContainers") => {
