@@ -2,7 +2,8 @@
 // (devices and addresses of this machine, an audit of the maps). It is told what to use; start.ts opens the real things.
 import { isDeepStrictEqual } from "node:util";
 import { type Compiled, type CompileMemory, compile, createMemory, type NoLocalEndpoints } from "../compile/compile.ts";
-import type { Dataplane } from "../dataplane/dataplane.ts";
+import { isCapacityError } from "../dataplane/bpf/capacity.ts";
+import type { Applied, Dataplane } from "../dataplane/dataplane.ts";
 import type { Source } from "../k8s/source.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Address } from "../model/address.ts";
@@ -49,7 +50,7 @@ export class Agent {
   readonly #healthChecks: HealthCheckServers;
   readonly #timers: NodeJS.Timeout[] = [];
   readonly #started_ms: number;
-  #memory: CompileMemory = createMemory();
+  readonly #memory: CompileMemory = createMemory();
   #host: HostView;
   #devices: readonly string[] = [];
   /** Names and indexes that the dataplane was last told of. */
@@ -131,42 +132,49 @@ export class Agent {
 
   /** One apply. Throws when the kernel refuses; the reconciler comes back. */
   #sync(): void {
-    const { config, dataplane, health, metrics, now_ms, log } = this.#parts;
+    const { config, health, now_ms } = this.#parts;
     // Half a picture is worse than none: a Service whose slices have not been seen would be refused to its clients.
     if (!this.#source.synced()) return;
     const started_ms = now_ms();
     const snapshot = this.#source.snapshot();
     this.#serveDevices();
     const compiled = compile(snapshot, compileOptions(config, this.#host), this.#memory);
-    const before = this.#applied;
-    const due = !this.#clean || compiled.desired !== before?.compiled.desired;
-    this.#clean = false;
-    const done = due ? dataplane.apply(compiled.desired, { prune: true }) : null;
-    this.#clean = true;
+    this.#nameProblems(compiled.problems);
+    const { applied, refused } = this.#apply(compiled.desired);
+    const before = this.#applied?.snapshot ?? EMPTY;
     this.#applied = { snapshot, compiled };
-    const ended_ms = now_ms();
+    void this.#healthChecks.update(compiled.healthChecks, healthCheckHosts(config, compiled.desired));
+    if (applied !== null) this.#report(applied, changesBetween(before, snapshot), started_ms);
+    if (refused !== null) throw refused;
     health.updated();
-    const changes = changesBetween(before?.snapshot ?? EMPTY, snapshot);
+  }
+
+  /** What was written; null when there was nothing to do. What did not fit is refused, and all the rest is written. */
+  #apply(desired: Desired): { readonly applied: Applied | null; readonly refused: Error | null } {
+    if (this.#clean && desired === this.desired) return { applied: null, refused: null };
+    this.#clean = false;
+    try {
+      const applied = this.#parts.dataplane.apply(desired, { prune: true });
+      this.#clean = true;
+      return { applied, refused: null };
+    } catch (error) {
+      if (!isCapacityError(error)) throw error;
+      return { applied: { written: {}, removed: {} }, refused: error };
+    }
+  }
+
+  /** One log line and the metrics of an apply. */
+  #report({ written, removed }: Applied, changes: Changes, started_ms: number): void {
+    const { metrics, log, now_ms } = this.#parts;
+    const ended_ms = now_ms();
     const triggers = changes.triggers
       .filter(({ at_ms }) => at_ms >= this.#started_ms)
       .map(({ family, at_ms }) => ({ family, seconds: Math.max(0, (ended_ms - at_ms) / 1000) }));
-    metrics.applied({
-      seconds: (ended_ms - started_ms) / 1000,
-      services: changes.services,
-      slices: changes.slices,
-      triggers,
-    });
-    this.#nameProblems(compiled.problems);
-    void this.#healthChecks.update(compiled.healthChecks, healthCheckHosts(config, compiled.desired));
-    if (done !== null) {
-      log("info", before === null ? "Applied for the first time" : "Applied", {
-        ms: Math.round((ended_ms - started_ms) * 10) / 10,
-        changed: { services: changes.services, slices: changes.slices },
-        servicePorts: compiled.desired.services.size,
-        written: done.written,
-        removed: done.removed,
-      });
-    }
+    const { services, slices } = changes;
+    metrics.applied({ seconds: (ended_ms - started_ms) / 1000, services, slices, triggers });
+    const servicePorts = this.desired?.services.size ?? 0;
+    const ms = Math.round((ended_ms - started_ms) * 10) / 10;
+    log("info", "Applied", { ms, changed: { services, slices }, servicePorts, written, removed });
   }
 
   #createReconciler(): Reconciler {

@@ -1,8 +1,9 @@
 // A running node agent: opens the dataplane, the source, the health and metrics servers, and ends them together.
 import { writeFileSync } from "node:fs";
 import type { BpfDataplane } from "../dataplane/bpf/bpf.ts";
-import { readCounters } from "../dataplane/bpf/inspect.ts";
+import { countEntries, readCounters } from "../dataplane/bpf/inspect.ts";
 import { interfaceIndex } from "../dataplane/bpf/libbpf.ts";
+import type { MapName, MapStore } from "../dataplane/bpf/mapstore.ts";
 import { watchManifests } from "../k8s/manifests.ts";
 import type { Source, SourceHandlers } from "../k8s/source.ts";
 import { messageOf, RefusedError } from "../lib/errors.ts";
@@ -54,6 +55,7 @@ const createAgent = (config: Config, watch: Watch, log: Log, version: string): R
     void source.close();
     throw error;
   }
+  const flowUse = remember(() => useOf(dataplane.store, ["flows", "affinity"]), 60_000);
   const families: readonly Family[] = hasIPv6() ? ["IPv4", "IPv6"] : ["IPv4"];
   const now_ms = Date.now;
   const health = createHealth({
@@ -64,7 +66,7 @@ const createAgent = (config: Config, watch: Watch, log: Log, version: string): R
   });
   const metrics = createMetrics(
     {
-      maps: () => dataplane.pressure(),
+      maps: () => ({ ...dataplane.pressure(), ...flowUse() }),
       packets: () => readCounters(dataplane.store),
       problems: () => countByKind(agent),
       pending: () => agent.pending,
@@ -91,6 +93,20 @@ const sourceOf = async ({ source, nodeName, serviceProxyName }: Config): Promise
   const { watchCluster } = await import("../k8s/cluster.ts");
   const options = { kubeconfig: source.kubeconfig, nodeName, serviceProxyName };
   return (handlers) => watchCluster(options, handlers);
+};
+
+/** By walking the maps, which costs: not for every scrape. */
+const useOf = (store: MapStore, names: readonly MapName[]) =>
+  Object.fromEntries(names.map((map) => [map, { used: countEntries(store, map), capacity: store.capacity(map) }]));
+
+/** Answers what `ask` answered, for so long. */
+const remember = <T>(ask: () => T, for_ms: number): (() => T) => {
+  let known: { readonly answer: T; readonly at_ms: number } | null = null;
+  return () => {
+    const now_ms = performance.now();
+    if (known === null || now_ms - known.at_ms >= for_ms) known = { answer: ask(), at_ms: now_ms };
+    return known.answer;
+  };
 };
 
 const countByKind = (agent: Agent): Record<string, number> => {
@@ -183,6 +199,6 @@ const protectFromOom = (score: number, log: Log): void => {
   try {
     writeFileSync("/proc/self/oom_score_adj", String(score));
   } catch (error) {
-    log("warn", "Cannot set oom_score_adj", { score, error: messageOf(error) });
+    log("info", "Cannot set oom_score_adj, it stays as it is", { score, error: messageOf(error) });
   }
 };

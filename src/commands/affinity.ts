@@ -44,9 +44,14 @@ export const affinityReport = (store: MapStore, now_ns: bigint): Report => {
           a.client,
           a.service ?? "-",
           a.backend ?? "gone",
-          a.expires_ms === 0 ? "expired" : `in ${age(a.expires_ms)}`,
+          expiryText(a.backend, a.expires_ms),
           ...(wide ? [a.service_id, a.backend_id, a.generation].map(String) : []),
         ]),
       ),
   };
+};
+
+const expiryText = (backend: string | null, expires_ms: number): string => {
+  if (backend === null) return "-";
+  return expires_ms === 0 ? "expired" : `in ${age(expires_ms)}`;
 };

@@ -1,29 +1,16 @@
 // Every command: its usage, options and examples. Nouns read, verbs write. Code is loaded only for the one that runs.
 import type { Command, Option } from "./command.ts";
 
-const CONFIG: Record<string, Option> = {
-  config: { type: "string", describe: "configuration file (BeelineConfiguration or KubeProxyConfiguration)" },
-};
-const PINS: Record<string, Option> = {
-  ...CONFIG,
-  bpffs: { type: "string", describe: "where maps and links are pinned [default: /sys/fs/bpf/beeline]" },
-};
 const OUTPUT: Record<string, Option> = {
   output: { type: "string", alias: "o", choices: ["table", "wide", "json", "yaml"], describe: "how to print" },
   "no-headers": { type: "boolean", describe: "leave out the line of column names" },
   "no-color": { type: "boolean", describe: "no colour, also on a terminal (as does NO_COLOR)" },
 };
-const READER: Record<string, Option> = {
-  ...PINS,
-  ...OUTPUT,
-  watch: { type: "boolean", alias: "w", describe: "print again whenever it changes (-o json: one line each)" },
-};
-const NODE: Record<string, Option> = {
-  node: { type: "string", describe: "name of this node [default: the host name in lower case]" },
-};
+/** Accepted by every command of a node, so that one set of words does for all of them. */
 const PLACE: Record<string, Option> = {
-  ...PINS,
-  ...NODE,
+  config: { type: "string", describe: "configuration file (BeelineConfiguration or KubeProxyConfiguration)" },
+  bpffs: { type: "string", describe: "where maps and links are pinned [default: /sys/fs/bpf/beeline]" },
+  node: { type: "string", describe: "name of this node [default: the host name in lower case]" },
   cgroup: { type: "string", describe: "cgroup v2 directory whose sockets are served [default: the root]" },
   device: {
     type: "string",
@@ -32,6 +19,11 @@ const PLACE: Record<string, Option> = {
   },
   dataplane: { type: "string", describe: "which dataplane; only bpf exists" },
   attach: { type: "string", choices: ["auto", "tcx", "clsact"], describe: "how to attach to devices" },
+};
+const READER: Record<string, Option> = {
+  ...PLACE,
+  ...OUTPUT,
+  watch: { type: "boolean", alias: "w", describe: "print again whenever it changes (-o json: one line each)" },
 };
 const LOGGING: Record<string, Option> = {
   "log-format": { type: "string", choices: ["json", "text"], describe: "log lines on stderr [default: json]" },
@@ -90,7 +82,7 @@ export const COMMANDS: readonly Command[] = [
     usage: "reset",
     summary: "Take everything of beeline's off this node",
     examples: [["beeline reset", "refused while an agent runs"]],
-    options: { ...PINS, ...LOGGING },
+    options: { ...PLACE, ...LOGGING },
     load: async () => (await import("./reset.ts")).reset,
   },
   {
@@ -160,8 +152,7 @@ export const COMMANDS: readonly Command[] = [
       ["beeline compile -f manifests/ --strict", "exit 1 when anything in them was not used"],
     ],
     options: {
-      ...CONFIG,
-      ...NODE,
+      ...PLACE,
       ...FILES,
       ...OUTPUT,
       to: { type: "string", choices: ["bpf"], describe: "print the tables of this dataplane instead" },
@@ -181,8 +172,7 @@ export const COMMANDS: readonly Command[] = [
       destination: { type: "string", describe: "address:port/TCP, IPv6 as [address]:port/TCP" },
     },
     options: {
-      ...PINS,
-      ...NODE,
+      ...PLACE,
       ...FILES,
       ...OUTPUT,
       from: {

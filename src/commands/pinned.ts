@@ -10,7 +10,7 @@ import type { Args } from "./command.ts";
 
 /** Where pins are: the flag, the configuration file, or the default. */
 export const bpffsOf = async (args: Args): Promise<string> => {
-  if (args.config === undefined) return args.bpffs ?? DEFAULT_BPFFS;
+  if (args.config === undefined && (args.dataplane ?? "bpf") === "bpf") return args.bpffs ?? DEFAULT_BPFFS;
   const { loadConfig } = await import("../agent/config.ts");
   return loadConfig(args).config.bpf.pinPath;
 };
