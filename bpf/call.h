@@ -62,4 +62,15 @@ static __always_inline struct addr message_source_ipv6(const struct bpf_sock_add
 				      ctx->msg_src_ip6[3]}};
 }
 
+/* Where a socket is connected to. An IPv6 socket that is connected to an IPv4 address comes
+ * through sendmsg4 as if it named that address with every datagram. */
+static __always_inline bool is_connected_to_ipv4(const struct bpf_sock_addr *ctx,
+						 const struct party *to)
+{
+	const struct bpf_sock *sk = ctx->sk;
+
+	return sk->state == BPF_TCP_ESTABLISHED && sk->dst_ip4 == to->addr.word[3] &&
+	       sk->dst_port == to->port;
+}
+
 #endif

@@ -86,7 +86,7 @@ static __always_inline int send(struct bpf_sock_addr *ctx, struct party *to,
 	if (peers && keep_peer(peers, to))
 		return REASON_ESTABLISHED;
 	reason = choose_for_call(ctx, to, source, &choice);
-	if (reason == REASON_NOT_OURS && peers)
+	if (reason == REASON_NOT_OURS && peers && !is_connected_to_ipv4(ctx, to))
 		forget_backend(peers, to);
 	if (reason != REASON_NEW_FLOW)
 		return reason;
