@@ -44,7 +44,7 @@ export const describeAnswers = (answers: readonly Answer[]): string => {
 };
 
 export const describeCounts = ({ ok, failed, codes }: Counts): string =>
-  `${ok} connections, ${failed} failed${failed === 0 ? "" : ` (${list(codes)})`}`;
+  `${ok} connections answered, ${failed} failed${failed === 0 ? "" : ` (${list(codes)})`}`;
 
 /** `web-1 ×6, web-2 ×4` */
 export const list = (times: Readonly<Record<string, number>>): string =>

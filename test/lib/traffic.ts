@@ -56,3 +56,13 @@ export const assertFails = async (host: Host, tried: Tried, code: string, most_m
   assert.equal(answer.code, code, formatTried(tried));
   if (most_ms !== undefined) assert.ok(answer.ms < most_ms, `${formatTried(tried)}: ${code} after ${answer.ms} ms`);
 };
+
+/**
+ * Refused by ICMP, from outside. At once, except TCP over IPv6: the kernel drops an ICMPv6 error for a socket that is
+ * still inside connect() (LockDroppedIcmps), and in a lab no time passes on the wire; the answer to the SYN that is
+ * repeated a second later is heard.
+ */
+export const assertRefusedFromOutside = async (host: Host, address: string, port: number): Promise<void> => {
+  const slow = address.includes(":");
+  await assertFails(host, { address, port, timeout_ms: 3000 }, "ECONNREFUSED", slow ? 1500 : 100);
+};

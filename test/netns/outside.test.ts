@@ -9,7 +9,7 @@ import { eventually } from "../lib/eventually.ts";
 import { Lab } from "../lib/lab.ts";
 import { CLIENT_OTHER } from "../lib/network.ts";
 import { Manifests, type ServiceWords } from "../lib/objects.ts";
-import { assertFails, assertReaches } from "../lib/traffic.ts";
+import { assertFails, assertReaches, assertRefusedFromOutside } from "../lib/traffic.ts";
 
 const service = (name: string, number: number, words: Partial<ServiceWords> = {}): ServiceWords => ({
   name,
@@ -154,12 +154,12 @@ for (const attach of ["tcx", "clsact"] as const) {
       const client = await lab.host("client");
       const addresses = ["198.51.100.12", "fd00:198::12", "198.51.100.112", "fd00:198::112", "172.30.0.12"];
       for (const address of addresses) {
-        await assertFails(client, { address, port: 80 }, "ECONNREFUSED", 100);
+        await assertRefusedFromOutside(client, address, 80);
         const udp = await client.connectedUdp(address, 53);
         assert.partialDeepStrictEqual(udp, { ok: false, code: "ECONNREFUSED" });
       }
       for (const address of [v4("node1"), v6("node1"), v4("node2")]) {
-        await assertFails(client, { address, port: 30012 }, "ECONNREFUSED", 100);
+        await assertRefusedFromOutside(client, address, 30012);
         const udp = await client.connectedUdp(address, 30112);
         assert.partialDeepStrictEqual(udp, { ok: false, code: "ECONNREFUSED" });
       }
@@ -181,11 +181,12 @@ for (const attach of ["tcx", "clsact"] as const) {
           await assertReaches(client, { address, port, localAddress: other }, seen);
         }
       }
-      const pod = await lab.host("pod1b");
-      await assertFails(pod, { address: "198.51.100.13", port: 80 }, "EPERM"); // at the socket the caller is told
+      const pod = await lab.host("pod1b"); // at the socket the caller is told at once, if it is bound to its address
+      await assertFails(pod, { address: "198.51.100.13", port: 80, localAddress: v4("pod1b") }, "EPERM");
+      await assertFails(await lab.host("node1"), { address: "198.51.100.13", port: 80 }, "EPERM");
     });
 
-    test("session affinity goes by client address: each address keeps its pod over connections, ports and protocols' own memory", async () => {
+    test("session affinity goes by client address: each address keeps its pod, by NodePort and by LoadBalancer IP", async () => {
       const client = await lab.host("client");
       for (const localAddress of [v4("client"), CLIENT_OTHER.v4]) {
         const tcp = await client.connections(15, v4("node1"), 30014, { localAddress });

@@ -28,6 +28,14 @@ const service = (name: string, number: number, words: Partial<ServiceWords> = {}
   ...words,
 });
 
+/** The same slices under other names: a second slice of the same service. */
+const renamed = (slices: readonly object[]): readonly object[] =>
+  slices.map((slice) => {
+    const copy = structuredClone(slice) as { metadata: { name: string } };
+    copy.metadata.name += "-more";
+    return copy;
+  });
+
 const lab = await Lab.create();
 after(() => lab.close());
 afterEach((t) => {
@@ -60,14 +68,6 @@ before(async () => {
   await (await lab.host("pod2a")).serve("pod2a on 9090", 9090);
   await Promise.all(lab.nodes().map((node) => lab.startAgent(node.name, { manifests: manifests.path })));
 });
-
-/** The same slices under other names: a second slice of the same service. */
-const renamed = (slices: readonly object[]): readonly object[] =>
-  slices.map((slice) => {
-    const copy = structuredClone(slice) as { metadata: { name: string } };
-    copy.metadata.name += "-more";
-    return copy;
-  });
 
 test("pod to ClusterIP, TCP and UDP, both families: every backend answers, sees the pod's own address, as the VIP", async () => {
   for (const from of ["pod1b", "pod2b"]) {
