@@ -1,5 +1,5 @@
-// The tc programs under BPF_PROG_TEST_RUN, with maps of their own that tests fill row by row: a frame in; the frame,
-// the verdict and the one reason that was counted out.
+// An object with maps of its own, which tests fill row by row. The tc programs run under BPF_PROG_TEST_RUN: a frame in;
+// the frame, the verdict and the one reason that was counted out.
 
 import {
   type Backend,
@@ -22,6 +22,7 @@ import {
   mapNextKey,
   mapUpdate,
   possibleCpus,
+  type TestRun,
   testRun,
 } from "../../src/dataplane/bpf/libbpf.ts";
 import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
@@ -64,13 +65,15 @@ export const loadOptions = (options: Partial<Records["options"]> = {}): Uint8Arr
 
 export const objectPath = (name: "sock" | "tc"): string => `${import.meta.dirname}/../../build/bpf/${name}.bpf.o`;
 
-/** Close it. */
-export class Datapath {
+export type Sizes = Readonly<Partial<Record<MapName, number>>>;
+
+/** One object, loaded, with maps of its own. Close it. */
+export class ObjectUnderTest {
   readonly #object: LoadedObject;
 
-  constructor(options: Partial<Records["options"]> = {}, maxEntries: Readonly<Partial<Record<MapName, number>>> = {}) {
+  constructor(name: "sock" | "tc", options: Partial<Records["options"]> = {}, maxEntries: Sizes = {}) {
     const load = { options: loadOptions(options), maxEntries: { ...smallMaps, ...maxEntries } };
-    this.#object = loadObject(objectPath("tc"), load);
+    this.#object = loadObject(objectPath(name), load);
     this.configure();
   }
 
@@ -122,6 +125,41 @@ export class Datapath {
     return found;
   }
 
+  program(name: string): number {
+    return this.#object.program(name);
+  }
+
+  /** By reason, of one hook. */
+  counts(at: number): readonly bigint[] {
+    const fd = this.#object.map("counters");
+    return Array.from({ length: reasons.REASONS }, (_, reason) => {
+      const perCpu = new BigUint64Array(possibleCpus());
+      mapLookup(fd, encode("u32", at * REASONS_PER_HOOK + reason), new Uint8Array(perCpu.buffer));
+      return perCpu.reduce((sum, n) => sum + n, 0n);
+    });
+  }
+
+  /** Runs `action`; the reasons it counted, one word for each. */
+  reasonsOf(at: number, action: () => void): readonly ReasonName[] {
+    const before = this.counts(at);
+    action();
+    const after = this.counts(at);
+    return (Object.keys(reasons) as ReasonName[]).flatMap((name) => {
+      const n = (after[reasons[name]] ?? 0n) - (before[reasons[name]] ?? 0n);
+      return new Array<ReasonName>(Number(n)).fill(name);
+    });
+  }
+
+  close(): void {
+    this.#object.close();
+  }
+}
+
+export class Datapath extends ObjectUnderTest {
+  constructor(options: Partial<Records["options"]> = {}, maxEntries: Sizes = {}) {
+    super("tc", options, maxEntries);
+  }
+
   ingress(frame: Uint8Array, context?: Uint8Array): Outcome {
     return this.#run("tc_ingress", hook.HOOK_TC_INGRESS, frame, context);
   }
@@ -132,35 +170,21 @@ export class Datapath {
 
   /** Mean of `repeat` runs over one frame, which each run changes further. */
   time(program: "tc_ingress" | "tc_egress", frame: Uint8Array, repeat: number): number {
-    return testRun(this.#object.program(program), { data: frame, repeat }).duration_ns;
+    return testRun(this.program(program), { data: frame, repeat }).duration_ns;
   }
 
   #run(program: string, at: number, data: Uint8Array, context: Uint8Array | undefined): Outcome {
-    const before = this.#counts(at);
-    const run = testRun(this.#object.program(program), { data, ...(context === undefined ? {} : { context }) });
-    const after = this.#counts(at);
-    const counted = (Object.keys(reasons) as ReasonName[]).filter(
-      (name) => (after[reasons[name]] ?? 0n) !== (before[reasons[name]] ?? 0n),
-    );
-    const total = after.reduce((sum, n) => sum + n, 0n) - before.reduce((sum, n) => sum + n, 0n);
+    const input = { data, ...(context === undefined ? {} : { context }) };
+    let run: TestRun | undefined;
+    const counted = this.reasonsOf(at, () => {
+      run = testRun(this.program(program), input);
+    });
     const [reason] = counted;
-    if (reason === undefined || total !== 1n) throw new Error(`${total} reasons were counted: ${counted.join(" ")}`);
+    if (run === undefined || reason === undefined || counted.length !== 1)
+      throw new Error(`One reason should be counted: ${counted.join(" ")}`);
     const verdict = verdicts[run.retval];
     if (verdict === undefined) throw new Error(`Unexpected verdict ${run.retval}`);
     return { verdict, reason, frame: run.data, duration_ns: run.duration_ns };
-  }
-
-  #counts(at: number): readonly bigint[] {
-    const fd = this.#object.map("counters");
-    return Array.from({ length: reasons.REASONS }, (_, reason) => {
-      const perCpu = new BigUint64Array(possibleCpus());
-      mapLookup(fd, encode("u32", at * REASONS_PER_HOOK + reason), new Uint8Array(perCpu.buffer));
-      return perCpu.reduce((sum, n) => sum + n, 0n);
-    });
-  }
-
-  close(): void {
-    this.#object.close();
   }
 }
 
@@ -190,7 +214,7 @@ export interface FrontendSpec {
   readonly scope?: number;
 }
 
-export const putBackend = (datapath: Datapath, spec: BackendSpec, service_id = 1): void => {
+export const putBackend = (datapath: ObjectUnderTest, spec: BackendSpec, service_id = 1): void => {
   const flags = spec.local
     ? backend_flag.BACKEND_LOCAL | backend_flag.BACKEND_IN_LOCAL | backend_flag.BACKEND_IN_CLUSTER
     : backend_flag.BACKEND_IN_CLUSTER;
@@ -207,7 +231,7 @@ export const putBackend = (datapath: Datapath, spec: BackendSpec, service_id = 1
 };
 
 /** Writes a frontend, its run and its backends, in the agent's order. */
-export const publish = (datapath: Datapath, spec: FrontendSpec, backends: readonly BackendSpec[]): void => {
+export const publish = (datapath: ObjectUnderTest, spec: FrontendSpec, backends: readonly BackendSpec[]): void => {
   const service_id = spec.service_id ?? 1;
   const slot_base = spec.slot_base ?? 0;
   for (const backend of backends) putBackend(datapath, backend, service_id);

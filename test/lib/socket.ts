@@ -1,0 +1,191 @@
+// Plain sockets by system call, one call at a time: what Node's own hide (connecting one socket twice, AF_UNSPEC, the
+// errno, an IPv6 socket that speaks IPv4). And a network namespace and a cgroup for the calling process alone.
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import koffi from "koffi";
+import { type Address, addressFromBytes, addressToBytes, familyOf } from "../../src/model/address.ts";
+
+const libc = koffi.load("libc.so.6");
+const calls = {
+  unshare: libc.func("int unshare(int flags)"),
+  socket: libc.func("int socket(int domain, int type, int protocol)"),
+  bind: libc.func("int bind(int fd, const void *address, uint32_t length)"),
+  listen: libc.func("int listen(int fd, int backlog)"),
+  accept: libc.func("int accept(int fd, void *address, void *length)"),
+  connect: libc.func("int connect(int fd, const void *address, uint32_t length)"),
+  sendto: libc.func("int64_t sendto(int fd, const void *data, size_t n, int flags, const void *to, uint32_t length)"),
+  recvfrom: libc.func("int64_t recvfrom(int fd, void *data, size_t n, int flags, void *from, void *length)"),
+  getpeername: libc.func("int getpeername(int fd, void *address, void *length)"),
+  getsockname: libc.func("int getsockname(int fd, void *address, void *length)"),
+  setsockopt: libc.func("int setsockopt(int fd, int level, int name, const void *value, uint32_t length)"),
+  close: libc.func("int close(int fd)"),
+};
+
+const AF_INET = 2;
+const AF_INET6 = 10;
+const types = { TCP: 1, UDP: 2 } as const;
+
+/** Errno names a test asks for. */
+const errnoNames: Readonly<Record<number, string>> = {
+  1: "EPERM",
+  11: "EAGAIN",
+  107: "ENOTCONN",
+  111: "ECONNREFUSED",
+  113: "EHOSTUNREACH",
+};
+
+/** A call that failed: `code` is its errno's name. */
+export class CallError extends Error {
+  readonly code: string;
+  constructor(call: string) {
+    const errno = koffi.errno();
+    const code = errnoNames[errno] ?? `errno ${errno}`;
+    super(`${call}: ${code}`);
+    this.code = code;
+  }
+}
+
+const check = (call: string, answer: number): number => {
+  if (answer < 0) throw new CallError(call);
+  return answer;
+};
+
+export type Name = readonly [address: string, port: number];
+
+const encodeName = ([address, port]: Name, v6: boolean): Uint8Array => {
+  const bytes = new Uint8Array(v6 ? 28 : 16);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, v6 ? AF_INET6 : AF_INET, true);
+  view.setUint16(2, port);
+  const wire = addressToBytes(address as Address);
+  if (v6) bytes.set(wire, 8);
+  else bytes.set(wire.slice(12), 4);
+  return bytes;
+};
+
+const decodeName = (bytes: Uint8Array): Name => {
+  const view = new DataView(bytes.buffer);
+  if (view.getUint16(0, true) === AF_INET6) return [addressFromBytes(bytes.slice(8, 24)), view.getUint16(2)];
+  return [[...bytes.slice(4, 8)].join("."), view.getUint16(2)];
+};
+
+/** A socket; an IPv6 one also speaks IPv4, to v4-mapped addresses, which a Name writes as plain IPv4. Close it. */
+export class Socket {
+  readonly #fd: number;
+  readonly #v6: boolean;
+
+  constructor(protocol: "TCP" | "UDP", family: "IPv4" | "IPv6", adopt?: number) {
+    const O_CLOEXEC = 0o2000000;
+    this.#v6 = family === "IPv6";
+    const domain = this.#v6 ? AF_INET6 : AF_INET;
+    this.#fd = adopt ?? check("socket", calls.socket(domain, types[protocol] | O_CLOEXEC, 0) as number);
+    const [SOL_SOCKET, SO_REUSEADDR, SO_RCVTIMEO] = [1, 2, 20];
+    calls.setsockopt(this.#fd, SOL_SOCKET, SO_REUSEADDR, new Uint32Array([1]), 4);
+    const half_a_second = new BigInt64Array([0n, 500_000n]);
+    calls.setsockopt(this.#fd, SOL_SOCKET, SO_RCVTIMEO, half_a_second, 16);
+  }
+
+  bind(name: Name): this {
+    check("bind", calls.bind(this.#fd, encodeName(name, this.#v6), this.#v6 ? 28 : 16) as number);
+    return this;
+  }
+
+  listen(): this {
+    check("listen", calls.listen(this.#fd, 64) as number);
+    return this;
+  }
+
+  accept(): Socket {
+    return new Socket("TCP", this.#v6 ? "IPv6" : "IPv4", check("accept", calls.accept(this.#fd, null, null) as number));
+  }
+
+  connect(name: Name): this {
+    check("connect", calls.connect(this.#fd, encodeName(name, this.#v6), this.#v6 ? 28 : 16) as number);
+    return this;
+  }
+
+  /** connect(AF_UNSPEC). */
+  disconnect(): void {
+    check("connect", calls.connect(this.#fd, new Uint8Array(16), 16) as number);
+  }
+
+  send(text: string, to?: Name): void {
+    const data = new TextEncoder().encode(text);
+    const name = to === undefined ? null : encodeName(to, this.#v6);
+    check("sendto", calls.sendto(this.#fd, data, data.length, 0, name, name?.length ?? 0) as number);
+  }
+
+  /** Waits half a second at most, then fails with EAGAIN. */
+  receive(): { readonly text: string; readonly from: Name } {
+    const data = new Uint8Array(2048);
+    const name = new Uint8Array(28);
+    const length = new Uint32Array([name.length]);
+    const n = check("recvfrom", calls.recvfrom(this.#fd, data, data.length, 0, name, length) as number);
+    return { text: new TextDecoder().decode(data.subarray(0, n)), from: decodeName(name) };
+  }
+
+  peer(): Name {
+    return this.#name("getpeername");
+  }
+
+  name(): Name {
+    return this.#name("getsockname");
+  }
+
+  #name(call: "getpeername" | "getsockname"): Name {
+    const name = new Uint8Array(28);
+    check(call, calls[call](this.#fd, name, new Uint32Array([name.length])) as number);
+    return decodeName(name);
+  }
+
+  close(): void {
+    calls.close(this.#fd);
+  }
+}
+
+/** A fresh network namespace for this process, gone with it; `addresses` are on its loopback device. */
+export const enterNetworkNamespace = (addresses: readonly string[]): void => {
+  const CLONE_NEWNET = 0x40000000;
+  check("unshare", calls.unshare(CLONE_NEWNET) as number);
+  const lines = addresses.map((a) => `addr add ${a}/${familyOf(a as Address) === "IPv4" ? 32 : 128} dev lo`);
+  execFileSync("ip", ["-batch", "-"], { input: ["link set lo up", ...lines].join("\n") });
+};
+
+const cgroupRoot = (): string => {
+  const line = readFileSync("/proc/mounts", "utf8")
+    .split("\n")
+    .find((l) => l.split(" ")[2] === "cgroup2");
+  const path = line?.split(" ")[1];
+  if (path === undefined) throw new Error("cgroup v2 is not mounted");
+  return path;
+};
+
+const tryRemove = (path: string): void => {
+  try {
+    rmdirSync(path);
+  } catch {
+    // somebody lives in it
+  }
+};
+
+/** Puts this process into a cgroup of its own; `leave` takes it back and removes the cgroup. */
+export const enterCgroup = (): { readonly path: string; leave(): void } => {
+  const root = cgroupRoot();
+  const prefix = "beeline-socket-";
+  for (const left of readdirSync(root).filter((name) => name.startsWith(prefix))) tryRemove(join(root, left));
+  const home = readFileSync("/proc/self/cgroup", "utf8")
+    .split("\n")
+    .find((l) => l.startsWith("0::"))
+    ?.slice(3);
+  const path = join(root, `${prefix}${process.pid}`);
+  mkdirSync(path);
+  writeFileSync(join(path, "cgroup.procs"), String(process.pid));
+  return {
+    path,
+    leave() {
+      writeFileSync(join(root, home ?? "/", "cgroup.procs"), String(process.pid));
+      tryRemove(path);
+    },
+  };
+};
