@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import { attachType, interfaceIndex, queryPrograms } from "../../src/dataplane/bpf/libbpf.ts";
 import type { Lab } from "./lab.ts";
 
-/** Lines like `tcx_ingress tc_ingress` and `connect4 sock_connect4`, sorted: hook and program, cgroup and eth0. */
+/** Hook and program, of the node's cgroup and eth0, sorted: `cgroup_inet4_connect sock_connect4`, `tcx_ingress tc_ingress`. */
 export const attachedPrograms = (lab: Lab, node: string): readonly string[] => {
   const output = (argv: readonly string[]): string => {
     const { status, stdout, stderr } = lab.run(node, argv);

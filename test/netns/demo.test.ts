@@ -9,18 +9,22 @@ import { cgroupMount, labDirectory, labName } from "../lib/leftovers.ts";
 
 const DEMO = fileURLToPath(new URL("../../scripts/demo", import.meta.url));
 
-/** Runs the demo; `interruptAt`: SIGINT as soon as it prints this. */
+/** Runs the demo; `interruptAt`: as Ctrl-C does, SIGINT to its whole process group as soon as it prints this. */
 const runDemo = async (interruptAt?: string): Promise<{ status: number | null; output: string; lab: string }> => {
-  const child = spawn(DEMO, { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(DEMO, { stdio: ["ignore", "pipe", "pipe"], detached: true });
+  const { pid = 0 } = child;
   let output = "";
+  let interrupted = false;
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding("utf8").on("data", (text: string) => {
       output += text;
-      if (interruptAt !== undefined && output.includes(interruptAt)) child.kill("SIGINT");
+      if (interruptAt === undefined || interrupted || !output.includes(interruptAt)) return;
+      interrupted = true;
+      process.kill(-pid, "SIGINT");
     });
   }
   const [status] = await once(child, "close");
-  return { status, output, lab: labName(child.pid ?? 0, 1) };
+  return { status, output, lab: labName(pid, 1) };
 };
 
 const assertNothingLeft = (lab: string): void => {
@@ -46,7 +50,7 @@ test("the demo finds everything as it should be, and leaves nothing behind", asy
 });
 
 test("a demo that is interrupted leaves nothing behind either", async () => {
-  const { status, output, lab } = await runDemo("scale up");
+  const { status, output, lab } = await runDemo("web-3 joins");
   assert.equal(status, 130, output);
   assertNothingLeft(lab);
 });
