@@ -39,6 +39,7 @@ export class FakeStore implements MapStore {
 
   lookup(map: MapName, key: Uint8Array): Uint8Array | null {
     checkSize(map, key, keySize(map));
+    if (maps[map].type === LPM_TRIE) return longestPrefix([...this.#content(map).values()], key);
     const found = this.#content(map).get(textOf(key))?.[1].slice();
     if (found !== undefined) return found;
     return isArray(map) && indexOf(key) < this.capacity(map) ? new Uint8Array(valueSize(map)) : null;
@@ -88,6 +89,24 @@ const keySize = (map: MapName): number => sizeOf(maps[map].key as StructName);
 const valueSize = (map: MapName): number => sizeOf(maps[map].value as StructName);
 const textOf = (key: Uint8Array): string => Buffer.from(key).toString("latin1");
 const indexOf = (key: Uint8Array): number => new DataView(key.buffer, key.byteOffset, 4).getUint32(0, true);
+
+/** An LPM key is a prefix length, then the bits. */
+const longestPrefix = (entries: readonly Entry[], key: Uint8Array): Uint8Array | null => {
+  const bits = indexOf(key);
+  let best: Entry | null = null;
+  for (const entry of entries) {
+    const length = indexOf(entry[0]);
+    if (length > bits || (best !== null && length <= indexOf(best[0]))) continue;
+    if (sameBits(entry[0].subarray(4), key.subarray(4), length)) best = entry;
+  }
+  return best?.[1].slice() ?? null;
+};
+
+const sameBits = (a: Uint8Array, b: Uint8Array, bits: number): boolean =>
+  a.every((byte, i) => {
+    const mask = (0xff << (8 - Math.min(8, Math.max(0, bits - 8 * i)))) & 0xff;
+    return ((byte ^ (b[i] ?? 0)) & mask) === 0;
+  });
 
 const checkSize = (map: MapName, bytes: Uint8Array, size: number): void => {
   if (bytes.length !== size) throw new MapError(`Map ${map}: ${bytes.length} bytes, not ${size}`, map, EINVAL, 0);
@@ -154,14 +173,21 @@ export const seededFaults = (seed: number, every: number): (() => Fault | null) 
   return () => (random(every) > 0 ? null : { after: random(4), errno: errnos[random(errnos.length)] ?? ENOMEM });
 };
 
-/** Writes entry by entry, and calls back after each. */
+export interface Watcher {
+  /** After every single entry; a value of null: removed. */
+  written(map: MapName, key: Uint8Array, value: Uint8Array | null): void;
+  /** Programs that ran before have ended. */
+  waited(): void;
+}
+
+/** Writes entry by entry, and tells a watcher after each. */
 export class WatchedStore implements MapStore {
   readonly #store: MapStore;
-  readonly #written: (map: MapName) => void;
+  readonly #watcher: Watcher;
 
-  constructor(store: MapStore, written: (map: MapName) => void) {
+  constructor(store: MapStore, watcher: Watcher) {
     this.#store = store;
-    this.#written = written;
+    this.#watcher = watcher;
   }
 
   capacity(map: MapName): number {
@@ -179,19 +205,20 @@ export class WatchedStore implements MapStore {
   update(map: MapName, entries: readonly Entry[]): void {
     for (const [done, entry] of entries.entries()) {
       rethrowAfter(done, () => this.#store.update(map, [entry]));
-      this.#written(map);
+      this.#watcher.written(map, ...entry);
     }
   }
 
   delete(map: MapName, keys: readonly Uint8Array[]): void {
     for (const [done, key] of keys.entries()) {
       rethrowAfter(done, () => this.#store.delete(map, [key]));
-      this.#written(map);
+      this.#watcher.written(map, key, null);
     }
   }
 
   waitForPrograms(): void {
     this.#store.waitForPrograms();
+    this.#watcher.waited();
   }
 }
 
