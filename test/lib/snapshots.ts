@@ -1,7 +1,7 @@
 // Snapshots made by hand for tests, and arbitrary ones for properties: small worlds in which everything meets everything.
 import fc from "fast-check";
 import type { CompileOptions } from "../../src/compile/compile.ts";
-import { type Address, makePrefix, parseAddress } from "../../src/model/address.ts";
+import { type Address, familyOf, makePrefix, parseAddress } from "../../src/model/address.ts";
 import {
   type Endpoint,
   type EndpointSlice,
@@ -10,6 +10,7 @@ import {
   type Service,
   type Snapshot,
 } from "../../src/model/snapshot.ts";
+import type { Packet } from "../../src/model/verdict.ts";
 
 export const address = (text: string): Address => {
   const parsed = parseAddress(text);
@@ -183,3 +184,26 @@ export const arbitrarySnapshot: fc.Arbitrary<Snapshot> = arbitraryObjects.map(({
 const uniqueByName = (slices: readonly EndpointSlice[]): readonly EndpointSlice[] => [
   ...new Map(slices.map((one) => [one.name, one])).values(),
 ];
+
+/** Clients and destinations of that world, of one family each. */
+export const arbitraryPacket: fc.Arbitrary<Packet> = fc
+  .constantFrom("IPv4" as const, "IPv6" as const)
+  .chain((family) => {
+    const of = (addresses: readonly Address[]): fc.Arbitrary<Address> =>
+      fc.constantFrom(...addresses.filter((one) => familyOf(one) === family));
+    const clients = {
+      pod: ["10.244.1.9", "fd00:1::9"],
+      node: ["192.0.2.11", "127.0.0.1", "2001:db8::11"],
+      outside: ["203.0.113.9", "198.18.0.9", "2001:db8:9::9", "2001:db8:8::9"],
+    } as const;
+    return fc.record({
+      from: fc
+        .constantFrom("pod" as const, "node" as const, "outside" as const)
+        .chain((place) => of(clients[place].map(address)).map((from) => ({ place, address: from }))),
+      to: fc.record({
+        address: of([...vips, ...clusterIPs, ...options.localAddresses]),
+        port: fc.constantFrom(80, 443, 30080, 30081),
+        protocol: fc.constantFrom("TCP" as const, "UDP" as const),
+      }),
+    });
+  });

@@ -5,10 +5,12 @@ import fc from "fast-check";
 import { type Compiled, compile, createMemory } from "../../src/compile/compile.ts";
 import { evaluate } from "../../src/compile/evaluate.ts";
 import { formatDesired } from "../../src/compile/format.ts";
+import { formatHostPort } from "../../src/model/address.ts";
 import type { Choice, Desired, DesiredService } from "../../src/model/desired.ts";
 import type { Snapshot } from "../../src/model/snapshot.ts";
-import type { Packet } from "../../src/model/verdict.ts";
-import { address, arbitraryObjects, arbitrarySnapshot, options, snapshot } from "../lib/snapshots.ts";
+import type { Packet, Verdict } from "../../src/model/verdict.ts";
+import { type ModelNode, modelAnswer } from "../lib/kube-proxy-model.ts";
+import { address, arbitraryObjects, arbitraryPacket, arbitrarySnapshot, options, snapshot } from "../lib/snapshots.ts";
 
 const runs = { numRuns: 300 };
 
@@ -170,3 +172,25 @@ test("evaluate() reaches what the frontend's choice says, and nothing else, from
     runs,
   );
 });
+
+test("for any objects and packets, evaluate() of the compiled says what kube-proxy's meaning says of the objects", () => {
+  const node: ModelNode = { name: "node-a", addresses: ["127.0.0.1", "192.0.2.11", "2001:db8::11"].map(address) };
+  fc.assert(
+    fc.property(arbitrarySnapshot, fc.array(arbitraryPacket, { minLength: 20, maxLength: 40 }), (one, packets) => {
+      const { desired } = compile(one, options);
+      for (const packet of packets) {
+        const answer = inModelWords(evaluate(desired, packet));
+        assert.equal(answer, modelAnswer(one, node, packet), JSON.stringify(packet));
+      }
+    }),
+    { numRuns: 500 },
+  );
+});
+
+const inModelWords = (verdict: Verdict): string =>
+  verdict.kind === "forward"
+    ? verdict.backends
+        .map(({ backend, source }) => `${formatHostPort(backend.address, backend.port)}${source === "node" ? "!" : ""}`)
+        .sort()
+        .join(" ")
+    : verdict.kind;
