@@ -12,6 +12,7 @@ export interface ContainerOptions {
   readonly capabilities?: readonly string[];
   /** Read-only directories of this machine, by their place in the container. */
   readonly mounts?: Readonly<Record<string, string>>;
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export interface Ended {
@@ -23,13 +24,14 @@ export interface Ended {
 const ENVIRONMENT = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NODE_ENV: "production" };
 
 /** Of eth0, at the end of whose wire nobody is: that of node1 in examples/. */
-const NODE_ADDRESS = "192.168.0.1/24";
+export const NODE_ADDRESS = "192.168.0.1";
 
 /** A node: a network with `lo` and `eth0`, and a bpffs, which containers share as those of hostNetwork pods do. */
 export class Node {
   readonly #process: ChildProcess;
   readonly #layers: readonly string[];
   readonly #containers = new Set<Container>();
+  readonly #programs = new Set<ChildProcess>();
 
   /** `layers` of the image's file system, the lowest first. */
   static async start(layers: readonly string[]): Promise<Node> {
@@ -37,7 +39,7 @@ export class Node {
       "set -e",
       "mount -t tmpfs tmpfs /media && mkdir /media/bpf /media/container && mount -t bpf bpf /media/bpf",
       "ip link set lo up && ip link add eth0 type veth peer name wire",
-      `ip addr add ${NODE_ADDRESS} dev eth0 && ip link set eth0 up && ip link set wire up`,
+      `ip addr add ${NODE_ADDRESS}/24 dev eth0 && ip link set eth0 up && ip link set wire up`,
       "echo ready && exec cat >/dev/null",
     ].join("\n");
     const process = spawn("unshare", ["--mount", "--propagation=private", "--net", "bash", "-c", script], {
@@ -60,10 +62,14 @@ export class Node {
     const namespaces = ["--mount", "--propagation=private", "--pid", "--fork", "--kill-child"];
     const bash = ["bash", "-c", containerScript(this.#layers, options), "container", ...entryPoint, ...args];
     const container = new Container(
-      spawn("nsenter", [target, "--mount", "--net", "--", "unshare", ...namespaces, ...bash], {
-        stdio: ["ignore", "pipe", "pipe"],
-        env: ENVIRONMENT,
-      }),
+      spawn(
+        "setpriv",
+        ["--pdeathsig=KILL", "nsenter", target, "--mount", "--net", "--", "unshare", ...namespaces, ...bash],
+        {
+          stdio: ["ignore", "pipe", "pipe"],
+          env: { ...ENVIRONMENT, ...options.env },
+        },
+      ),
     );
     this.#containers.add(container);
     return container;
@@ -73,14 +79,22 @@ export class Node {
     return this.start(args, options).ended;
   }
 
-  /** Runs a program of this machine in the node's network. */
-  exec(...command: readonly string[]): Promise<Ended> {
+  /** Starts a program of this machine in the node's network. It is killed with the node. */
+  spawn(...command: readonly string[]): ChildProcess {
     const args = [`--target=${this.#process.pid}`, "--net", "--", ...command];
-    return endOf(spawn("nsenter", args, { stdio: ["ignore", "pipe", "pipe"] }));
+    const process = spawn("nsenter", args, { stdio: ["pipe", "pipe", "pipe"] });
+    this.#programs.add(process);
+    return process;
+  }
+
+  /** The same, and waits for its end. */
+  exec(...command: readonly string[]): Promise<Ended> {
+    return endOf(this.spawn(...command));
   }
 
   async close(): Promise<void> {
     for (const container of this.#containers) await container.kill("SIGKILL");
+    for (const program of this.#programs) program.kill("SIGKILL");
     this.#process.stdin?.end();
     if (this.#process.exitCode === null) await once(this.#process, "exit");
   }

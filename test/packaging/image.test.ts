@@ -2,38 +2,53 @@
 // in build/image), read-only, with what deploy/ gives the pods and nothing more.
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { once } from "node:events";
+import { copyFileSync, linkSync, mkdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { parse } from "yaml";
 import { eventually } from "../lib/eventually.ts";
-import { cgroupMount, labName, removeLab } from "../lib/leftovers.ts";
-import { type Container, type ContainerOptions, Node } from "./container.ts";
-import { commandsOf, copyContext, makeRoot, ROOT, runtimeStage, whyNot } from "./image.ts";
+import { cgroupMount, labName, removeLab, removeLeftovers } from "../lib/leftovers.ts";
+import { type Container, type ContainerOptions, NODE_ADDRESS, Node } from "./container.ts";
+import { commandsOf, copyContext, makeRoot, ROOT, runtimeStage, whyNot, workDirectory } from "./image.ts";
 
 const reason = await whyNot();
 if (reason !== null) console.log(`skipped: no Debian root can be made here: ${reason}`);
 
-describe("image", { skip: reason ?? false, timeout: 240_000 }, () => {
-  const work = mkdtempSync(join(tmpdir(), "beeline-image-"));
+describe("image", { skip: reason ?? false, timeout: 300_000 }, () => {
+  const lab = labName(process.pid, 900);
+  const work = workDirectory(lab);
   const layer = join(work, "layer");
   let root = "";
   let node: Node;
 
   before(async () => {
+    removeLeftovers();
     root = makeRoot();
     buildRelease(work, join(layer, "opt/beeline"));
     copyFileSync(join(ROOT, "LICENSE"), join(layer, "opt/beeline/LICENSE"));
     // What the base image brings.
     mkdirSync(join(layer, "usr/local/bin"), { recursive: true });
-    copyFileSync(process.execPath, join(layer, "usr/local/bin/node"));
+    linkSync(process.execPath, join(layer, "usr/local/bin/node"));
     node = await Node.start([root, layer]);
   });
   after(async () => {
     await node?.close();
     rmSync(work, { recursive: true, force: true });
   });
+
+  /** Answers the directory of the service account. */
+  const startControlPlane = async (): Promise<string> => {
+    const directory = join(work, "serviceaccount");
+    mkdirSync(directory);
+    const program = join(import.meta.dirname, "control-plane.ts");
+    const server = node.spawn(process.execPath, program, NODE_ADDRESS, "6443", directory);
+    server.stderr?.pipe(process.stderr);
+    assert.ok(server.stdout !== null);
+    const said = await Promise.race([once(server.stdout, "data"), once(server, "exit")]);
+    assert.equal(String(said[0]), "ready\n");
+    return directory;
+  };
 
   it("what the last stage copies is what is put together here", () => {
     assert.deepEqual(commandsOf(runtimeStage, "COPY"), [
@@ -76,22 +91,21 @@ describe("image", { skip: reason ?? false, timeout: 240_000 }, () => {
   });
 
   it("the pods of deploy/ can do their work with what they are given: program, restart, be reset; by tcx and clsact", async () => {
-    const lab = labName(process.pid, 900);
     const cgroup = join(cgroupMount(), lab);
     mkdirSync(cgroup);
     try {
+      const serviceAccount = await startControlPlane();
       const agent = podOf("base/daemonset.yaml", "containers");
       const reset = podOf("reset/daemonset.yaml", "initContainers");
       const args = agent.args.map((arg) => arg.replace("$(NODE_NAME)", "node1"));
       const mounts = {
         "/run/beeline/cgroup": cgroup,
         "/etc/beeline": join(ROOT, "deploy/base"),
-        "/examples": join(ROOT, "examples"),
+        "/run/secrets/kubernetes.io/serviceaccount": serviceAccount,
       };
+      const env = { KUBERNETES_SERVICE_HOST: NODE_ADDRESS, KUBERNETES_SERVICE_PORT: "6443" };
       for (const attach of ["tcx", "clsact"]) {
-        // Manifests in place of an API server, and one way to attach. All the rest is the pod's.
-        const own = ["--manifests=/examples", `--attach=${attach}`];
-        const start = () => node.start([...args, ...own], { ...agent.options, mounts });
+        const start = () => node.start([...args, `--attach=${attach}`], { ...agent.options, mounts, env });
 
         const first = start();
         await eventually(() => assertReady(first), 20_000);

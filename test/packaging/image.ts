@@ -88,6 +88,16 @@ export const makeRoot = (): string => {
   return root;
 };
 
+/** An empty directory beside the roots. Those of test runs that were killed are removed. `owner` is like `bl123-1`. */
+export const workDirectory = (owner: string): string => {
+  for (const old of globSync("bl*", { cwd: CACHE })) {
+    if (!existsSync(`/proc/${/\d+/.exec(old)?.[0]}`)) rmSync(join(CACHE, old), { recursive: true });
+  }
+  const directory = join(CACHE, owner);
+  mkdirSync(directory, { recursive: true });
+  return directory;
+};
+
 /** The files that `COPY . .` would bring into the build stage, by .dockerignore, put into `directory`. */
 export const copyContext = (directory: string): void => {
   const rules = readFileSync(join(ROOT, ".dockerignore"), "utf8").split("\n");
