@@ -44,6 +44,8 @@ export interface ConsistencyOptions {
   readonly restarts?: boolean;
   /** Maps to start with; a FakeStore of its own otherwise. */
   readonly store?: MapStore;
+  /** Stands between the programmer and the checker. */
+  readonly through?: (store: MapStore) => MapStore;
 }
 
 /** Applies one after the other, checking each write, and each end. Throws AssertionError. */
@@ -52,7 +54,8 @@ export const checkConsistency = (list: readonly Desired[], options: ConsistencyO
   const checker = new Checker(store, options.name ?? "as it is");
   const watched = new WatchedStore(store, checker);
   const faults = options.faultSeed === undefined ? null : seededFaults(options.faultSeed, 5);
-  const faulty = faults === null ? watched : new FaultyStore(watched, faults);
+  const between = options.through?.(watched) ?? watched;
+  const faulty = faults === null ? between : new FaultyStore(between, faults);
   const programmers = { now_ns: () => 0n }; // time stands still: no run is reused because it has rested
   let programmer = new TableProgrammer(faulty, programmers);
   for (const [i, desired] of list.entries()) {

@@ -31,6 +31,9 @@ export const phases = {
       "to draining, to fewer policies, to nobody (NONE keeps the generation): no frontend names them now",
     ),
   ),
+  narrow_source_ranges: afterPrograms(
+    write("source_ranges", "0.0.0.0/0 no longer lets in: no frontend counts on it now"),
+  ),
   drop_source_ranges: afterPrograms(remove("source_ranges", "no frontend asks for them now")),
   drop_node_addresses: remove("node_addresses", "nothing points at them"),
   forget_services: remove("services", "last: nothing with this service_id is left"),

@@ -362,8 +362,13 @@ const planRanges = (draft: Draft, holding: Holding, wanted: Holding["ranges"]): 
   for (const [prefix, row] of wanted) {
     const old = holding.ranges.get(prefix);
     if (old?.value.allow === row.value.allow) continue;
-    const value = encode("source_range", row.value);
-    changes.add_source_ranges.push({ key: encode("source_range_key", row.key), value });
+    const narrows = old !== undefined && row.value.allow === 0;
+    if (narrows && !draft.prune) {
+      kept = true;
+      continue;
+    }
+    const phase = narrows ? changes.narrow_source_ranges : changes.add_source_ranges;
+    phase.push({ key: encode("source_range_key", row.key), value: encode("source_range", row.value) });
     if (old === undefined) actual.room.source_ranges--;
     holding.ranges.set(prefix, row);
   }

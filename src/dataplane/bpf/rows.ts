@@ -115,7 +115,7 @@ export const rangeRows = (
 ): Map<Prefix, Row<abi.SourceRangeKey, abi.SourceRange>> => {
   const v4 = prefixes.filter((prefix) => familyOf(prefix) === "IPv4");
   const v6 = prefixes.filter((prefix) => familyOf(prefix) === "IPv6");
-  const keepsOut = v4.length > 0 && !v4.includes(ALL_IPV4) && v6.some(coversIPv4);
+  const keepsOut = !v4.includes(ALL_IPV4) && v6.some(coversIPv4);
   return new Map([
     ...v4.map((prefix) => rangeRow(service_id, prefix, 1)),
     ...(keepsOut ? [rangeRow(service_id, ALL_IPV4, 0)] : []),
