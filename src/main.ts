@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // The beeline command: hands the process over to commands/, and leaves with its exit code.
+import { constants } from "node:os";
 import manifest from "../package.json" with { type: "json" };
 import { runCommandLine } from "./commands/commandline.ts";
 
@@ -13,7 +14,9 @@ process.stderr.on("error", () => {});
 const abort = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   // The second one does not wait.
-  process.on(signal, () => (abort.signal.aborted ? process.exit(128 + 2) : abort.abort(signal)));
+  process.on(signal, () =>
+    abort.signal.aborted ? process.exit(128 + constants.signals[signal]) : abort.abort(signal),
+  );
 }
 
 process.exitCode = await runCommandLine(process.argv.slice(2), {

@@ -209,6 +209,7 @@ export class Agent {
 
   /** The machine may have changed: devices come and go, addresses too. */
   #look(): void {
+    if (this.#healthChecks.failed > 0) void this.#healthChecks.retry();
     const before = this.#host;
     this.#host = this.#parts.readHost();
     if (!isDeepStrictEqual(addressesOf(before), addressesOf(this.#host))) this.changed();

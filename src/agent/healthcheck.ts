@@ -15,6 +15,9 @@ export class HealthCheckServers {
   readonly #listeners = new Map<string, Listener>();
   readonly #healthy: () => boolean;
   readonly #log: Log;
+  #wanted: { readonly checks: readonly HealthCheck[]; readonly hosts: readonly string[] } = { checks: [], hosts: [] };
+  /** One at a time: two that listen on the same port would be in each other's way. */
+  #updates: Promise<void> = Promise.resolve();
   #closed = false;
 
   constructor(options: { readonly healthy: () => boolean; readonly log: Log }) {
@@ -27,8 +30,26 @@ export class HealthCheckServers {
     return [...this.#listeners.values()].filter((l) => [...l.servers.values()].includes(null)).length;
   }
 
-  /** Starts, changes and ends servers so that these are served, at these hosts; failed ones are tried again. */
-  async update(checks: readonly HealthCheck[], hosts: readonly string[]): Promise<void> {
+  /** Starts, changes and ends servers so that these are served, at these hosts. */
+  update(checks: readonly HealthCheck[], hosts: readonly string[]): Promise<void> {
+    this.#wanted = { checks, hosts };
+    return this.retry();
+  }
+
+  /** Tries those that failed again. */
+  retry(): Promise<void> {
+    this.#updates = this.#updates.then(() => this.#serve());
+    return this.#updates;
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const [key, listener] of this.#listeners) this.#end(key, listener);
+  }
+
+  async #serve(): Promise<void> {
+    if (this.#closed) return;
+    const { checks, hosts } = this.#wanted;
     const wanted = new Map(checks.map((check) => [keyOf(check), check]));
     for (const [key, listener] of this.#listeners) {
       if (!wanted.has(key)) this.#end(key, listener);
@@ -42,24 +63,18 @@ export class HealthCheckServers {
         server?.close();
         listener.servers.delete(host);
       }
-      await Promise.all(hosts.map((host) => this.#listen(key, listener, host)));
+      await Promise.all(hosts.map((host) => this.#listen(listener, host)));
     }
   }
 
-  close(): void {
-    this.#closed = true;
-    for (const [key, listener] of this.#listeners) this.#end(key, listener);
-  }
-
-  async #listen(key: string, listener: Listener, host: string): Promise<void> {
+  async #listen(listener: Listener, host: string): Promise<void> {
     if (listener.servers.get(host) != null) return;
     listener.servers.set(host, null);
     const { namespace, name, port } = listener.check;
     try {
       const server = await serve({ host, port }, () => replyFor(listener.check, this.#healthy()));
-      const current = !this.#closed && this.#listeners.get(key) === listener && listener.servers.get(host) === null;
-      if (current) listener.servers.set(host, server);
-      else server.close();
+      if (this.#closed) server.close();
+      else listener.servers.set(host, server);
     } catch (error) {
       this.#log("warn", `Cannot serve the health check of Service ${namespace}/${name} on port ${port}`, {
         host,

@@ -7,6 +7,7 @@ import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { type LinkPin, linkPinName, linksDirectory, pinDirectory } from "../dataplane/bpf/pins.ts";
 import { columns, count, list } from "../lib/text.ts";
 import type { NodeAddress } from "../model/desired.ts";
+import { reasonText } from "../model/reason.ts";
 import type { Run } from "./command.ts";
 import { readHeld } from "./held.ts";
 import { type MapUse, mapTable, readMapUse } from "./maps.ts";
@@ -111,8 +112,8 @@ export const statusReport = (status: Status): Report => ({
       ["Node addresses:", status.nodeAddresses.map(addressText).join(", ") || "none"],
     ];
     const packets = columns(
-      headers ? ["HOOK", "REASON", "COUNT"] : null,
-      status.packets.map((c) => [c.hook, c.reason, String(c.count)]),
+      headers ? ["HOOK", "REASON", "COUNT", ...(wide ? ["MEANING"] : [])] : null,
+      status.packets.map((c) => [c.hook, c.reason, String(c.count), ...(wide ? [reasonText(c.reason) ?? "-"] : [])]),
     );
     const maps = status.maps.filter((m) => wide || m.used !== null);
     const text = `${columns(null, facts)}\n${mapTable(maps, headers, wide)}\n${packets}`;

@@ -137,9 +137,21 @@ test("a health check port that is taken is named and counted, and had once it is
   assert.equal(servers.failed, 1);
   blocker.close();
   await once(blocker, "close");
-  await servers.update([check], ["127.0.0.1"]);
+  await servers.retry();
   assert.equal(servers.failed, 0);
   assert.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 200);
+});
+
+test("two updates at once do not get in each other's way", async (t) => {
+  const port = await freePort();
+  const lines: string[] = [];
+  const servers = new HealthCheckServers({ healthy: () => true, log: (_level, message) => void lines.push(message) });
+  t.after(() => servers.close());
+  const check = { namespace: "shop", name: "web", port, localEndpoints: 1 };
+  await Promise.all([1, 2, 3].map((localEndpoints) => servers.update([{ ...check, localEndpoints }], ["127.0.0.1"])));
+  assert.deepEqual([lines, servers.failed], [[], 0]);
+  const answer = await fetch(`http://127.0.0.1:${port}/`);
+  assert.equal(answer.headers.get("x-load-balancing-endpoint-weight"), "3");
 });
 
 test("a server answers GET and HEAD only", async (t) => {
