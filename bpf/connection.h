@@ -81,8 +81,8 @@ SUBPROGRAM int forget_former(const struct packet *packet, const struct flow *dna
 	return 0;
 }
 
-/* Which frontend a packet from outside is for; a copy, for the entry may be replaced. */
-static __always_inline int find_for_packet(const struct packet *packet, struct frontend *frontend)
+/* The frontend a packet from outside is for, or NULL. Not inlined: most packets end here. */
+static __noinline const struct frontend *find_for_packet(const struct packet *packet)
 {
 	struct frontend_key key = {
 		.addr = packet->key.dst_addr,
@@ -90,14 +90,10 @@ static __always_inline int find_for_packet(const struct packet *packet, struct f
 		.proto = packet->key.proto,
 		.scope = SCOPE_EXTERNAL,
 	};
-	const struct frontend *found;
 	bool loopback = false;
+	const struct frontend *frontend = find_frontend(&key, &loopback);
 
-	found = find_frontend(&key, &loopback);
-	if (!found || loopback)
-		return REASON_NOT_OURS;
-	*frontend = *found;
-	return packet->key.proto == IPPROTO_SCTP ? REASON_NOT_HANDLED : UNDECIDED;
+	return loopback ? NULL : frontend;
 }
 
 static __always_inline void fill(struct connection *c, const struct packet *packet,
@@ -116,18 +112,17 @@ static __always_inline void fill(struct connection *c, const struct packet *pack
 }
 
 /* REASON_NEW_FLOW: `c` is filled but for `node`. Else why there is no backend. */
-SUBPROGRAM int choose_for_packet(const struct packet *packet, struct connection *c)
+SUBPROGRAM int choose_for_packet(const struct packet *packet, const struct frontend *found,
+				 struct connection *c)
 {
 	const struct config *config = get_config();
 	struct frontend frontend;
 	struct choice choice;
 	int reason;
 
-	if (!config || !packet || !c)
+	if (!config || !packet || !found || !c)
 		return REASON_NO_CONFIG;
-	reason = find_for_packet(packet, &frontend);
-	if (reason != UNDECIDED)
-		return reason;
+	frontend = *found; /* the agent may replace it */
 	if (frontend.flags & FRONTEND_SOURCE_RANGES &&
 	    !is_in_range(frontend.service_id, &packet->key.src_addr))
 		return REASON_SOURCE_RANGE;
@@ -141,10 +136,11 @@ SUBPROGRAM int choose_for_packet(const struct packet *packet, struct connection 
 }
 
 /* REASON_NEW_FLOW: the connection's flows are stored, and `to` is its backend. */
-SUBPROGRAM int connect_packet(const struct packet *packet, struct party *to)
+SUBPROGRAM int connect_packet(const struct packet *packet, const struct frontend *frontend,
+			      struct party *to)
 {
 	struct connection c = {};
-	int reason = choose_for_packet(packet, &c);
+	int reason = choose_for_packet(packet, frontend, &c);
 
 	if (reason != REASON_NEW_FLOW || !to)
 		return reason;

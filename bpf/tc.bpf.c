@@ -36,7 +36,7 @@ static __always_inline int follow(struct __sk_buff *ctx, const struct packet *pa
 	int reason = flow->kind == FLOW_DNAT || flow->kind == FLOW_SNAT ? REASON_ESTABLISHED
 									: REASON_REPLY;
 
-	flow->last_seen_ns = bpf_ktime_get_boot_ns();
+	touch(flow);
 	if (packet->closes)
 		mark_closing(packet, flow, side == SOURCE);
 	return rewrite(ctx, packet, side, &to) ? reason : REASON_REWRITE_FAILED;
@@ -48,10 +48,25 @@ static __always_inline bool is_inward(const struct flow *flow)
 	return flow->kind == FLOW_DNAT || flow->kind == FLOW_UNDO_SNAT;
 }
 
+static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *packet)
+{
+	const struct frontend *frontend = find_for_packet(packet);
+	struct party to;
+	int reason;
+
+	if (!frontend)
+		return REASON_NOT_OURS;
+	if (packet->key.proto == IPPROTO_SCTP)
+		return REASON_NOT_HANDLED;
+	reason = connect_packet(packet, frontend, &to);
+	if (reason == REASON_NEW_FLOW && !rewrite(ctx, packet, DESTINATION, &to))
+		return REASON_REWRITE_FAILED;
+	return reason;
+}
+
 static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
 {
 	struct flow *flow;
-	struct party to;
 	int reason;
 
 	if (ctx->pkt_type != PACKET_HOST)
@@ -60,16 +75,12 @@ static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
 	if (reason != UNDECIDED)
 		return reason;
 	flow = bpf_map_lookup_elem(&flows, &packet->key);
-	if (flow && !is_inward(flow))
-		flow = NULL;
-	if (flow && !is_stale(flow, packet))
+	if (!flow || !is_inward(flow))
+		return open_new(ctx, packet);
+	if (!is_stale(flow, packet))
 		return follow(ctx, packet, flow, DESTINATION);
-	if (flow)
-		forget_former(packet, flow);
-	reason = connect_packet(packet, &to);
-	if (reason == REASON_NEW_FLOW && !rewrite(ctx, packet, DESTINATION, &to))
-		return REASON_REWRITE_FAILED;
-	return reason;
+	forget_former(packet, flow);
+	return open_new(ctx, packet);
 }
 
 static __always_inline int egress(struct __sk_buff *ctx)

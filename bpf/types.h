@@ -171,7 +171,7 @@ struct flow {
 			     gone */
 	__be16 snat_port; /* FLOW_DNAT to a remote backend: the port that SNAT took; else 0 */
 	__u16 pad;
-	__u32 pad2;
+	__u32 last_tick;  /* the kernel tick (jiffies) in which last_seen_ns was written */
 	__u64 created_ns; /* CLOCK_BOOTTIME */
 	__u64 last_seen_ns;
 };

@@ -306,6 +306,7 @@ test("flows: each direction, with what is written over it", async () => {
     backend_id: 2,
     generation: 1,
     snat_port: 61000,
+    last_tick: 0,
     created_ns: 5n * SECOND_NS,
     last_seen_ns: 60n * SECOND_NS,
   });

@@ -1,0 +1,300 @@
+// What a packet and a connect() cost: `npm run bench:packets [-- -o json]`, as root. tc by BPF_PROG_TEST_RUN; the socket
+// hooks, which cannot be run that way, by real connect() calls in a network namespace and a cgroup of this process
+// alone, with and without them in turn. Median (min–max) of several runs; only figures of one run compare.
+import { execFileSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { release } from "node:os";
+import { flow_kind, scope } from "../src/dataplane/bpf/abi.gen.ts";
+import {
+  type AttachType,
+  closeFd,
+  linkCreate,
+  netnsCookie,
+  openDirectory,
+  programInfo,
+} from "../src/dataplane/bpf/libbpf.ts";
+import type { Address } from "../src/model/address.ts";
+import { type Addresses, Datapath, families, flowKey, ObjectUnderTest, publish } from "../test/lib/datapath.ts";
+import { buildFrame, type Transport } from "../test/lib/packet.ts";
+import { enterCgroup, enterNetworkNamespace, Socket } from "../test/lib/socket.ts";
+
+interface Row {
+  readonly what: string;
+  readonly unit: "ns/packet" | "ns/call";
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+}
+
+const RUNS = 9;
+const REPEAT = 200_000;
+const SERVICES = 10_000;
+/** One after another, each a new connection; four flows each, far from filling the map. */
+const CHAIN = 4000;
+
+const rowOf = (what: string, unit: Row["unit"], samples: readonly number[]): Row => {
+  const sorted = [...samples].sort((x, y) => x - y);
+  const at = (share: number): number => Math.round(sorted[Math.floor((sorted.length - 1) * share)] ?? 0);
+  return { what, unit, median: at(0.5), min: at(0), max: at(1) };
+};
+
+const times = (n: number, sample: (i: number) => number): readonly number[] =>
+  Array.from({ length: n }, (_, i) => sample(i));
+
+// ---- tc ------------------------------------------------------------------------------------------------------------
+
+const sizes = { flows: 262_144, frontends: 2 * SERVICES, slots: 2 * SERVICES, backends: 2 * SERVICES };
+
+/** Services that the packets are not for, as on a real node. */
+const fillServices = (into: ObjectUnderTest, at: number): void => {
+  for (let i = 0; i < SERVICES; i++) {
+    const address = `172.30.${i >> 8}.${i & 255}`;
+    const backend = { id: 8000 + i, address: `10.${200 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}`, local: true };
+    publish(into, { address, port: 80, scope: at, service_id: 8000 + i, slot_base: 8000 + i }, [backend]);
+  }
+};
+
+type Program = "tc_ingress" | "tc_egress";
+
+/**
+ * A packet that a program translates is another packet for the next of its runs. So there are two flows, each of which
+ * makes the packet that the other one is for.
+ */
+const putLoop = (tc: Datapath, a: Addresses, program: Program, kind: number, proto: Transport): Uint8Array => {
+  const [here, there] = [
+    [a.vip, 80],
+    [a.vip2, 8080],
+  ] as const;
+  const peer = [a.client, 40000] as const;
+  publish(tc, { address: null, port: 1, proto }, [{ id: 1, address: a.local, local: true }]);
+  for (const [from, to] of [[here, there] as const, [there, here] as const]) {
+    const key = program === "tc_ingress" ? flowKey(peer, from, proto) : flowKey(from, peer, proto);
+    const base = {
+      service_id: 1,
+      backend_id: 1,
+      generation: 1,
+      snat_port: 0,
+      flags: 0,
+      last_tick: 0,
+      created_ns: 1n,
+      last_seen_ns: 1n,
+    };
+    tc.put("flows", key, { ...base, addr: to[0] as Address, port: to[1], kind });
+  }
+  const ends = program === "tc_ingress" ? { from: peer, to: here } : { from: here, to: peer };
+  return buildFrame({
+    from: ends.from[0],
+    sport: ends.from[1],
+    to: ends.to[0],
+    dport: ends.to[1],
+    proto,
+    payload: "12345678",
+  });
+};
+
+const measureLoop = (a: Addresses, what: string, program: Program, kind: number, proto: Transport): Row => {
+  const tc = new Datapath({}, sizes);
+  fillServices(tc, scope.SCOPE_EXTERNAL);
+  const frame = putLoop(tc, a, program, kind, proto);
+  const row = rowOf(
+    `${program}: ${what}, ${a.family} ${proto}`,
+    "ns/packet",
+    times(RUNS, () => tc.time(program, frame, REPEAT)),
+  );
+  tc.close();
+  return row;
+};
+
+const measureNotOurs = (a: Addresses, program: Program): Row => {
+  const tc = new Datapath({}, sizes);
+  fillServices(tc, scope.SCOPE_EXTERNAL);
+  const frame = buildFrame({ from: a.client, to: a.other, dport: 443 });
+  const row = rowOf(
+    `${program}: not ours, ${a.family} TCP`,
+    "ns/packet",
+    times(RUNS, () => tc.time(program, frame, REPEAT)),
+  );
+  tc.close();
+  return row;
+};
+
+/** The floor: a program whose families are both off looks at the Ethernet type and counts. */
+const measureFloor = (): Row => {
+  const tc = new Datapath({ ipv4: 0, ipv6: 0 });
+  const frame = buildFrame({ from: "198.51.100.7", to: "198.51.100.8" });
+  const row = rowOf(
+    "tc_ingress: both families off (floor)",
+    "ns/packet",
+    times(RUNS, () => tc.time("tc_ingress", frame, REPEAT)),
+  );
+  tc.close();
+  return row;
+};
+
+/** Every run is a new connection: each VIP's only backend is the next VIP. */
+const measureNewFlow = (what: string, local: boolean): Row => {
+  const tc = new Datapath({}, sizes);
+  fillServices(tc, scope.SCOPE_EXTERNAL);
+  tc.configure({ snat_port_min: 20000, snat_port_max: 60000 });
+  const vip = (i: number): string => `100.64.${i >> 8}.${i & 255}`;
+  for (let i = 0; i < CHAIN; i++) {
+    publish(tc, { address: vip(i), port: 80, service_id: i, slot_base: i }, [
+      { id: i + 1, address: vip(i + 1), port: 80, local },
+    ]);
+  }
+  const samples = times(RUNS, (i) => {
+    const frame = buildFrame({ from: "198.51.100.7", to: vip(0), sport: 30000 + i, flags: "S" });
+    return tc.time("tc_ingress", frame, CHAIN - 1);
+  });
+  tc.close();
+  return rowOf(`tc_ingress: new flow, ${what}, IPv4 TCP`, "ns/packet", samples);
+};
+
+const measureTc = (): readonly Row[] => {
+  const rows = [measureFloor()];
+  for (const a of families) {
+    rows.push(
+      measureNotOurs(a, "tc_ingress"),
+      measureNotOurs(a, "tc_egress"),
+      measureLoop(a, "established", "tc_ingress", flow_kind.FLOW_DNAT, "TCP"),
+      measureLoop(a, "established", "tc_ingress", flow_kind.FLOW_DNAT, "UDP"),
+      measureLoop(a, "reply of a remote backend", "tc_ingress", flow_kind.FLOW_UNDO_SNAT, "TCP"),
+      measureLoop(a, "to a remote backend", "tc_egress", flow_kind.FLOW_SNAT, "TCP"),
+      measureLoop(a, "reply to the client", "tc_egress", flow_kind.FLOW_UNDO_DNAT, "TCP"),
+    );
+  }
+  rows.push(measureNewFlow("local backend (2 flows)", true), measureNewFlow("remote backend (4 flows)", false));
+  return rows;
+};
+
+// ---- sockets -------------------------------------------------------------------------------------------------------
+
+const CALLS = 4000;
+const HOOKS: readonly (readonly [AttachType, string])[] = [
+  ["cgroup_inet4_connect", "sock_connect4"],
+  ["cgroup_inet_sock_release", "sock_release"],
+];
+
+/** connect() on a UDP socket sends nothing: a probe of about a microsecond. */
+const timeConnect = (socket: Socket, address: string): number => {
+  const start = process.hrtime.bigint();
+  for (let i = 0; i < CALLS; i++) socket.connect([address, 8080]);
+  return Number(process.hrtime.bigint() - start) / CALLS;
+};
+
+const withHooks = (sock: ObjectUnderTest, cgroup: string, action: () => number): number => {
+  const target = openDirectory(cgroup);
+  const links = HOOKS.map(([type, program]) => linkCreate(sock.program(program), target, type));
+  closeFd(target);
+  try {
+    return action();
+  } finally {
+    for (const link of links) closeFd(link);
+  }
+};
+
+const STATS = "/proc/sys/kernel/bpf_stats_enabled";
+
+/** The kernel's own account of a program's mean run, its clock reads (some 40 ns) included; null: not kept. */
+const runTime = (id: number): { readonly ns: number; readonly runs: number } => {
+  const info: unknown = JSON.parse(
+    execFileSync("bpftool", ["-j", "prog", "show", "id", String(id)], { encoding: "utf8" }),
+  );
+  const { run_time_ns = 0, run_cnt = 0 } = info as { run_time_ns?: number; run_cnt?: number };
+  return { ns: run_time_ns, runs: run_cnt };
+};
+
+const measureRunTime = (sock: ObjectUnderTest, what: string, probe: () => number): Row => {
+  const { id } = programInfo(sock.program("sock_connect4"));
+  const before = readFileSync(STATS, "utf8");
+  writeFileSync(STATS, "1");
+  try {
+    const samples = times(RUNS, () => {
+      const start = runTime(id);
+      probe();
+      const end = runTime(id);
+      return (end.ns - start.ns) / Math.max(1, end.runs - start.runs);
+    });
+    return rowOf(`sock_connect4 alone, ${what} (bpf_stats)`, "ns/call", samples);
+  } finally {
+    writeFileSync(STATS, before);
+  }
+};
+
+const measureSock = (): readonly Row[] => {
+  const [vip, backend] = ["10.96.0.10", "10.1.0.1"];
+  enterNetworkNamespace([backend]);
+  const cgroup = enterCgroup();
+  const sock = new ObjectUnderTest("sock", {}, sizes);
+  const socket = new Socket("UDP", "IPv4");
+  try {
+    sock.configure({ host_netns_cookie: netnsCookie() });
+    fillServices(sock, scope.SCOPE_INTERNAL);
+    publish(sock, { address: vip, port: 8080, proto: "UDP", scope: scope.SCOPE_INTERNAL }, [
+      { id: 1, address: backend, local: true },
+    ]);
+    const without = (): number => timeConnect(socket, backend);
+    const notOurs = (): number => withHooks(sock, cgroup.path, () => timeConnect(socket, backend));
+    const ours = (): number => withHooks(sock, cgroup.path, () => timeConnect(socket, vip));
+    without();
+    const rounds = Array.from({ length: RUNS }, () => [without(), notOurs(), ours()] as const);
+    const column = (pick: (r: (typeof rounds)[number]) => number): readonly number[] => rounds.map(pick);
+    return [
+      rowOf(
+        "connect() of a UDP socket, no hook",
+        "ns/call",
+        column(([none]) => none),
+      ),
+      rowOf(
+        "connect(), hook attached, not ours",
+        "ns/call",
+        column(([, other]) => other),
+      ),
+      rowOf(
+        "connect(), hook attached, to a ClusterIP",
+        "ns/call",
+        column(([, , own]) => own),
+      ),
+      rowOf(
+        "  the hook adds, not ours",
+        "ns/call",
+        column(([none, other]) => other - none),
+      ),
+      rowOf(
+        "  the hook adds, to a ClusterIP",
+        "ns/call",
+        column(([none, , own]) => own - none),
+      ),
+      measureRunTime(sock, "not ours", notOurs),
+      measureRunTime(sock, "to a ClusterIP", ours),
+    ];
+  } finally {
+    socket.close();
+    sock.close();
+    cgroup.leave();
+  }
+};
+
+// ---- output --------------------------------------------------------------------------------------------------------
+
+const print = (rows: readonly Row[]): void => {
+  const width = Math.max(...rows.map((row) => row.what.length));
+  console.log(`kernel ${release()}, ${SERVICES} services, median (min–max) of ${RUNS} runs`);
+  for (const { what, unit, median, min, max } of rows) {
+    console.log(`${what.padEnd(width)}  ${String(median).padStart(6)} (${min}–${max}) ${unit}`);
+  }
+};
+
+const main = (): void => {
+  const args = process.argv.slice(2);
+  const json = args.join(" ") === "-o json";
+  if (args.length > 0 && !json) {
+    console.error("usage: bench-packets [-o json]");
+    process.exit(2);
+  }
+  const rows = [...measureTc(), ...measureSock()];
+  if (json) console.log(JSON.stringify({ kernel: release(), services: SERVICES, runs: RUNS, rows }, null, 2));
+  else print(rows);
+};
+
+main();
