@@ -24,6 +24,8 @@ export type Body = AsyncIterable<Buffer>;
 
 /** How long a connection may be silent before TCP asks whether the other end is still there. */
 const KEEPALIVE_MS = 30_000;
+/** How long a credential plugin may take. */
+const CREDENTIALS_MS = 60_000;
 const MAX_ERROR_BYTES = 64 * 1024;
 
 export const openApi = (config: ClusterConfig): Api => new HttpApi(config);
@@ -47,7 +49,8 @@ class HttpApi implements Api {
     idle_ms: number,
     signal: AbortSignal,
   ): Promise<Body> {
-    const { base, options } = await this.#authenticated();
+    const patience = AbortSignal.any([signal, AbortSignal.timeout(CREDENTIALS_MS)]);
+    const { base, options } = await settledBefore(this.#authenticated(), patience);
     const url = new URL(`${base.replace(/\/$/, "")}${path}?${new URLSearchParams(query)}`);
     const response = await send(url, { ...options, signal, timeout: idle_ms });
     const status = response.statusCode ?? 0;
@@ -110,6 +113,14 @@ const useTokenFiles = (kubeconfig: KubeConfig, text: string): void => {
       kubeconfig.users[index] = { ...known, authProvider: { name: "tokenFile", config: { tokenFile } } };
   }
 };
+
+/** The promise's result, unless the signal comes first. */
+const settledBefore = <T>(promise: Promise<T>, signal: AbortSignal): Promise<T> =>
+  new Promise((resolve, reject) => {
+    signal.throwIfAborted();
+    signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+    promise.then(resolve, reject);
+  });
 
 const send = (url: URL, options: https.RequestOptions): Promise<http.IncomingMessage> =>
   new Promise((resolve, reject) => {

@@ -70,6 +70,25 @@ test("Fault 39: a page token that expired starts the list from the beginning", (
     },
   ));
 
+test("A page that shows another moment than the first is not trusted", () =>
+  following(
+    {
+      limits: { page_items: 2 },
+      before: (server) => {
+        for (const name of ["a", "b", "c"]) server.put(service(name));
+        server.delay(30);
+      },
+    },
+    async (f) => {
+      await eventually(() => assert.equal(f.server.count({ verb: "list", resource: "services" }), 2));
+      const body = JSON.stringify({ metadata: { resourceVersion: "100" }, items: [service("stale")] });
+      f.server.fail(200, { verb: "list", resource: "services", body });
+      await f.synced();
+      assert.match(f.log.join("\n"), /the list moved from resourceVersion 203 to 100 between pages/);
+      assert.deepEqual(f.services(), ["default/a", "default/b", "default/c"]);
+    },
+  ));
+
 test("Fault 40: 504 with a time to wait is waited for", () =>
   following(
     {

@@ -327,6 +327,7 @@ test("A watched path that is gone keeps what it held, is named, and is taken up 
     try {
       renameSync(root, `${root}-away`);
       await eventually(() => assert.equal(source.problems()[0]?.object, root));
+      await new Promise((resolve) => setTimeout(resolve, 300)); // three polls
       assert.deepEqual(names(source.snapshot()), ["a"]);
       mkdirSync(root);
       write(root, { "b.yaml": service("b") });
