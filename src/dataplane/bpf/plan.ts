@@ -248,9 +248,13 @@ const placeRuns = (
     if (ids.length === 0 || placed.has(text)) continue;
     const found = runs.place(ids, draft.now_ns);
     if (found === null) {
+      for (const run of placed.values()) runs.release(run, draft.now_ns);
       for (const run of fresh) runs.discard(run);
       return ids.length;
     }
+    // Held from now until the end: the next list may take the room of runs that have rested, and not of this one; and a
+    // run that in the end no frontend points at goes to rest like any other.
+    runs.hold(found.run);
     if (found.fresh) fresh.push(found.run);
     placed.set(text, found.run);
   }
@@ -259,11 +263,7 @@ const placeRuns = (
       draft.changes.fill_slots.push({ key: encode("u32", run.base + i), value: encode("u32", id) });
     }
   }
-  // Held until the end: a run that in the end no frontend points at goes to rest like any other.
-  for (const run of placed.values()) {
-    runs.hold(run);
-    draft.releasedRuns.push(run);
-  }
+  draft.releasedRuns.push(...placed.values());
   return placed;
 };
 
