@@ -65,11 +65,17 @@ const readStatus = (store: MapStore, bpffs: string): Status => {
 
 /** The agent holds a lock on its pins as long as it lives; /proc/locks says who, without touching it. */
 const lockHolder = (directory: string): number | null => {
-  const inode = statSync(directory).ino;
-  const line = readFileSync("/proc/locks", "utf8")
-    .split("\n")
-    .find((text) => text.includes("FLOCK") && !text.includes("->") && text.includes(`:${inode} `));
-  const pid = Number(line?.trim().split(/\s+/)[4]);
+  const { dev, ino } = statSync(directory);
+  const [major, minor] = [(dev >> 8) & 0xfff, (dev & 0xff) | ((dev >> 12) & 0xfff00)];
+  const place = `${[major, minor].map((n) => n.toString(16).padStart(2, "0")).join(":")}:${ino}`;
+  return findLock(readFileSync("/proc/locks", "utf8"), place);
+};
+
+/** Process id of the holder of a FLOCK at `major:minor:inode`, in a text like /proc/locks. Lines with -> only wait. */
+export const findLock = (locks: string, place: string): number | null => {
+  const words = locks.split("\n").map((line) => line.trim().split(/\s+/));
+  const held = words.find((w) => w[1] === "FLOCK" && w[5] === place);
+  const pid = Number(held?.[4]);
   return pid > 0 ? pid : null;
 };
 
