@@ -6,7 +6,7 @@ import https from "node:https";
 import { dirname } from "node:path";
 import { KubeConfig } from "@kubernetes/client-node";
 import { parse } from "yaml";
-import { TooLargeError } from "./api-error.ts";
+import { type Body, readBody } from "./body.ts";
 import { isRecord } from "./field.ts";
 import type { ClusterConfig } from "./kubeconfig.ts";
 import { statusError } from "./status.ts";
@@ -19,8 +19,6 @@ export interface Api {
   get(path: string, query: Readonly<Record<string, string>>, idle_ms: number, signal: AbortSignal): Promise<Body>;
   close(): void;
 }
-
-export type Body = AsyncIterable<Buffer>;
 
 /** How long a connection may be silent before TCP asks whether the other end is still there. */
 const KEEPALIVE_MS = 30_000;
@@ -143,16 +141,4 @@ const readJson = async (body: Body): Promise<unknown> => {
   } catch {
     return null; // a proxy's HTML page, or a body cut short: the HTTP status has to do
   }
-};
-
-/** The whole body. Throws a TooLargeError, and closes the connection, when it is larger. */
-export const readBody = async (body: Body, max_bytes: number): Promise<Buffer> => {
-  const chunks: Buffer[] = [];
-  let size_bytes = 0;
-  for await (const chunk of body) {
-    size_bytes += chunk.length;
-    if (size_bytes > max_bytes) throw new TooLargeError(`the answer is larger than ${max_bytes} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
 };

@@ -3,8 +3,9 @@
 // errors that make client-go list again make this one do so; when in doubt it lists.
 import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../lib/errors.ts";
-import { type Api, readBody } from "./api.ts";
+import type { Api } from "./api.ts";
 import { ApiError, DistrustError, isExpired, TooLargeError } from "./api-error.ts";
+import { readBody } from "./body.ts";
 import { isRecord, show } from "./field.ts";
 import { createLineSplitter } from "./lines.ts";
 import { statusError } from "./status.ts";
