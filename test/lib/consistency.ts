@@ -30,6 +30,8 @@ import { type Desired, type DesiredService, type Frontend, servicePortKey } from
 /** Applies a list in every way: as it is, backward, shuffled, with empties, repeated, split, with faults, with restarts. */
 export const checkEveryWay = (list: readonly Desired[], seed: number): void => {
   for (const [name, way] of waysThrough(list, seed)) checkConsistency(way, { name });
+  checkConsistency(list, { name: "two seconds between, so that runs have rested", pause_s: 2 });
+  checkConsistency([...list, ...list], { name: "twice, two seconds between", pause_s: 2 });
   checkConsistency(list, { name: "restarted before each", restarts: true });
   checkConsistency(list, { name: "with faults", faultSeed: seed });
   checkConsistency(list, { name: "with faults and restarts", faultSeed: seed + 1, restarts: true });
@@ -42,6 +44,8 @@ export interface ConsistencyOptions {
   readonly faultSeed?: number;
   /** A new programmer, which knows only what the maps hold, for each apply. */
   readonly restarts?: boolean;
+  /** Seconds from one look at the clock to the next. 0 (the default): no run is reused because it has rested. */
+  readonly pause_s?: number;
   /** Maps to start with; a FakeStore of its own otherwise. */
   readonly store?: MapStore;
   /** Stands between the programmer and the checker. */
@@ -56,12 +60,16 @@ export const checkConsistency = (list: readonly Desired[], options: ConsistencyO
   const faults = options.faultSeed === undefined ? null : seededFaults(options.faultSeed, 5);
   const between = options.through?.(watched) ?? watched;
   const faulty = faults === null ? between : new FaultyStore(between, faults);
-  const programmers = { now_ns: () => 0n }; // time stands still: no run is reused because it has rested
-  let programmer = new TableProgrammer(faulty, programmers);
+  let now_s = 0;
+  const now_ns = (): bigint => {
+    now_s += options.pause_s ?? 0;
+    return BigInt(now_s) * 1_000_000_000n;
+  };
+  let programmer = new TableProgrammer(faulty, { now_ns });
   for (const [i, desired] of list.entries()) {
     checker.begin(desired, i);
     for (let attempt = 0; ; attempt++) {
-      if (options.restarts === true) programmer = new TableProgrammer(faulty, programmers);
+      if (options.restarts === true) programmer = new TableProgrammer(faulty, { now_ns });
       try {
         programmer.apply(desired, { prune: true });
         break;
