@@ -76,7 +76,6 @@ static __always_inline int choose_for_call(struct bpf_sock_addr *ctx, const stru
 		.proto = ctx->protocol,
 		.scope = SCOPE_INTERNAL,
 	};
-	const struct frontend *found;
 	struct frontend frontend;
 	bool loopback = false;
 	struct addr client;
@@ -86,10 +85,8 @@ static __always_inline int choose_for_call(struct bpf_sock_addr *ctx, const stru
 		return REASON_NO_CONFIG;
 	if (!is_family_on(family_of(&to->addr)))
 		return REASON_NOT_OURS;
-	found = find_frontend(&key, &loopback);
-	if (!found)
+	if (!read_frontend(&key, &frontend, &loopback))
 		return REASON_NOT_OURS;
-	frontend = *found;
 	netns = bpf_get_netns_cookie(ctx);
 	if (loopback && netns != config->host_netns_cookie)
 		return REASON_NOT_OURS;

@@ -81,19 +81,23 @@ SUBPROGRAM int forget_former(const struct packet *packet, const struct flow *dna
 	return 0;
 }
 
-/* The frontend a packet from outside is for, or NULL. Not inlined: most packets end here. */
-static __noinline const struct frontend *find_for_packet(const struct packet *packet)
+static __always_inline struct frontend_key frontend_key_of(const struct packet *packet)
 {
-	struct frontend_key key = {
+	return (struct frontend_key){
 		.addr = packet->key.dst_addr,
 		.port = packet->key.dst_port,
 		.proto = packet->key.proto,
 		.scope = SCOPE_EXTERNAL,
 	};
-	bool loopback = false;
-	const struct frontend *frontend = find_frontend(&key, &loopback);
+}
 
-	return loopback ? NULL : frontend;
+/* Not inlined: most packets end here. */
+static __noinline int is_for_frontend(const struct packet *packet)
+{
+	struct frontend_key key = frontend_key_of(packet);
+	bool loopback = false;
+
+	return find_frontend(&key, &loopback) && !loopback;
 }
 
 static __always_inline void fill(struct connection *c, const struct packet *packet,
@@ -112,17 +116,20 @@ static __always_inline void fill(struct connection *c, const struct packet *pack
 }
 
 /* REASON_NEW_FLOW: `c` is filled but for `node`. Else why there is no backend. */
-SUBPROGRAM int choose_for_packet(const struct packet *packet, const struct frontend *found,
-				 struct connection *c)
+SUBPROGRAM int choose_for_packet(const struct packet *packet, struct connection *c)
 {
 	const struct config *config = get_config();
 	struct frontend frontend;
+	struct frontend_key key;
+	bool loopback = false;
 	struct choice choice;
 	int reason;
 
-	if (!config || !packet || !found || !c)
+	if (!config || !packet || !c)
 		return REASON_NO_CONFIG;
-	frontend = *found; /* the agent may replace it */
+	key = frontend_key_of(packet);
+	if (!read_frontend(&key, &frontend, &loopback))
+		return REASON_NOT_OURS;
 	if (frontend.flags & FRONTEND_SOURCE_RANGES &&
 	    !is_in_range(frontend.service_id, &packet->key.src_addr))
 		return REASON_SOURCE_RANGE;
@@ -136,11 +143,10 @@ SUBPROGRAM int choose_for_packet(const struct packet *packet, const struct front
 }
 
 /* REASON_NEW_FLOW: the connection's flows are stored, and `to` is its backend. */
-SUBPROGRAM int connect_packet(const struct packet *packet, const struct frontend *frontend,
-			      struct party *to)
+SUBPROGRAM int connect_packet(const struct packet *packet, struct party *to)
 {
 	struct connection c = {};
-	int reason = choose_for_packet(packet, frontend, &c);
+	int reason = choose_for_packet(packet, &c);
 
 	if (reason != REASON_NEW_FLOW || !to)
 		return reason;

@@ -36,6 +36,28 @@ static __always_inline const struct frontend *find_frontend(const struct fronten
 	return frontend ?: find_nodeport(key, loopback);
 }
 
+/*
+ * A copy that is of one piece. The kernel gives the memory of a replaced entry to the next
+ * write at once, of another key maybe: only an entry that is still in its place after it was
+ * read has been read as it is. False: there is no such frontend.
+ */
+static __always_inline bool read_frontend(const struct frontend_key *key, struct frontend *frontend,
+					  bool *loopback)
+{
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 3; i++) {
+		const struct frontend *found = find_frontend(key, loopback);
+
+		if (!found)
+			return false;
+		*frontend = *found;
+		asm volatile("" ::: "memory");
+		if (find_frontend(key, loopback) == found)
+			return true;
+	}
+	return true;
+}
+
 /* What an empty run means to whoever asks. */
 static __always_inline int why_empty(const struct frontend *frontend)
 {

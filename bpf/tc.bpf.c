@@ -50,15 +50,14 @@ static __always_inline bool is_inward(const struct flow *flow)
 
 static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *packet)
 {
-	const struct frontend *frontend = find_for_packet(packet);
 	struct party to;
 	int reason;
 
-	if (!frontend)
+	if (!is_for_frontend(packet))
 		return REASON_NOT_OURS;
 	if (packet->key.proto == IPPROTO_SCTP)
 		return REASON_NOT_HANDLED;
-	reason = connect_packet(packet, frontend, &to);
+	reason = connect_packet(packet, &to);
 	if (reason == REASON_NEW_FLOW && !rewrite(ctx, packet, DESTINATION, &to))
 		return REASON_REWRITE_FAILED;
 	return reason;
