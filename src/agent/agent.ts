@@ -71,8 +71,8 @@ export class Agent {
     this.#reconciler = this.#createReconciler();
     const periods = parts.periods_ms ?? PERIODS_MS;
     this.#timers.push(
-      setInterval(() => this.#look(), periods.host),
-      setInterval(() => this.#audit(), periods.audit),
+      setInterval(() => this.#guard("look at this machine", () => this.#look()), periods.host),
+      setInterval(() => this.#guard("compare the maps", () => this.#audit()), periods.audit),
     );
   }
 
@@ -205,6 +205,15 @@ export class Agent {
     dataplane.setDevices?.(devices);
     this.#devices = devices;
     this.#served = served;
+  }
+
+  /** What fails in a check is tried again at the next one; it must not end the agent. */
+  #guard(what: string, check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      this.#parts.log("error", `Cannot ${what}`, { error: messageOf(error) });
+    }
   }
 
   /** The machine may have changed: devices come and go, addresses too. */

@@ -2,6 +2,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { basename } from "node:path";
 import { DEFAULT_BPFFS } from "../agent/defaults.ts";
+import { ENOENT, isSystemError } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { openPinnedMaps } from "../dataplane/bpf/pinned.ts";
 import { pinDirectory } from "../dataplane/bpf/pins.ts";
@@ -21,6 +22,11 @@ export const withPinnedMaps = async <T>(args: Args, read: (store: MapStore, bpff
   const store = open(bpffs);
   try {
     return read(store, bpffs);
+  } catch (error) {
+    if (!isSystemError(error, ENOENT)) throw error;
+    throw new RefusedError(`The beeline maps under ${bpffs} are not complete; starting the agent makes them so`, {
+      cause: error,
+    });
   } finally {
     store.close();
   }

@@ -72,6 +72,17 @@ test("readers say when only another version's maps are there, with both layouts"
   );
 });
 
+test("readers say when maps are missing from the pins", () => {
+  const bpffs = `${sandbox.folder}/partial`;
+  mkdirSync(`${bpffs}/${ABI_HASH}/maps`, { recursive: true });
+  const { status, stderr } = spawnSync(BEELINE, ["services", "--bpffs", bpffs], { encoding: "utf8" });
+  assert.equal(status, 3);
+  assert.match(
+    stderr,
+    /^beeline: The beeline maps under \S+ are not complete; starting the agent makes them so: Cannot open /,
+  );
+});
+
 const inputs: readonly (readonly [name: string, args: () => readonly string[], message: RegExp])[] = [
   ["a manifest path that does not exist", () => ["--manifests", "/nowhere"], /Cannot read \/nowhere: /],
   ["a kubeconfig that does not exist", () => ["--kubeconfig", "/nowhere"], /\/nowhere/],

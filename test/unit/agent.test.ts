@@ -81,6 +81,7 @@ interface Setup {
   synced: boolean;
   /** Called before every apply; may throw. */
   beforeApply: () => void;
+  beforeReadBack: () => void;
   applies: number;
 }
 
@@ -105,7 +106,10 @@ const start = (t: { after(call: () => Promise<void>): void }, text: string, sync
       setup.beforeApply();
       return programmer.apply(desired, options);
     },
-    readBack: () => tablesToDesired(readTables(store)),
+    readBack() {
+      setup.beforeReadBack();
+      return tablesToDesired(readTables(store));
+    },
     setDevices: (names) => void devices.push(names),
     forget: () => programmer.forget(),
     close: () => {},
@@ -129,6 +133,7 @@ const start = (t: { after(call: () => Promise<void>): void }, text: string, sync
     host: HOST,
     synced,
     beforeApply: () => {},
+    beforeReadBack: () => {},
     applies: 0,
   };
   const agent = new Agent({
@@ -256,6 +261,21 @@ test("an audit finds maps that somebody else changed, says so, and repairs them"
   await eventually(() => assert.equal([...s.store.entries("frontends")].length, keys.length));
   assert.ok(s.metrics.includes("drifted"));
   assert.ok(s.log.includes("warn The maps are not what they should be: applying everything again"));
+});
+
+test("an audit that fails is said, and the next one is tried", async (t) => {
+  const s = start(t, NODE + web(["10.244.1.2"]));
+  s.beforeReadBack = () => {
+    throw new Error("Cannot read a map: ENOMEM");
+  };
+  await eventually(() => assert.ok(s.log.includes("error Cannot compare the maps")));
+  s.beforeReadBack = () => {};
+  await eventually(() => assert.equal(s.applies, 1));
+  s.store.delete(
+    "frontends",
+    [...s.store.entries("frontends")].map(([key]) => key),
+  );
+  await eventually(() => assert.ok(s.metrics.includes("drifted")));
 });
 
 test("what was applied reads back as what was meant, also after backends came and went", async (t) => {
