@@ -288,8 +288,7 @@ KEY   VALUE
 
 const SECOND_NS = 1_000_000_000n;
 
-test("flows: each direction, with what is written over it", async () => {
-  const store = createStore();
+const addFlow = (store: MapStore): void => {
   const key = encode("flow_key", {
     src_addr: address("203.0.113.9"),
     dst_addr: address("192.0.2.11"),
@@ -311,6 +310,11 @@ test("flows: each direction, with what is written over it", async () => {
     last_seen_ns: 60n * SECOND_NS,
   });
   store.update("flows", [[key, flow]]);
+};
+
+test("flows: each direction, with what is written over it", async () => {
+  const store = createStore();
+  addFlow(store);
   await assertScreen(
     flowReport(store, 65n * SECOND_NS),
     `
@@ -321,14 +325,19 @@ TCP     203.0.113.9:40000   192.0.2.11:30080   DNAT   10.244.2.2:8080   5s     c
   );
 });
 
-test("affinity: until when, and a backend that is gone", async () => {
-  const store = createStore();
+/** One of a backend that is there, one of a backend that is gone. */
+const addAffinity = (store: MapStore): void => {
   const entry = (client: string, backend_id: number, generation: number) =>
     [
       encode("affinity_key", { client: address(client), service_id: 2 }),
       encode("affinity", { backend_id, generation, last_used_ns: 100n * SECOND_NS }),
     ] as const;
   store.update("affinity", [entry("203.0.113.9", 1, 1), entry("203.0.113.8", 1, 7)]);
+};
+
+test("affinity: until when, and a backend that is gone", async () => {
+  const store = createStore();
+  addAffinity(store);
   await assertScreen(
     affinityReport(store, 200n * SECOND_NS),
     `
@@ -345,6 +354,50 @@ CLIENT        SERVICE             BACKEND           EXPIRES
 `,
     { noHeaders: true },
   );
+});
+
+const FLOW: readonly string[] = [
+  ...["kind", "protocol", "from", "to", "rewrite", "service_id", "backend_id", "generation", "snat_port", "closing"],
+  ...["created_ns", "last_seen_ns", "service"],
+];
+
+test("-o json: every list has its documented kind and fields", async () => {
+  const store = createStore();
+  addFlow(store);
+  addAffinity(store);
+  const held = readHeld(store);
+  const shapes: readonly (readonly [report: Report, kind: string, fields: readonly string[]])[] = [
+    [
+      frontendReport(held),
+      "FrontendList",
+      [
+        ...["kind", "family", "address", "port", "protocol", "service", "from", "policy", "verdict", "backends"],
+        "restricted",
+      ],
+    ],
+    [
+      backendReport(held),
+      "BackendList",
+      [
+        ...["address", "port", "local", "state", "protocol", "service", "id", "generation", "new_flows"],
+        "open_sockets",
+      ],
+    ],
+    [flowReport(store, 0n), "FlowList", FLOW],
+    [
+      affinityReport(store, 0n),
+      "AffinityList",
+      ["client", "service_id", "backend_id", "generation", "last_used_ns", "service", "backend", "expires_ms"],
+    ],
+    [mapListReport(store), "MapList", ["map", "type", "used", "capacity"]],
+    [mapReport(store, "slots"), "MapEntryList", ["key", "value"]],
+  ];
+  for (const [report, kind, fields] of shapes) {
+    const document = JSON.parse(await screen(report, { output: "json" }));
+    assert.equal(document.apiVersion, "beeline.dev/v1alpha1");
+    assert.equal(document.kind, kind);
+    assert.deepEqual(Object.keys(document.items[0]).sort(), [...fields].sort(), kind);
+  }
 });
 
 test("status: on one screen, with what is not as it should be", async () => {
