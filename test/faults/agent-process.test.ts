@@ -106,6 +106,33 @@ test("SIGTERM ends the agent with 0 and leaves everything attached; readers and 
   assert.equal(services(), "shop/web:http   TCP   ClusterIP   10.96.0.1:80   0   0   -   -\n");
 });
 
+const NODE = `---
+apiVersion: v1
+kind: Node
+metadata: {name: node-a}
+status: {addresses: [{type: InternalIP, address: 192.0.2.11}]}
+`;
+
+test("a restart takes nothing off a device that only the Node's address chose", async (t) => {
+  const [sandbox, manifests] = await sandboxWithManifests(t);
+  writeFileSync(`${manifests}/node.yaml`, NODE);
+  const links = (): string => {
+    const find = `for link in ${sandbox.folder}/bpf/beeline/*/links/*; do bpftool link show pinned $link | head -1; done`;
+    const { stdout } = sandbox.exec("sh", "-c", find);
+    return stdout.replaceAll(/prog \d+/g, "prog N"); // the program is swapped, the link stays
+  };
+  const first = sandbox.start("run", "--manifests", manifests);
+  await eventually(() => assert.match(first.stderr, /"Applied"/), 20_000);
+  const before = links();
+  assert.match(sandbox.beeline("status").stdout, /^Devices: +eth0 /m);
+  first.signal("SIGKILL");
+  await first.ended();
+  const second = sandbox.start("run", "--manifests", manifests);
+  await eventually(() => assert.match(second.stderr, /"Applied"/), 20_000);
+  assert.equal(links(), before);
+  assert.notEqual(before, "");
+});
+
 test("a file that turns bad while the agent runs is named, and what it held stays", async (t) => {
   const [sandbox, manifests] = await sandboxWithManifests(t);
   const agent = sandbox.start("run", "--manifests", manifests);
