@@ -1,6 +1,8 @@
 // A real agent in a lab: `scripts/beeline run` inside its node's namespace and cgroup. Its log is kept for when a test fails.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { inside } from "./host.ts";
 import type { Lab } from "./lab.ts";
@@ -12,11 +14,19 @@ export interface AgentOptions {
   readonly manifests?: string;
   /** …a kubeconfig. */
   readonly kubeconfig?: string;
+  /** Fields under `bpf:` of the configuration file; none: no file. */
+  readonly bpf?: object;
   /** More arguments of `beeline run`. */
   readonly args?: readonly string[];
   /** Wait until everything has been programmed once. Default true. */
   readonly wait?: boolean;
 }
+
+const writeConfig = (lab: Lab, node: string, bpf: object): string => {
+  const path = join(lab.directory, `${node}-config.json`);
+  writeFileSync(path, JSON.stringify({ apiVersion: "beeline.dev/v1alpha1", kind: "BeelineConfiguration", bpf }));
+  return path;
+};
 
 const READY_TIMEOUT_MS = 20_000;
 const HEALTHZ_PORT = 10256;
@@ -50,6 +60,7 @@ export class Agent {
       node,
       ...lab.placeArguments(node),
       ...source,
+      ...(options.bpf === undefined ? [] : ["--config", writeConfig(lab, node, options.bpf)]),
       ...(options.args ?? []),
     ]);
     const agent = new Agent(lab, node, spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] }));

@@ -26,6 +26,7 @@ export interface ServiceWords {
   readonly internalTrafficPolicy?: "Cluster" | "Local";
   readonly externalTrafficPolicy?: "Cluster" | "Local";
   readonly affinity_timeout_s?: number;
+  readonly healthCheckNodePort?: number;
 }
 
 export const TARGET_PORT = 8080;
@@ -47,6 +48,7 @@ export const serviceObject = (words: ServiceWords): object => ({
     })),
     internalTrafficPolicy: words.internalTrafficPolicy ?? "Cluster",
     ...(words.type === undefined ? {} : { externalTrafficPolicy: words.externalTrafficPolicy ?? "Cluster" }),
+    ...(words.healthCheckNodePort === undefined ? {} : { healthCheckNodePort: words.healthCheckNodePort }),
     ...(words.externalIPs === undefined ? {} : { externalIPs: words.externalIPs }),
     ...(words.sourceRanges === undefined ? {} : { loadBalancerSourceRanges: words.sourceRanges }),
     ...(words.affinity_timeout_s === undefined

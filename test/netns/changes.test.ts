@@ -1,6 +1,7 @@
 // Backends come, go and are replaced while clients connect all the time, inside and outside.
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
+import type { Agent } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
 import type { Host } from "../lib/host.ts";
 import type { Counts, Transport } from "../lib/host-protocol.ts";
@@ -32,8 +33,20 @@ const v6 = (name: string): string => lab.place(name).v6;
 before(async () => {
   await lab.startHosts();
   for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8080, "TCP", "UDP");
-  await Promise.all(lab.nodes().map((node) => lab.startAgent(node.name, { manifests: manifests.path })));
+  await Promise.all(lab.nodes().map((node) => startAgent(node.name)));
 });
+
+/** Applies changes ten times as often as by default. */
+const startAgent = (node: string): Promise<Agent> =>
+  lab.startAgent(node, { manifests: manifests.path, bpf: { minSyncPeriod: "0.1s" } });
+
+/** Repeatable random numbers below 1 (mulberry32). */
+const randomFrom = (seed: number) => (): number => {
+  seed = (seed + 0x6d2b79f5) | 0;
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+  return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+};
 
 /** Connects without pause until stopped. */
 interface Loop {
@@ -65,15 +78,17 @@ const startLoops = (number: number): Promise<readonly Loop[]> =>
 
 /** Every loop meets exactly these now. */
 const meetOnly = async (loops: readonly Loop[], names: readonly string[]): Promise<void> => {
-  for (const loop of loops) {
-    await eventually(async () => {
-      const before = await loop.counts();
-      await new Promise((resolve) => setTimeout(resolve, 200));
-      const now = await loop.counts();
-      const met = Object.keys(now.names).filter((name) => (now.names[name] ?? 0) > (before.names[name] ?? 0));
-      assert.deepEqual(met.sort(), [...names].sort(), loop.title);
-    }, 8000);
-  }
+  await Promise.all(
+    loops.map((loop) =>
+      eventually(async () => {
+        const before = await loop.counts();
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        const now = await loop.counts();
+        const met = Object.keys(now.names).filter((name) => (now.names[name] ?? 0) > (before.names[name] ?? 0));
+        assert.deepEqual(met.sort(), [...names].sort(), loop.title);
+      }, 8000),
+    ),
+  );
 };
 
 test("scale up, roll every backend, scale down: not one connection fails", async () => {
@@ -247,4 +262,40 @@ test("a policy that changes to Local takes effect at once, and back", async () =
     manifests.service({ ...words, externalTrafficPolicy: "Local" }, ["pod1a", "pod2a"]);
     await eventually(() => assertReaches(client, { address: v4("node1"), port: 30027 }, { pod1a: v4("client") }));
   }
+});
+
+test("backends change at random forty times, an agent is killed now and then: not one connection fails", async (t) => {
+  const seed = Date.now() & 0xffff;
+  t.diagnostic(`seed ${seed}`);
+  const random = randomFrom(seed);
+  // A port of its own: the client's ports of earlier tests are remembered as flows to the pods' other port.
+  const ports = service("random", 28).ports.map((port) => ({ ...port, targetPort: 8081 }));
+  const web = service("random", 28, { ports });
+  for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8081, "TCP", "UDP");
+  manifests.service(web, PODS);
+  for (const [from, address, port] of [
+    ["pod1c", "172.30.0.28", 80],
+    ["node2", "172.30.0.28", 80],
+  ] as const) {
+    const expected = Object.fromEntries(PODS.map((pod) => [pod, v4(from)]));
+    await eventually(async () => assertReaches(await lab.host(from), { address, port }, expected));
+  }
+  const loops = await startLoops(28);
+  for (let change = 1; change <= 40; change++) {
+    const some = PODS.filter(() => random() < 0.5);
+    manifests.service(web, some.length > 0 ? some : ["pod2b"]);
+    await new Promise((resolve) => setTimeout(resolve, 50 + 150 * random()));
+    if (change % 15 !== 0) continue;
+    const victim = lab.agents.filter(({ node }) => node === "node1").at(-1);
+    await victim?.kill9();
+    await startAgent("node1");
+  }
+  manifests.service(web, ["pod1a"]);
+  await meetOnly(loops, ["pod1a"]);
+  for (const loop of loops) {
+    const counts = await loop.stop();
+    assert.equal(counts.failed, 0, `${loop.title}, seed ${seed}: ${JSON.stringify(counts)}`);
+    assert.deepEqual(Object.keys(counts.names).sort(), PODS, loop.title);
+  }
+  assert.doesNotMatch(lab.logs(), /"level":"error"/);
 });

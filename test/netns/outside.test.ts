@@ -1,7 +1,5 @@
 // Traffic from outside the cluster, translated packet by packet at the node's device: with tcx, and again with clsact.
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import type { Agent } from "../lib/agent.ts";
 import { attachedPrograms } from "../lib/attached.ts";
@@ -49,8 +47,10 @@ before(async () => {
   manifests.service(service("forgetful", 15, { affinity_timeout_s: 1 }), ALL);
   manifests.service(service("near", 16), ["pod1a"]);
   manifests.service(service("far", 17), ["pod2a"]);
+  manifests.service(service("host", 18), ["node1", "node2"]);
+  manifests.service(service("checked", 19, { externalTrafficPolicy: "Local", healthCheckNodePort: 32019 }), ["pod2a"]);
   await lab.startHosts();
-  for (const pod of ALL) await (await lab.host(pod)).serve(pod, 8080, "TCP", "UDP");
+  for (const name of [...ALL, "node1", "node2"]) await (await lab.host(name)).serve(name, 8080, "TCP", "UDP");
 });
 
 for (const attach of ["tcx", "clsact"] as const) {
@@ -58,12 +58,7 @@ for (const attach of ["tcx", "clsact"] as const) {
     let agents: readonly Agent[] = [];
 
     before(async () => {
-      const config = join(lab.directory, `${attach}.yaml`);
-      writeFileSync(
-        config,
-        `apiVersion: beeline.dev/v1alpha1\nkind: BeelineConfiguration\nbpf:\n  attach: ${attach}\n`,
-      );
-      const options = { manifests: manifests.path, args: ["--config", config] };
+      const options = { manifests: manifests.path, bpf: { attach } };
       agents = await Promise.all(lab.nodes().map((node) => lab.startAgent(node.name, options)));
     });
     after(async () => {
@@ -241,6 +236,44 @@ for (const attach of ["tcx", "clsact"] as const) {
         }
       }
       await client.drop(id);
+    });
+
+    test("backends in the nodes' own network: reached through the same node and the other, inside and outside", async () => {
+      const client = await lab.host("client");
+      for (const node of ["node1", "node2"]) {
+        for (const address of [v4(node), v6(node)]) {
+          const expected = through(node, address, ["node1", "node2"]);
+          await assertReaches(client, { address, port: 30018 }, expected);
+          await assertReaches(client, { transport: "UDP", address, port: 30118 }, expected);
+        }
+      }
+      for (const from of ["pod1b", "node1"]) {
+        const expected = { node1: v4(from), node2: v4(from) };
+        await assertReaches(await lab.host(from), { address: "172.30.0.18", port: 80 }, expected);
+      }
+    });
+
+    test("a client port that is used again at once starts a new connection each time, to a local and a remote pod", async () => {
+      const client = await lab.host("client");
+      for (const [port, name] of [[30016, "pod1a"] as const, [30017, "pod2a"] as const]) {
+        for (const address of [v4("node1"), v6("node1")]) {
+          const answers = await client.connections(20, address, port, { localPort: 40000 + port - 30000 });
+          for (const answer of answers) assert.partialDeepStrictEqual(answer, { ok: true, name });
+        }
+      }
+    });
+
+    test("the load balancer's health check says which node has a pod of a Local service", async () => {
+      const answers = await Promise.all(
+        lab.nodes().map(async ({ name }) => (await lab.host(name)).httpGet(32019, "/")),
+      );
+      assert.deepEqual(
+        answers.map(({ status, body }) => [status, JSON.parse(body).localEndpoints]),
+        [
+          [503, 0],
+          [200, 1],
+        ],
+      );
     });
 
     test("a hundred clients at once, all served", async () => {
