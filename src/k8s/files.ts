@@ -1,6 +1,6 @@
 // Which manifest files there are under some paths, and whether one is still the file it was. Reads no content.
 import { type BigIntStats, readdirSync, statSync } from "node:fs";
-import { extname, join } from "node:path";
+import { extname } from "node:path";
 
 export interface Listing {
   /** Roots in the order given, the files of a folder by path. */
@@ -15,6 +15,8 @@ export interface ListedFile {
   readonly path: string;
   /** Differs when the file was replaced or written to. */
   readonly signature: string;
+  /** It has no byte: somebody is about to write it, or has just begun. */
+  readonly empty: boolean;
 }
 
 const EXTENSIONS: readonly string[] = [".yaml", ".yml", ".json"];
@@ -37,10 +39,10 @@ export const listManifests = (roots: readonly string[]): Listing => {
         if (above.includes(id)) return;
         folders.set(path, id);
         for (const name of readdirSync(path).sort()) {
-          if (!name.startsWith(".")) visit(join(path, name), false, [...above, id]);
+          if (!name.startsWith(".")) visit(`${path}/${name}`, false, [...above, id]);
         }
       } else if (isRoot || (stats.isFile() && EXTENSIONS.includes(extname(path)))) {
-        files.set(path, { path, signature: signatureOf(stats) });
+        files.set(path, { path, signature: signatureOf(stats), empty: stats.size === 0n });
       }
     } catch (error) {
       const mayMatter = isRoot || EXTENSIONS.includes(extname(path)) || codeOf(error) !== "ENOENT";
@@ -51,6 +53,12 @@ export const listManifests = (roots: readonly string[]): Listing => {
   for (const root of roots) visit(root, true, []);
   return { files: [...files.values()], folders, unreadable };
 };
+
+/** Whether a listed path is this root, or is below it. */
+export const isBelow = (path: string, root: string): boolean => path === root || path.startsWith(`${root}/`);
+
+/** Roots as the listing writes them: `examples/` is `examples`, so that what is below is `examples/a.yaml`. */
+export const withoutSlash = (root: string): string => root.replace(/(?<=.)\/+$/, "");
 
 const signatureOf = (stats: BigIntStats): string =>
   [stats.dev, stats.ino, stats.size, stats.mtimeNs, stats.ctimeNs].join(":");

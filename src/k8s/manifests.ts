@@ -1,28 +1,21 @@
 // Manifest files become a Snapshot: once, or watched. The objects of all files together are the whole truth, so what
 // leaves a file leaves the Snapshot; but a file that cannot be read right now keeps what it held.
-import { type FSWatcher, readFileSync, watch } from "node:fs";
+import { type FSWatcher, watch } from "node:fs";
 import { dirname } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { InputError, messageOf } from "../lib/errors.ts";
 import type { Problem, Snapshot } from "../model/snapshot.ts";
-import { type Found, readDocuments } from "./documents.ts";
-import { type Listing, listManifests } from "./files.ts";
-import { type Kind, type Parsed, type ParseResult, parseObject } from "./parse.ts";
+import { readDocuments } from "./documents.ts";
+import { isBelow, type ListedFile, type Listing, listManifests, withoutSlash } from "./files.ts";
+import { gather, type ManifestFile, placeObjects, readManifestFile } from "./manifest-file.ts";
 import { createProblemLog } from "./problem-log.ts";
 import type { Source, SourceHandlers } from "./source.ts";
 import { ObjectStore } from "./store.ts";
 
-/** One object and where it stands: `shop.yaml:12`. */
-interface Placed {
-  readonly place: string;
-  readonly result: ParseResult;
-}
-
-interface ManifestFile {
-  /** What the file looked like when it was read; "" when it has to be read again. */
+/** What a file looked like (`""`: it was missing), and since when. */
+interface Look {
   readonly signature: string;
-  readonly objects: readonly Placed[];
-  /** What of it cannot be read now. */
-  readonly problems: readonly Problem[];
+  readonly since_ms: number;
 }
 
 /**
@@ -33,8 +26,8 @@ export const readManifests = (
   paths: readonly string[],
   nodeName: string,
 ): { readonly snapshot: Snapshot; readonly problems: readonly Problem[] } => {
-  const listing = listExisting(paths);
-  const files = listing.files.map(({ path, signature }) => readFile(path, signature));
+  const listing = listExisting(paths.map(withoutSlash));
+  const files = listing.files.map(({ path, signature }) => readManifestFile(path, signature));
   const bad = [...files.flatMap((file) => file.problems), ...unreadable(listing)];
   if (bad[0] !== undefined) {
     const more = bad.length > 1 ? ` (and ${bad.length - 1} more)` : "";
@@ -83,24 +76,26 @@ class ManifestWatch implements Source {
   readonly #times: WatchTimes;
   readonly #store: ObjectStore;
   readonly #files = new Map<string, ManifestFile>();
-  /** Files that differ from what was read, and since when they have looked the same; signature "" is a missing file. */
-  readonly #unsettled = new Map<string, { readonly signature: string; readonly since_ms: number }>();
+  /** Files that differ from what was read, and since when they have looked the same. */
+  #unsettled: ReadonlyMap<string, Look> = new Map();
   readonly #watchers = new Map<string, FSWatcher>();
   readonly #logProblems: ReturnType<typeof createProblemLog>;
   readonly #poll: NodeJS.Timeout;
   #next: NodeJS.Timeout | null = null;
+  #unreadable: readonly Problem[] = [];
   #problems: readonly Problem[] = [];
+  #closed = false;
 
   constructor(paths: readonly string[], nodeName: string, handlers: SourceHandlers, times: WatchTimes) {
     this.description = `manifests in ${paths.join(", ")}`;
-    this.#roots = paths;
+    this.#roots = paths.map(withoutSlash);
     this.#handlers = handlers;
     this.#times = times;
     this.#store = new ObjectStore(nodeName);
     this.#logProblems = createProblemLog(handlers.log);
-    const listing = listExisting(paths);
+    const listing = listExisting(this.#roots);
     // "": read once more when it has settled, since somebody may be writing it at this moment.
-    for (const { path } of listing.files) this.#files.set(path, readFile(path, ""));
+    for (const { path } of listing.files) this.#files.set(path, readManifestFile(path, ""));
     this.#gather(listing);
     this.#listen(listing);
     this.#poll = setInterval(() => this.#look(), times.poll_ms);
@@ -124,6 +119,7 @@ class ManifestWatch implements Source {
   }
 
   close(): Promise<void> {
+    this.#closed = true;
     clearInterval(this.#poll);
     if (this.#next !== null) clearTimeout(this.#next);
     for (const watcher of this.#watchers.values()) watcher.close();
@@ -136,52 +132,66 @@ class ManifestWatch implements Source {
     this.#next = null;
     const listing = listManifests(this.#roots);
     this.#listen(listing);
-    const listed = new Map(listing.files.map((file) => [file.path, file.signature]));
-    for (const [path, signature] of listed) {
-      if (this.#files.get(path)?.signature === signature) this.#unsettled.delete(path);
-      else if (this.#settled(path, signature)) this.#files.set(path, this.#reread(path, signature));
+    const listed = new Set(listing.files.map((file) => file.path));
+    const unsettled = new Map<string, Look>();
+    let different = false;
+    for (const file of listing.files) {
+      if (this.#files.get(file.path)?.signature === file.signature) continue;
+      if (!this.#settled(file.path, file.signature, unsettled)) continue;
+      this.#files.set(file.path, this.#reread(file));
+      different = true;
     }
     for (const path of this.#files.keys()) {
-      if (!listed.has(path) && !this.#keptFor(path, listing) && this.#settled(path, "")) this.#files.delete(path);
+      if (listed.has(path) || this.#keptFor(path, listing) || !this.#settled(path, "", unsettled)) continue;
+      this.#files.delete(path);
+      different = true;
     }
-    if (this.#unsettled.size > 0) this.#lookIn(this.#times.settle_ms);
+    this.#unsettled = unsettled;
+    if (unsettled.size > 0) this.#lookIn(this.#times.settle_ms);
+    if (different || !isDeepStrictEqual(unreadable(listing), this.#unreadable)) this.#take(listing);
+  }
+
+  #take(listing: Listing): void {
     const changed = this.#gather(listing);
     this.#logProblems(this.#problems);
     if (changed) this.#handlers.changed();
   }
 
-  /** Whether a file has looked like this for long enough; if so, it counts as taken. */
-  #settled(path: string, signature: string): boolean {
+  /** Whether a file has looked like this for long enough; if not, it is noted in `unsettled` for the next look. */
+  #settled(path: string, signature: string, unsettled: Map<string, Look>): boolean {
     const now_ms = performance.now();
     const seen = this.#unsettled.get(path);
-    if (seen?.signature !== signature) this.#unsettled.set(path, { signature, since_ms: now_ms });
-    if (seen?.signature !== signature || now_ms - seen.since_ms < this.#times.settle_ms) return false;
-    this.#unsettled.delete(path);
-    return true;
+    const since_ms = seen?.signature === signature ? seen.since_ms : now_ms;
+    if (now_ms - since_ms >= this.#times.settle_ms) return true;
+    unsettled.set(path, { signature, since_ms });
+    return false;
   }
 
   /** A root, or anything below a folder, that cannot be looked at: nobody said that its objects are gone. */
   #keptFor(path: string, listing: Listing): boolean {
-    return [...listing.unreadable.keys()].some((gone) => path === gone || path.startsWith(`${gone}/`));
+    return [...listing.unreadable.keys()].some((gone) => isBelow(path, gone));
   }
 
-  #reread(path: string, signature: string): ManifestFile {
+  #reread({ path, signature, empty }: ListedFile): ManifestFile {
     const before = this.#files.get(path);
-    const file = readFile(path, signature);
-    return before !== undefined && file.problems.length > 0 ? { ...file, objects: before.objects } : file;
+    if (before === undefined) return readManifestFile(path, signature);
+    const halfWritten = { object: path, path: "", message: "the file is empty (delete it to remove its objects)" };
+    const { problems, objects } = empty ? { problems: [halfWritten], objects: [] } : readManifestFile(path, signature);
+    return { signature, problems, objects: problems.length > 0 ? before.objects : objects };
   }
 
   #gather(listing: Listing): boolean {
     const roots = this.#roots;
-    const rank = (path: string): number => roots.findIndex((root) => path === root || path.startsWith(`${root}/`));
+    const rank = (path: string): number => roots.findIndex((root) => isBelow(path, root));
     const files = [...this.#files].sort(([a], [b]) => rank(a) - rank(b) || (a < b ? -1 : 1)).map(([, file]) => file);
     const { changed, problems } = gather(files, this.#store);
-    this.#problems = [...unreadable(listing), ...files.flatMap((file) => file.problems), ...problems];
+    this.#unreadable = unreadable(listing);
+    this.#problems = [...this.#unreadable, ...files.flatMap((file) => file.problems), ...problems];
     return changed;
   }
 
   #lookIn(delay_ms: number): void {
-    this.#next ??= setTimeout(() => this.#look(), delay_ms);
+    if (!this.#closed) this.#next ??= setTimeout(() => this.#look(), delay_ms);
   }
 
   /** One listener for each folder there is now; a folder that was made anew is another one. */
@@ -217,50 +227,3 @@ const listExisting = (paths: readonly string[]): Listing => {
 
 const unreadable = (listing: Listing): readonly Problem[] =>
   [...listing.unreadable].map(([path, error]) => ({ object: path, path: "", message: messageOf(error) }));
-
-const readFile = (path: string, signature: string): ManifestFile => {
-  try {
-    const text = readFileSync(path, "utf8");
-    if (text !== "") return placeObjects(path, signature, readDocuments(text));
-    const empty = { object: path, path: "", message: "the file is empty (delete it to remove its objects)" };
-    return { signature, objects: [], problems: [empty] };
-  } catch (error) {
-    return { signature, objects: [], problems: [{ object: path, path: "", message: messageOf(error) }] };
-  }
-};
-
-const placeObjects = (path: string, signature: string, found: readonly Found[]): ManifestFile => {
-  const objects: Placed[] = [];
-  const problems: Problem[] = [];
-  for (const one of found) {
-    const place = `${path}:${one.line}`;
-    if ("error" in one) problems.push({ object: place, path: "", message: one.error });
-    else objects.push({ place, result: parseObject(one.value) });
-  }
-  return { signature, objects, problems };
-};
-
-const KINDS: readonly Kind[] = ["Service", "EndpointSlice", "Endpoints", "Node"];
-
-/** Puts the objects of all files into the store. Of several that claim one name the first stands. */
-const gather = (
-  files: readonly ManifestFile[],
-  store: ObjectStore,
-): { readonly changed: boolean; readonly problems: readonly Problem[] } => {
-  const objects: Parsed[] = [];
-  const problems: Problem[] = [];
-  const first = new Map<string, string>();
-  for (const { place, result } of files.flatMap((file) => file.objects)) {
-    for (const problem of result.problems) problems.push({ ...problem, object: `${problem.object} (${place})` });
-    const { parsed } = result;
-    if (parsed.kind === "ignored" || parsed.kind === "rejected") continue;
-    const object = `${parsed.kind} ${parsed.kind === "Node" ? parsed.value.name : parsed.key}`;
-    const other = first.get(object);
-    if (other === undefined) {
-      first.set(object, place);
-      objects.push(parsed);
-    } else problems.push({ object: `${object} (${place})`, path: "", message: `is in ${other} already` });
-  }
-  const changes = KINDS.map((kind) => store.replaceAll(kind, objects));
-  return { changed: changes.includes(true), problems };
-};

@@ -85,7 +85,9 @@ export const reflect = async <Item>(
     const started_ms = performance.now();
     try {
       if (!reflector.hasPosition) await reflector.list();
-      await reflector.watch();
+      await reflector.watch(() => {
+        if (failures > 0) log("info", `Following ${resource.path} again`);
+      });
       failures = 0;
     } catch (error) {
       if (signal.aborted) return;
@@ -177,10 +179,10 @@ class Reflection<Item> {
   }
 
   /**
-   * Takes events until the server ends the stream. A watch that was silent to its end is followed by a list: a server
+   * Takes events until the server ends the stream; `begun` hears that it has started. A watch that was silent to its end is followed by a list: a server
    * restored from a backup is silent to those who come from its future.
    */
-  async watch(): Promise<void> {
+  async watch(begun: () => void): Promise<void> {
     const { times, limits, random } = this.#options;
     const timeout_s = Math.round(times.watch_min_s * (1 + random()));
     const query = {
@@ -194,6 +196,7 @@ class Reflection<Item> {
     const started_ms = performance.now();
     let heard = false;
     const body = await this.#api.get(this.#resource.path, query, idle_ms, this.#signal);
+    begun();
     const split = createLineSplitter(limits.line_bytes);
     for await (const chunk of body) {
       heard = true;

@@ -323,7 +323,7 @@ test("A watched path that is gone keeps what it held, is named, and is taken up 
     mkdirSync(root);
     write(root, { "a.yaml": service("a") });
     const handlers = { changed: () => undefined, log: () => undefined };
-    const source = watchManifests([root], "n", handlers, { settle_ms: 20, poll_ms: 100 });
+    const source = watchManifests([`${root}/`], "n", handlers, { settle_ms: 20, poll_ms: 100 });
     try {
       renameSync(root, `${root}-away`);
       await eventually(() => assert.equal(source.problems()[0]?.object, root));
@@ -364,4 +364,24 @@ test("A closed source is silent", () =>
     write(directory, { "b.yaml": service("b") });
     await new Promise((resolve) => setTimeout(resolve, 100));
     assert.equal(changes(), 1);
+  }));
+
+test("An empty file among others is no error: it has no objects yet", () =>
+  inDirectory((directory) => {
+    write(directory, { "a.yaml": service("a"), "empty.yaml": "" });
+    const { snapshot, problems } = readManifests([directory], "n");
+    assert.deepEqual([names(snapshot), problems], [["a"], []]);
+  }));
+
+test("Of two roots the one named first wins, whatever they are called", () =>
+  inDirectory((directory) => {
+    for (const [name, ip] of [
+      ["z", "10.0.0.1"],
+      ["a", "10.0.0.2"],
+    ] as const) {
+      mkdirSync(join(directory, name));
+      write(directory, { [`${name}/web.yaml`]: service("web", ip) });
+    }
+    const { snapshot } = readManifests([`${directory}/z/`, `${directory}/a//`], "n");
+    assert.equal(ipOf(snapshot, "web"), "10.0.0.1");
   }));
