@@ -7,8 +7,13 @@ export interface Tried extends ConnectRequest {
   readonly transport?: Transport;
 }
 
+/** UDP flows have no end: a port that chance gave again would be taken for the flow of a test long done. */
+let nextUdpPort = 20_000;
+
 export const tryOnce = (host: Host, { transport, address, port, ...how }: Tried): Promise<Answer> =>
-  transport === "UDP" ? host.udp(address, port, how) : host.connect(address, port, how);
+  transport === "UDP"
+    ? host.udp(address, port, { localPort: nextUdpPort++, ...how })
+    : host.connect(address, port, how);
 
 const LEAST = 8;
 /** Two backends, 60 tries: one is missed by chance once in 10^18. */
