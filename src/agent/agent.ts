@@ -14,7 +14,7 @@ import { type Changes, changesBetween } from "./changes.ts";
 import type { Config } from "./config.ts";
 import { type Health, isEligible } from "./health.ts";
 import { HealthCheckServers } from "./healthcheck.ts";
-import { chooseDevices, type HostView } from "./host.ts";
+import { chooseDevices, type HostView, hasIPv6 } from "./host.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
 
@@ -201,7 +201,11 @@ export class Agent {
     const devices = chooseDevices(this.#host, config.bpf.devices, node?.addresses ?? []);
     const served = JSON.stringify(this.#host.devices.filter((d) => devices.includes(d.name)));
     if (served === this.#served) return;
-    log(devices.length === 0 ? "warn" : "info", "Devices that are served", { devices, before: this.#devices });
+    if (devices.length > 0) log("info", "Devices that are served", { devices, before: this.#devices });
+    else
+      log("warn", "No device is served: traffic from outside is not translated (see --device)", {
+        before: this.#devices,
+      });
     dataplane.setDevices?.(devices);
     this.#devices = devices;
     this.#served = served;
@@ -262,7 +266,7 @@ const compileOptions = (config: Config, host: HostView) => ({
 /** kube-proxy's rule: everywhere, or on each address that nodePortAddresses chooses. */
 const healthCheckHosts = (config: Config, desired: Desired): readonly string[] =>
   config.nodePortAddresses !== "primary" && config.nodePortAddresses.length === 0
-    ? ["::"]
+    ? [hasIPv6() ? "::" : "0.0.0.0"]
     : desired.nodeAddresses.filter((a) => a.nodePorts && !a.loopback).map((a) => a.address);
 
 /** Names of what two Desireds do not have in common: service ports, and `node addresses`. */

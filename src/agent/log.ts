@@ -1,5 +1,5 @@
-// Log lines on stderr: JSON by pino, or text. A message that repeats is held back after a few and counted, so that a
-// failure in a loop cannot flood a node's disk.
+// Log lines on stderr: JSON by pino, or text. A warning or error that repeats is held back after a few and counted, so
+// that a failure in a loop cannot flood a node's disk.
 import pino from "pino";
 import { safe } from "../lib/text.ts";
 import type { Config, Level } from "./config.ts";
@@ -58,8 +58,10 @@ const textOf = (value: unknown): string => {
 const limitRepeats = (log: Log, now_ms: () => number): Log => {
   const seen = new Map<string, { since_ms: number; count: number }>();
   return (level, message, fields) => {
+    if (level !== "warn" && level !== "error") return log(level, message, fields);
     const now = now_ms();
-    const entry = seen.get(message);
+    const key = message.replace(/\d+ ms/g, "# ms"); // a wait differs every time
+    const entry = seen.get(key);
     if (entry !== undefined && now - entry.since_ms < WINDOW_MS) {
       if (++entry.count <= BURST) log(level, message, fields);
       return;
@@ -68,7 +70,7 @@ const limitRepeats = (log: Log, now_ms: () => number): Log => {
       log(level, `${message} (${entry.count - BURST} more of these were held back)`);
     }
     if (seen.size >= MEMORY) seen.clear();
-    seen.set(message, { since_ms: now, count: 1 });
+    seen.set(key, { since_ms: now, count: 1 });
     log(level, message, fields);
   };
 };

@@ -127,6 +127,10 @@ test("a message that repeats is held back, counted, and heard again after a minu
   for (let i = 0; i < 1000; i++) log("error", "Cannot apply");
   log("error", "Something else");
   assert.equal(lines.length, 11);
+  for (let i = 0; i < 1000; i++) log("warn", `Listing again in ${i} ms`);
+  assert.equal(lines.length, 21, "a wait that differs is still the same message");
+  for (let i = 0; i < 100; i++) log("info", "Applied");
+  assert.equal(lines.length, 121, "what is no failure is never held back");
   now_ms = 60_000;
   log("error", "Cannot apply");
   assert.deepEqual(lines.slice(-2), ["ERROR Cannot apply (990 more of these were held back)", "ERROR Cannot apply"]);
