@@ -20,7 +20,7 @@ LABEL org.opencontainers.image.title="beeline" \
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libbpf1 libelf1 zlib1g iproute2 \
  && rm -rf /var/lib/apt/lists/* \
- && rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /usr/local/bin/corepack /opt/yarn-*
+ && rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /usr/local/bin/corepack /usr/local/bin/yarn* /opt/yarn-*
 COPY --from=build /opt/beeline /opt/beeline
 COPY LICENSE /opt/beeline/
 RUN ln -s /opt/beeline/beeline.mjs /usr/local/bin/beeline

@@ -7,6 +7,7 @@ import {
   existsSync,
   globSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -23,6 +24,8 @@ const REQUIRE =
   'import { createRequire as createRequire_ } from "node:module"; const require = createRequire_(import.meta.url);';
 
 const main = async (): Promise<void> => {
+  if (existsSync(DIST) && readdirSync(DIST).length > 0 && !existsSync(join(DIST, "beeline.mjs")))
+    throw new Error(`Cannot bundle into ${DIST}: something else is in it`);
   rmSync(DIST, { recursive: true, force: true });
   const { metafile } = await build({
     entryPoints: { beeline: "src/main.ts" },
