@@ -1,7 +1,7 @@
 // Plain sockets by system call, one call at a time: what Node's own hide (connecting one socket twice, AF_UNSPEC, the
 // errno, an IPv6 socket that speaks IPv4). And a network namespace and a cgroup for the calling process alone.
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, openSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import koffi from "koffi";
 import { type Address, addressFromBytes, addressToBytes, familyOf } from "../../src/model/address.ts";
@@ -9,6 +9,7 @@ import { type Address, addressFromBytes, addressToBytes, familyOf } from "../../
 const libc = koffi.load("libc.so.6");
 const calls = {
   unshare: libc.func("int unshare(int flags)"),
+  setns: libc.func("int setns(int fd, int type)"),
   socket: libc.func("int socket(int domain, int type, int protocol)"),
   bind: libc.func("int bind(int fd, const void *address, uint32_t length)"),
   listen: libc.func("int listen(int fd, int backlog)"),
@@ -32,6 +33,7 @@ const errnoNames: Readonly<Record<number, string>> = {
   11: "EAGAIN",
   107: "ENOTCONN",
   111: "ECONNREFUSED",
+  115: "EINPROGRESS",
   113: "EHOSTUNREACH",
 };
 
@@ -70,20 +72,23 @@ const decodeName = (bytes: Uint8Array): Name => {
   return [[...bytes.slice(4, 8)].join("."), view.getUint16(2)];
 };
 
-/** A socket; an IPv6 one also speaks IPv4, to v4-mapped addresses, which a Name writes as plain IPv4. Close it. */
+/**
+ * A socket; an IPv6 one also speaks IPv4, to v4-mapped addresses, which a Name writes as plain IPv4. No call waits longer
+ * than `patience_ms`: then connect fails with EINPROGRESS, the others with EAGAIN. Close it.
+ */
 export class Socket {
   readonly #fd: number;
   readonly #v6: boolean;
 
-  constructor(protocol: "TCP" | "UDP", family: "IPv4" | "IPv6", adopt?: number) {
+  constructor(protocol: "TCP" | "UDP", family: "IPv4" | "IPv6", patience_ms = 500, adopt?: number) {
     const O_CLOEXEC = 0o2000000;
     this.#v6 = family === "IPv6";
     const domain = this.#v6 ? AF_INET6 : AF_INET;
     this.#fd = adopt ?? check("socket", calls.socket(domain, types[protocol] | O_CLOEXEC, 0) as number);
-    const [SOL_SOCKET, SO_REUSEADDR, SO_RCVTIMEO] = [1, 2, 20];
+    const [SOL_SOCKET, SO_REUSEADDR, SO_RCVTIMEO, SO_SNDTIMEO] = [1, 2, 20, 21];
     calls.setsockopt(this.#fd, SOL_SOCKET, SO_REUSEADDR, new Uint32Array([1]), 4);
-    const half_a_second = new BigInt64Array([0n, 500_000n]);
-    calls.setsockopt(this.#fd, SOL_SOCKET, SO_RCVTIMEO, half_a_second, 16);
+    const limit = new BigInt64Array([BigInt(Math.floor(patience_ms / 1000)), BigInt(patience_ms % 1000) * 1000n]);
+    for (const name of [SO_RCVTIMEO, SO_SNDTIMEO]) calls.setsockopt(this.#fd, SOL_SOCKET, name, limit, 16);
   }
 
   bind(name: Name): this {
@@ -97,7 +102,8 @@ export class Socket {
   }
 
   accept(): Socket {
-    return new Socket("TCP", this.#v6 ? "IPv6" : "IPv4", check("accept", calls.accept(this.#fd, null, null) as number));
+    const fd = check("accept", calls.accept(this.#fd, null, null) as number);
+    return new Socket("TCP", this.#v6 ? "IPv6" : "IPv4", 500, fd);
   }
 
   connect(name: Name): this {
@@ -116,7 +122,6 @@ export class Socket {
     check("sendto", calls.sendto(this.#fd, data, data.length, 0, name, name?.length ?? 0) as number);
   }
 
-  /** Waits half a second at most, then fails with EAGAIN. */
   receive(): { readonly text: string; readonly from: Name } {
     const data = new Uint8Array(2048);
     const name = new Uint8Array(28);
@@ -144,10 +149,29 @@ export class Socket {
   }
 }
 
+const CLONE_NEWNET = 0x40000000;
+
+/** A network namespace without a name: it lives as long as this process, or as somebody is in it. */
+export interface Namespace {
+  /** For `nsenter --net=`. */
+  readonly path: string;
+  /** This thread, and what it opens and starts, is in it from now on. */
+  enter(): void;
+}
+
+/** Makes a fresh network namespace and enters it. */
+export const newNamespace = (): Namespace => {
+  check("unshare", calls.unshare(CLONE_NEWNET) as number);
+  const fd = openSync("/proc/self/ns/net", "r");
+  return {
+    path: `/proc/${process.pid}/fd/${fd}`,
+    enter: () => void check("setns", calls.setns(fd, CLONE_NEWNET) as number),
+  };
+};
+
 /** A fresh network namespace for this process, gone with it; `addresses` are on its loopback device. */
 export const enterNetworkNamespace = (addresses: readonly string[]): void => {
-  const CLONE_NEWNET = 0x40000000;
-  check("unshare", calls.unshare(CLONE_NEWNET) as number);
+  newNamespace();
   const lines = addresses.map((a) => `addr add ${a}/${familyOf(a as Address) === "IPv4" ? 32 : 128} dev lo`);
   execFileSync("ip", ["-batch", "-"], { input: ["link set lo up", ...lines].join("\n") });
 };
