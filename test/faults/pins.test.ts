@@ -1,0 +1,468 @@
+// What outlives the agent, and who may touch it: pins and links over kill -9, foreign hands, vanished devices, a second
+// agent, an older version's leftovers, hooks that somebody else holds.
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync, readFileSync, rmdirSync } from "node:fs";
+import { type TestContext, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { ABI_HASH } from "../../src/dataplane/bpf/abi.gen.ts";
+import { SOCKET_HOOKS } from "../../src/dataplane/bpf/attach.ts";
+import { type Options, type Step, toText } from "../lib/dataplane-steps.ts";
+import { type Running, Sandbox } from "../lib/sandbox.ts";
+import { clusterIP, desiredOn, nodeAddress, nodePort, serviceOf } from "../lib/services.ts";
+import { noRealMaps } from "../lib/stores.ts";
+
+const OBJECTS = fileURLToPath(new URL("../../build/bpf", import.meta.url));
+const STEPS = fileURLToPath(new URL("../lib/dataplane-steps.ts", import.meta.url));
+const skip = noRealMaps || (existsSync(`${OBJECTS}/tc.bpf.o`) ? false : `needs ${OBJECTS}/tc.bpf.o (npm run build)`);
+
+const desired = toText(
+  desiredOn(
+    [nodeAddress("192.0.2.11", { primary: true })],
+    serviceOf("web", ["10.244.0.1", "10.244.0.2"], [clusterIP("10.96.0.1"), nodePort(30080)]),
+    serviceOf("dns", ["10.244.0.3"], [clusterIP("10.96.0.2", 53)], { protocol: "UDP" }),
+  ),
+);
+
+interface Line {
+  readonly result?: unknown;
+  readonly error?: string;
+  readonly log?: string;
+  readonly fields?: object;
+}
+
+class Node {
+  readonly sandbox: Sandbox;
+  readonly options: Options;
+  /** Cgroups below the sandbox's, to be removed with it. */
+  readonly children: string[] = [];
+
+  constructor(sandbox: Sandbox, attach: Options["attach"]) {
+    this.sandbox = sandbox;
+    const [, bpffs = "", , cgroup = ""] = sandbox.place;
+    const snatPorts = { min: 61_000, max: 65_535 };
+    const maxEntries = { slots: 4096, backends: 1024, backend_stats: 1024, flows: 1024, affinity: 1024 };
+    this.options = {
+      bpffs,
+      cgroup,
+      objects: OBJECTS,
+      devices: ["eth0"],
+      attach,
+      snatPorts,
+      ipv4: true,
+      ipv6: true,
+      maxEntries,
+    };
+  }
+
+  static async create(t: TestContext, attach: Options["attach"] = "auto"): Promise<Node> {
+    const sandbox = await Sandbox.create();
+    t.after(async () => {
+      for (const child of node.children) rmdirSync(child);
+      await sandbox.close();
+    });
+    const node = new Node(sandbox, attach);
+    return node;
+  }
+
+  /** An agent that takes these steps, from start to end: what it printed. */
+  run(steps: readonly Step[], over: Partial<Options> = {}): Line[] {
+    const { code, stdout, stderr } = this.sandbox.exec(process.execPath, STEPS, this.#given(steps, over));
+    assert.equal(code, 0, stderr);
+    return lines(stdout);
+  }
+
+  /** One that goes on until it is killed. Answers once it holds, or watches. */
+  async start(steps: readonly Step[], until = "holding"): Promise<Running> {
+    const running = this.sandbox.spawn(process.execPath, STEPS, this.#given(steps, {}));
+    for (let i = 0; i < 200; i++) {
+      if (running.stdout.includes(`{"result":"${until}"}\n`)) return running;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    return assert.fail(`it never came to be ${until}: ${running.stdout}${running.stderr}`);
+  }
+
+  #given(steps: readonly Step[], over: Partial<Options>): string {
+    return JSON.stringify({ options: { ...this.options, ...over }, steps });
+  }
+}
+
+const lines = (text: string): Line[] =>
+  text
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Line);
+
+/** Results of steps; a step that failed fails the test. */
+const results = (printed: readonly Line[]): unknown[] => {
+  const failed = printed.find((line) => line.error !== undefined);
+  assert.equal(failed, undefined, failed?.error);
+  return printed.filter((line) => "result" in line).map((line) => line.result);
+};
+
+const logs = (printed: readonly Line[]): string[] => printed.flatMap((line) => line.log ?? []);
+
+const kill = async (running: Running): Promise<void> => {
+  running.signal("SIGKILL");
+  await running.ended();
+};
+
+const EVERY_HOOK_ONCE = Object.fromEntries(
+  [...Object.keys(SOCKET_HOOKS), "ingress", "egress"].map((hook) => [hook, 1]),
+);
+const NO_HOOK = Object.fromEntries(Object.keys(EVERY_HOOK_ONCE).map((hook) => [hook, 0]));
+
+type Links = Readonly<
+  Record<string, { readonly id: number; readonly program_id: number; readonly target: number } | null>
+>;
+
+// ---- adopting ----------------------------------------------------------------------------------------------------
+
+for (const attach of ["tcx", "clsact"] as const) {
+  test(`${attach}: killed with SIGKILL, everything stays attached; the next agent adopts it and writes nothing`, {
+    skip,
+  }, async (t) => {
+    const node = await Node.create(t, attach);
+    const first = await node.start([
+      { open: true },
+      { apply: desired },
+      { print: "links" },
+      { print: "hash seed" },
+      { hold: true },
+    ]);
+    await kill(first);
+    const [, , linksBefore, seed] = results(lines(first.stdout)) as [unknown, unknown, Links, number];
+    const [hooksMeanwhile] = results(node.run([{ print: "hooks" }]));
+    assert.deepEqual(hooksMeanwhile, EVERY_HOOK_ONCE);
+    const steps: Step[] = [
+      { open: true },
+      { print: "readBack" },
+      { print: "hooks" },
+      { print: "links" },
+      { apply: desired },
+      { print: "hash seed" },
+    ];
+    const [, held, hooks, linksAfter, applied, seedAfter] = results(node.run(steps)) as [
+      unknown,
+      unknown,
+      unknown,
+      Links,
+      unknown,
+      number,
+    ];
+    assert.deepEqual(held, { ...desired, services: [...desired.services].reverse() }, "sorted by name: dns, web");
+    assert.deepEqual(hooks, EVERY_HOOK_ONCE);
+    assert.deepEqual(applied, { written: {}, removed: {} });
+    assert.ok(seed > 0 && seedAfter === seed, "a client's hash finds the same backend again");
+    for (const [name, link] of Object.entries(linksBefore)) {
+      if (link === null) continue;
+      assert.equal(linksAfter[name]?.id, link.id, `${name} is still the same link`);
+      assert.notEqual(linksAfter[name]?.program_id, link.program_id, `${name} runs the new program`);
+    }
+  });
+
+  test(`${attach}: over five restarts no hook is ever seen without a program`, { skip }, async (t) => {
+    const node = await Node.create(t, attach);
+    node.run([{ open: true }, { apply: desired }, { close: true }]);
+    const watcher = await node.start([{ watch_ms: 4000 }], "watching");
+    for (let i = 0; i < 5; i++) results(node.run([{ open: true }, { apply: desired }]));
+    await watcher.ended();
+    const watched = results(lines(watcher.stdout)).at(-1) as { looks: number; empty: string[] };
+    assert.deepEqual(watched.empty, []);
+    assert.ok(watched.looks > 50, `${watched.looks} looks`);
+  });
+}
+
+test("The one kind of tc attachment takes over from the other, and each hook has one program again", {
+  skip,
+}, async (t) => {
+  const node = await Node.create(t);
+  const steps: Step[] = [{ open: true }, { apply: desired }, { print: "hooks" }, { print: "links" }];
+  for (const attach of ["clsact", "tcx", "clsact"] as const) {
+    const [, , hooks, links] = results(node.run(steps, { attach })) as [unknown, unknown, unknown, Links];
+    assert.deepEqual(hooks, EVERY_HOOK_ONCE, attach);
+    const kinds = Object.keys(links).filter((name) => name.includes("@eth0"));
+    assert.ok(kinds.length === 2 && kinds.every((name) => name.startsWith(attach)), kinds.join());
+  }
+});
+
+test("Nothing is attached before there is something to serve, and everything after the first pruning apply", {
+  skip,
+}, async (t) => {
+  const node = await Node.create(t);
+  const hooks: Step = { print: "hooks" };
+  const steps: Step[] = [{ open: true }, hooks, { apply: desired, prune: false }, hooks, { apply: desired }, hooks];
+  const [, opened, , unsynced, , synced] = results(node.run(steps));
+  assert.deepEqual([opened, unsynced, synced], [NO_HOOK, NO_HOOK, EVERY_HOOK_ONCE]);
+});
+
+test("A pinned map keeps its size, which is said, and what it holds", { skip }, async (t) => {
+  const node = await Node.create(t);
+  node.run([{ open: true }, { apply: desired }]);
+  const printed = node.run([{ open: true }, { apply: desired }, { print: "pressure" }], {
+    maxEntries: { slots: 8192 },
+  });
+  assert.match(logs(printed).join("\n"), /warn Map slots keeps its size/);
+  const [, applied, pressure] = results(printed) as [
+    unknown,
+    unknown,
+    Record<string, { used: number; capacity: number }>,
+  ];
+  assert.deepEqual(applied, { written: {}, removed: {} });
+  assert.deepEqual(pressure.slots, { used: 3, capacity: 4096 });
+});
+
+// ---- foreign hands -----------------------------------------------------------------------------------------------
+
+test("Links, pins and maps that somebody removed while the agent was away are there again after its start", {
+  skip,
+}, async (t) => {
+  const node = await Node.create(t, "tcx");
+  node.run([{ open: true }, { apply: desired }]);
+  const pins = `${node.options.bpffs}/${ABI_HASH}`;
+  const steps: Step[] = [
+    {
+      shell: `rm ${pins}/links/connect4@cgroup ${pins}/maps/frontends; bpftool link detach pinned ${pins}/links/tcx_ingress@eth0`,
+    },
+    { open: true },
+    { apply: desired },
+    { print: "hooks" },
+    { print: "readBack" },
+  ];
+  const [, , , hooks, held] = results(node.run(steps)) as [unknown, unknown, unknown, unknown, typeof desired];
+  assert.deepEqual(hooks, EVERY_HOOK_ONCE);
+  assert.deepEqual(new Set(held.services.map((service) => service.name.name)), new Set(["web", "dns"]));
+  assert.deepEqual(
+    held.services.find((service) => service.name.name === "web"),
+    desired.services[0],
+  );
+});
+
+for (const [attach, remove] of [
+  [
+    "tcx",
+    (pins: string) => `bpftool link detach pinned ${pins}/links/tcx_egress@eth0; rm ${pins}/links/tcx_ingress@eth0`,
+  ],
+  ["clsact", () => "tc qdisc del dev eth0 clsact"],
+] as const) {
+  test(`${attach}: what somebody detached from a device is attached again by the next setDevices()`, {
+    skip,
+  }, async (t) => {
+    const node = await Node.create(t, attach);
+    const shell = remove(`${node.options.bpffs}/${ABI_HASH}`);
+    const steps: Step[] = [{ open: true }, { apply: desired }, { shell }, { setDevices: ["eth0"] }, { print: "hooks" }];
+    assert.deepEqual(results(node.run(steps)).at(-1), EVERY_HOOK_ONCE);
+  });
+}
+
+test("clsact: a filter that somebody else has at our handle is left alone, and never taken for ours", {
+  skip,
+}, async (t) => {
+  const node = await Node.create(t, "clsact");
+  const other: Partial<Options> = { bpffs: `${node.options.bpffs}-other`, cgroup: null };
+  const filters: Step = { shell: "tc filter show dev eth0 ingress" };
+  const prefs = (text: unknown): string[] =>
+    [...String(text).matchAll(/pref (\d+) bpf .*tc_ingress/g)].map((m) => m[1] ?? "");
+  results(node.run([{ open: true }, { apply: desired }], other));
+  const steps: Step[] = [{ open: true }, { apply: desired }, filters];
+  assert.deepEqual(prefs(results(node.run(steps)).at(-1)), ["3040", "3041"]);
+  assert.deepEqual(prefs(results(node.run(steps)).at(-1)), ["3040", "3041"], "after a restart the same");
+  results(node.run([{ reset: true }]));
+  assert.deepEqual(prefs(results(node.run([filters]))[0]), ["3040"], "the other's");
+});
+
+test("clsact: where a filter of another kind has our priority, the next priority is taken", { skip }, async (t) => {
+  const node = await Node.create(t, "clsact");
+  const u32 = "tc filter add dev eth0 ingress protocol all prio 3040 u32 match u32 0 0 flowid 1:1";
+  const [added] = results(node.run([{ shell: `tc qdisc add dev eth0 clsact; ${u32} || echo none` }]));
+  if (added !== "") return t.skip("this kernel has no other kind of filter (u32)");
+  const [, , links] = results(node.run([{ open: true }, { apply: desired }, { print: "links" }])) as [
+    unknown,
+    unknown,
+    Links,
+  ];
+  const taken = Object.keys(links).filter((name) => name.startsWith("clsact_ingress"));
+  assert.deepEqual(
+    taken.map((name) => name.split("@")[2]),
+    ["3041"],
+  );
+  assert.equal(taken.length, 1, "the attempt at 3040 left no pin");
+});
+
+// ---- devices that come and go ------------------------------------------------------------------------------------
+
+for (const attach of ["tcx", "clsact"] as const) {
+  test(`${attach}: a device that vanishes is named and let go, a new one of its name is served`, {
+    skip,
+  }, async (t) => {
+    const node = await Node.create(t, attach);
+    const printed = node.run([
+      { open: true },
+      { apply: desired },
+      { setDevices: ["eth0", "eth1"] },
+      { shell: "ip link del eth0" },
+      { setDevices: ["eth0"] },
+      { print: "links" },
+      { shell: "ip link add eth0 type veth peer name wire0" },
+      { setDevices: ["eth0"] },
+      { print: "hooks" },
+      { print: "attachments" },
+    ]);
+    assert.deepEqual(logs(printed), [
+      "warn Device eth1 is not there: nothing is attached to it",
+      "warn Device eth0 is not there: nothing is attached to it",
+    ]);
+    const taken = results(printed) as [
+      unknown,
+      unknown,
+      unknown,
+      unknown,
+      unknown,
+      Links,
+      unknown,
+      unknown,
+      object,
+      object[],
+    ];
+    assert.deepEqual(
+      Object.keys(taken[5]).filter((name) => name.includes("eth0")),
+      [],
+    );
+    assert.deepEqual(taken[8], EVERY_HOOK_ONCE);
+    assert.equal(taken[9].length, 11);
+  });
+}
+
+test("A device whose name bpffs would refuse is served: VLAN devices have dots in their names", { skip }, async (t) => {
+  const node = await Node.create(t);
+  const steps: Step[] = [
+    { shell: "ip link add eth0.100 type veth peer name wire0" },
+    { open: true },
+    { apply: desired },
+    { setDevices: ["eth0.100"] },
+    { print: "links" },
+    { setDevices: [] },
+    { print: "links" },
+  ];
+  const taken = results(node.run(steps)) as Links[];
+  const onDevices = (links: Links | undefined): string[] =>
+    Object.keys(links ?? {}).filter((name) => !name.endsWith("@cgroup"));
+  assert.deepEqual(onDevices(taken[4]), ["tcx_egress@eth0%2E100", "tcx_ingress@eth0%2E100"]);
+  assert.deepEqual(onDevices(taken[6]), []);
+});
+
+// ---- others on this node -----------------------------------------------------------------------------------------
+
+test("A second agent on the same pin directory is refused by name, and so is a reset; both go once the first is dead", {
+  skip,
+}, async (t) => {
+  const node = await Node.create(t);
+  const first = await node.start([{ open: true }, { apply: desired }, { hold: true }]);
+  for (const step of [{ open: true }, { reset: true }] as const) {
+    const [refused] = node.run([step]);
+    assert.match(refused?.error ?? "", /^RefusedError: Another beeline agent holds .*\/beeline \(process \d+\)$/);
+  }
+  await kill(first);
+  results(node.run([{ open: true }, { close: true }, { reset: true }]));
+});
+
+test("A cgroup hook that somebody holds for himself is named, with the cgroup and the program, and nothing is attached", {
+  skip,
+}, async (t) => {
+  const node = await Node.create(t);
+  const { cgroup, bpffs } = node.options;
+  assert.ok(cgroup !== null);
+  const child = `${cgroup}/child`;
+  mkdirSync(child);
+  node.children.push(child);
+  results(node.run([{ open: true }, { apply: desired }], { cgroup: child }));
+  const [links] = results(node.run([{ print: "links" }])) as [Links];
+  const program = links["connect4@cgroup"]?.program_id;
+  results(node.run([{ shell: `bpftool cgroup attach ${cgroup} connect4 id ${program}` }, { reset: true }]));
+  for (const place of [cgroup, child]) {
+    const [refused, hooks] = node.run([{ open: true }, { print: "hooks" }], { cgroup: place });
+    assert.equal(
+      refused?.error?.replace(/ \(.*/, ""),
+      `RefusedError: Cannot attach sock_connect4 to cgroup ${place}: program ${program} holds cgroup/connect4 of ${cgroup} for itself`,
+    );
+    assert.deepEqual(hooks?.result, { ...NO_HOOK, connect4: place === cgroup ? 1 : 0 });
+  }
+  results(node.run([{ shell: `bpftool cgroup detach ${cgroup} connect4 id ${program}` }, { open: true }], { bpffs }));
+});
+
+test("An older version's programs go on until the first pruning apply, then each hook has one, and its directory is gone", {
+  skip,
+}, async (t) => {
+  const node = await Node.create(t);
+  const { bpffs } = node.options;
+  const old = `${bpffs}/0123456789ab`;
+  results(node.run([{ open: true }, { apply: desired }, { close: true }, { shell: `mv ${bpffs}/${ABI_HASH} ${old}` }]));
+  const steps: Step[] = [
+    { open: true },
+    { print: "hooks" },
+    { apply: desired },
+    { print: "hooks" },
+    { shell: `ls ${bpffs}` },
+  ];
+  const printed = node.run(steps);
+  const [, before, , after, directories] = results(printed);
+  assert.deepEqual([before, after], [EVERY_HOOK_ONCE, EVERY_HOOK_ONCE]);
+  assert.equal(directories, `${ABI_HASH}\n`);
+  assert.match(logs(printed).join("\n"), /warn Took over from a version with another map layout/);
+});
+
+// ---- taking it all away ------------------------------------------------------------------------------------------
+
+for (const attach of ["tcx", "clsact"] as const) {
+  test(`${attach}: reset leaves no program, no pin and no directory, and a second reset finds nothing`, {
+    skip,
+  }, async (t) => {
+    const node = await Node.create(t, attach);
+    const steps: Step[] = [
+      { open: true },
+      { apply: desired },
+      { close: true },
+      { reset: true },
+      { print: "hooks" },
+      { reset: true },
+    ];
+    const [, , , removed, hooks, again] = results(node.run(steps)) as [
+      unknown,
+      unknown,
+      unknown,
+      string[],
+      unknown,
+      string[],
+    ];
+    assert.ok(removed.length > 20, `${removed.length} removed`);
+    assert.deepEqual([hooks, again], [NO_HOOK, []]);
+    assert.equal(node.sandbox.exec("ls", node.options.bpffs).code, 2);
+  });
+}
+
+// ---- what is missing ---------------------------------------------------------------------------------------------
+
+test("What is missing is said, all at once, with what to do about it", { skip }, async (t) => {
+  const node = await Node.create(t);
+  const [refused] = node.run([{ open: true }], {
+    bpffs: `${node.sandbox.folder}/nowhere/beeline`,
+    cgroup: node.sandbox.folder,
+  });
+  const folder = node.sandbox.folder;
+  assert.match(refused?.error ?? "", /^RefusedError: This system lacks what the bpf dataplane needs: /);
+  assert.ok(
+    refused?.error?.includes(`bpffs: ${folder}/nowhere/beeline is not on a BPF file system: run \``),
+    refused?.error,
+  );
+  assert.ok(refused?.error?.includes(`cgroup v2: ${folder} is not in a cgroup v2 hierarchy`), refused?.error);
+});
+
+test("SNAT ports that are no range are refused, and ones that this node's own connections take are warned about", {
+  skip,
+}, async (t) => {
+  const node = await Node.create(t);
+  const [refused] = node.run([{ open: true }], { snatPorts: { min: 5000, max: 4000 } });
+  assert.equal(refused?.error, "InputError: SNAT ports 5000-4000 are no range of ports");
+  const [first = "0"] = readFileSync("/proc/sys/net/ipv4/ip_local_port_range", "utf8").split(/\s/);
+  const printed = node.run([{ open: true }], { snatPorts: { min: Number(first), max: Number(first) + 10 } });
+  assert.match(logs(printed).join("\n"), /warn SNAT ports overlap/);
+});
