@@ -132,10 +132,10 @@ export class Agent {
 
   /** One apply. Throws when the kernel refuses; the reconciler comes back. */
   #sync(): void {
-    const { config, health, now_ms } = this.#parts;
+    const { config, health } = this.#parts;
     // Half a picture is worse than none: a Service whose slices have not been seen would be refused to its clients.
     if (!this.#source.synced()) return;
-    const started_ms = now_ms();
+    const started_ms = performance.now();
     const snapshot = this.#source.snapshot();
     this.#serveDevices();
     const compiled = compile(snapshot, compileOptions(config, this.#host), this.#memory);
@@ -166,14 +166,15 @@ export class Agent {
   /** One log line and the metrics of an apply. */
   #report({ written, removed }: Applied, changes: Changes, started_ms: number): void {
     const { metrics, log, now_ms } = this.#parts;
+    const took_ms = performance.now() - started_ms;
     const ended_ms = now_ms();
     const triggers = changes.triggers
       .filter(({ at_ms }) => at_ms >= this.#started_ms)
       .map(({ family, at_ms }) => ({ family, seconds: Math.max(0, (ended_ms - at_ms) / 1000) }));
     const { services, slices } = changes;
-    metrics.applied({ seconds: (ended_ms - started_ms) / 1000, services, slices, triggers });
+    metrics.applied({ seconds: took_ms / 1000, services, slices, triggers });
     const servicePorts = this.desired?.services.size ?? 0;
-    const ms = Math.round((ended_ms - started_ms) * 10) / 10;
+    const ms = Math.round(took_ms * 10) / 10;
     log("info", "Applied", { ms, changed: { services, slices }, servicePorts, written, removed });
   }
 

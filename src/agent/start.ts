@@ -6,16 +6,17 @@ import { interfaceIndex } from "../dataplane/bpf/libbpf.ts";
 import type { MapName, MapStore } from "../dataplane/bpf/mapstore.ts";
 import { watchManifests } from "../k8s/manifests.ts";
 import type { Source, SourceHandlers } from "../k8s/source.ts";
-import { messageOf, RefusedError } from "../lib/errors.ts";
-import { type Family, formatHostPort, parseAddress } from "../model/address.ts";
+import { messageOf } from "../lib/errors.ts";
+import type { Family } from "../model/address.ts";
 import { Agent } from "./agent.ts";
-import type { Bind, Config } from "./config.ts";
+import type { Config } from "./config.ts";
 import { openDataplane, requireRoot } from "./dataplane.ts";
-import { createHealth, type Health } from "./health.ts";
+import { createHealth } from "./health.ts";
 import { hasIPv6, readHost } from "./host.ts";
-import { type HttpServer, json, type Reply, serve, text } from "./http.ts";
+import type { HttpServer } from "./http.ts";
 import type { Log } from "./log.ts";
-import { createMetrics, type Metrics } from "./metrics.ts";
+import { createMetrics } from "./metrics.ts";
+import { type Answering, serveAll } from "./pages.ts";
 
 /** Runs until the signal; then leaves everything attached, so that a restart disturbs nobody. */
 export const runAgent = async (config: Config, log: Log, version: string, signal: AbortSignal): Promise<void> => {
@@ -24,9 +25,7 @@ export const runAgent = async (config: Config, log: Log, version: string, signal
   const agent = createAgent(config, await sourceOf(config), log, version);
   try {
     protectFromOom(config.oomScoreAdj, log);
-    const serving = { config, log, servers, signal };
-    await keepServing("healthz", config.healthzBindAddress, answers(healthPages(agent)), serving);
-    await keepServing("metrics", config.metricsBindAddress, answers(metricsPages(config, agent.metrics)), serving);
+    await serveAll(agent, { config, log, servers, signal });
     await aborted(signal);
     log("info", "Stopping; what is attached stays", { signal: String(signal.reason) });
   } finally {
@@ -35,11 +34,7 @@ export const runAgent = async (config: Config, log: Log, version: string, signal
   }
 };
 
-interface Running {
-  readonly health: Health;
-  readonly metrics: Metrics;
-  /** Something is programmed. */
-  ready(): boolean;
+interface Running extends Answering {
   close(): Promise<void>;
 }
 
@@ -118,75 +113,6 @@ const countByKind = (agent: Agent): Record<string, number> => {
   }
   return counts;
 };
-
-// ---- pages ---------------------------------------------------------------------------------------------------------
-
-type Pages = Readonly<Record<string, () => Reply | Promise<Reply>>>;
-
-const healthPages = ({ health, metrics, ready }: Running): Pages => {
-  const counted = (probe: "healthz" | "livez", reply: Reply): Reply => {
-    metrics.probed(probe, reply.status);
-    return reply;
-  };
-  return {
-    "/healthz": () => counted("healthz", health.healthz()),
-    "/livez": () => counted("livez", health.livez()),
-    "/readyz": () => (ready() ? text(200, "ok") : text(503, "nothing is programmed yet")),
-  };
-};
-
-const metricsPages = (config: Config, metrics: Metrics): Pages => ({
-  "/metrics": async () => ({
-    status: 200,
-    headers: { "Content-Type": metrics.contentType, "X-Content-Type-Options": "nosniff" },
-    body: await metrics.scrape(),
-  }),
-  "/healthz": () => text(200, "ok"),
-  "/proxyMode": () => text(200, "bpf"),
-  "/configz": () => json(200, `${JSON.stringify({ "beeline.dev": config }, null, 2)}\n`),
-});
-
-const answers =
-  (pages: Pages) =>
-  (path: string): Reply | Promise<Reply> =>
-    pages[path]?.() ?? text(404, "not found\n");
-
-// ---- servers -------------------------------------------------------------------------------------------------------
-
-const RETRY_MS = 5_000;
-
-/**
- * Serves at `bind` (null: not at all). A port that cannot be had is tried again every five seconds, as kube-proxy does;
- * with bindAddressHardFail it is a RefusedError.
- */
-const keepServing = async (
-  name: string,
-  bind: Bind | null,
-  answer: (path: string) => Reply | Promise<Reply>,
-  run: { readonly config: Config; readonly log: Log; readonly servers: HttpServer[]; readonly signal: AbortSignal },
-): Promise<void> => {
-  if (bind === null) return;
-  const address = formatBind(bind);
-  try {
-    const server = await serve(bind, answer);
-    run.servers.push(server);
-    run.log("info", `Serving ${name}`, { address: server.address });
-    if (run.signal.aborted) server.close();
-  } catch (error) {
-    const message = `Cannot serve ${name} at ${address}`;
-    if (run.config.bindAddressHardFail) throw new RefusedError(`${message}: ${messageOf(error)}`, { cause: error });
-    run.log("error", `${message}; trying again`, { error: messageOf(error), in_ms: RETRY_MS });
-    const timer = setTimeout(() => void keepServing(name, bind, answer, run), RETRY_MS);
-    run.signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
-  }
-};
-
-const formatBind = ({ host, port }: Bind): string => {
-  const address = parseAddress(host);
-  return address === null ? `${host}:${port}` : formatHostPort(address, port);
-};
-
-// ---- the process ---------------------------------------------------------------------------------------------------
 
 const aborted = (signal: AbortSignal): Promise<void> =>
   new Promise((resolve) => {

@@ -6,6 +6,7 @@ const OUTPUT: Record<string, Option> = {
   "no-headers": { type: "boolean", describe: "leave out the line of column names" },
   "no-color": { type: "boolean", describe: "no colour, also on a terminal (as does NO_COLOR)" },
 };
+
 /** Accepted by every command of a node, so that one set of words does for all of them. */
 const PLACE: Record<string, Option> = {
   config: { type: "string", describe: "configuration file (BeelineConfiguration or KubeProxyConfiguration)" },
@@ -20,11 +21,13 @@ const PLACE: Record<string, Option> = {
   dataplane: { type: "string", describe: "which dataplane; only bpf exists" },
   attach: { type: "string", choices: ["auto", "tcx", "clsact"], describe: "how to attach to devices" },
 };
+
 const READER: Record<string, Option> = {
   ...PLACE,
   ...OUTPUT,
   watch: { type: "boolean", alias: "w", describe: "print again whenever it changes (-o json: one line each)" },
 };
+
 const LOGGING: Record<string, Option> = {
   "log-format": { type: "string", choices: ["json", "text"], describe: "log lines on stderr [default: json]" },
   "log-level": {
@@ -34,6 +37,7 @@ const LOGGING: Record<string, Option> = {
   },
   v: { type: "number", describe: "klog's verbosity instead of --log-level: 3 is debug, 5 is trace" },
 };
+
 const FILES: Record<string, Option> = {
   filename: {
     type: "string",
