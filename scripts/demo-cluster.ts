@@ -3,7 +3,7 @@
 import { cpSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Document, parseAllDocuments } from "yaml";
-import type { Transport } from "../test/lib/host-protocol.ts";
+import type { Transport } from "../test/lib/host/protocol.ts";
 import type { Lab } from "../test/lib/lab.ts";
 import type { Place } from "../test/lib/network.ts";
 

@@ -1,5 +1,5 @@
 // What the demo prints: headings, and one line for each thing that was tried with a mark for as it should be or not.
-import type { Answer, Counts } from "../test/lib/host-protocol.ts";
+import type { Answer, Counts } from "../test/lib/host/protocol.ts";
 
 export class Report {
   #wrong = 0;

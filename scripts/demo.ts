@@ -2,8 +2,8 @@
 // checked; the exit code is 1 when one was not as it should be.
 import { fileURLToPath } from "node:url";
 import { eventually } from "../test/lib/eventually.ts";
-import type { Host } from "../test/lib/host.ts";
-import type { Answer, Counts, Transport } from "../test/lib/host-protocol.ts";
+import type { Host } from "../test/lib/host/host.ts";
+import type { Answer, Counts, Transport } from "../test/lib/host/protocol.ts";
 import { Lab } from "../test/lib/lab.ts";
 import { isNode, type Place } from "../test/lib/network.ts";
 import { DemoCluster, type Pod } from "./demo-cluster.ts";

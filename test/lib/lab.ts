@@ -5,7 +5,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { Agent, type AgentOptions, BEELINE } from "./agent.ts";
-import { Host, type Inside, inside } from "./host.ts";
+import { Host, type Inside, inside } from "./host/host.ts";
 import { cgroupMount, labDirectory, labName, removeLab, removeLeftovers } from "./leftovers.ts";
 import { isNode, networkScript, type Place, planPlaces, vipRoute } from "./network.ts";
 

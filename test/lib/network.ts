@@ -23,6 +23,8 @@ export const CLIENT_OTHER = { v4: "203.0.113.130", v6: "fd00:203::130" } as cons
 export const VIP_PREFIXES = ["172.30.0.0/16", "198.51.100.0/24", "fd00:172:30::/112", "fd00:198::/64"] as const;
 
 export const planPlaces = (nodes: number, podsPerNode: number): readonly Place[] => {
+  if (nodes > 9 || podsPerNode > 26)
+    throw new Error(`Cannot make a lab of ${nodes} nodes with ${podsPerNode} pods each`);
   const places: Place[] = [
     { name: "client", v4: "203.0.113.2", v6: "fd00:203::2", node: null },
     { name: "wire", v4: "192.168.0.254", v6: "fd00:192::fe", node: null },

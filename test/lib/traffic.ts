@@ -1,7 +1,7 @@
 // Traffic until every backend has been met, and assertions on who answered and which address each saw.
 import assert from "node:assert/strict";
-import type { Host } from "./host.ts";
-import type { Answer, Answered, ConnectRequest, Transport } from "./host-protocol.ts";
+import type { Host } from "./host/host.ts";
+import type { Answer, Answered, ConnectRequest, Transport } from "./host/protocol.ts";
 
 export interface Tried extends ConnectRequest {
   readonly transport?: Transport;

@@ -116,8 +116,11 @@ test("processes of a node and its pods are in the node's cgroup", async () => {
 });
 
 test("nothing is left of a lab that was closed, interrupted, or whose process was killed", async () => {
-  const closed = await Lab.create({ podsPerNode: 1 });
+  const closed = await Lab.create({ nodes: 3, podsPerNode: 1 });
   await closed.startHosts();
+  await (await closed.host("pod3a")).serve("third", 8080);
+  const answer = await (await closed.host("pod1a")).connect(closed.place("pod3a").v6, 8080);
+  assert.partialDeepStrictEqual(answer, { ok: true, name: "third", client: closed.place("pod1a").v6 });
   assert.ok(traces(closed.name).length > 6);
   await closed.close();
   assert.deepEqual(traces(closed.name), []);

@@ -5,7 +5,7 @@ import { after, afterEach, before, test } from "node:test";
 import type { Agent } from "../lib/agent.ts";
 import { attachedPrograms } from "../lib/attached.ts";
 import { eventually } from "../lib/eventually.ts";
-import type { Host } from "../lib/host.ts";
+import type { Host } from "../lib/host/host.ts";
 import { Lab } from "../lib/lab.ts";
 import { Manifests, type ServiceWords } from "../lib/objects.ts";
 import { assertFails, assertReaches } from "../lib/traffic.ts";

@@ -1,4 +1,4 @@
-// What a host process inside a namespace can be told (host.ts asks, host-process.ts answers), and the words on the
+// What a host process inside a namespace can be told (host.ts asks, process.ts answers), and the words on the
 // wire between its servers and clients. Every answer says who answered and which address that server saw.
 
 export type Transport = "TCP" | "UDP";

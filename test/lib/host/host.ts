@@ -12,9 +12,9 @@ import type {
   ResponseMessage,
   Target,
   Transport,
-} from "./host-protocol.ts";
+} from "./protocol.ts";
 
-const SCRIPT = fileURLToPath(new URL("host-process.ts", import.meta.url));
+const SCRIPT = fileURLToPath(new URL("process.ts", import.meta.url));
 
 /** Where a process is put before its program starts. */
 export interface Inside {

@@ -1,0 +1,52 @@
+// What answers in a pod: everything it says names it, and the client as it sees it.
+import { createSocket } from "node:dgram";
+import { createServer, type Server, type Socket } from "node:net";
+import type { Greeting } from "./protocol.ts";
+import { withoutMapping } from "./words.ts";
+
+export interface Serving {
+  /** Ends open connections too. */
+  close(): Promise<void>;
+}
+
+/** Greets every connection, then echoes. */
+export const serveTcp = async (name: string, port: number): Promise<Serving> => {
+  const open = new Set<Socket>();
+  const server: Server = createServer((socket) => {
+    open.add(socket);
+    socket.on("close", () => open.delete(socket));
+    socket.on("error", () => socket.destroy());
+    const greeting: Greeting = {
+      name,
+      client: withoutMapping(socket.remoteAddress ?? ""),
+      clientPort: socket.remotePort ?? 0,
+    };
+    socket.write(`${JSON.stringify(greeting)}\n`);
+    socket.pipe(socket);
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen({ host: "::", port, backlog: 1024 }, resolve);
+  });
+  return {
+    close: () => {
+      for (const socket of open) socket.destroy();
+      return new Promise((resolve) => server.close(() => resolve()));
+    },
+  };
+};
+
+/** Answers every datagram with what it asked and a greeting. */
+export const serveUdp = async (name: string, port: number): Promise<Serving> => {
+  const socket = createSocket({ type: "udp6" });
+  socket.on("message", (data, from) => {
+    const greeting: Greeting = { name, client: withoutMapping(from.address), clientPort: from.port };
+    socket.send(JSON.stringify({ question: data.toString(), ...greeting }), from.port, from.address, () => {});
+  });
+  await new Promise<void>((resolve, reject) => {
+    socket.once("error", reject);
+    socket.bind(port, "::", resolve);
+  });
+  socket.on("error", () => {});
+  return { close: () => new Promise((resolve) => socket.close(() => resolve())) };
+};

@@ -1,0 +1,131 @@
+// TCP clients: one connection, a held one, a transfer.
+import { createHash, randomBytes } from "node:crypto";
+import { connect as netConnect, type Socket } from "node:net";
+import type { Answer, Answered, Beats, Commands, ConnectRequest, Failed, Greeting } from "./protocol.ts";
+import { codeOf, DEFAULT_TIMEOUT_MS, since } from "./words.ts";
+
+export interface HeldConnection {
+  readonly answer: Answered;
+  beats(): Beats;
+  drop(): void;
+}
+
+interface Connected {
+  readonly socket: Socket;
+  readonly answer: Answered;
+  /** Bytes that came behind the greeting. */
+  readonly rest: Buffer;
+}
+
+/** Connects and reads the greeting. The socket of an Answered is the caller's. */
+const connectTcp = (to: ConnectRequest): Promise<Connected | Failed> => {
+  const started = performance.now();
+  return new Promise((resolve) => {
+    const socket = netConnect({
+      host: to.address,
+      port: to.port,
+      ...(to.localAddress === undefined ? {} : { localAddress: to.localAddress }),
+      ...(to.localPort === undefined ? {} : { localPort: to.localPort }),
+    });
+    let received = Buffer.alloc(0);
+    const fail = (code: string): void => {
+      clearTimeout(timer);
+      socket.destroy();
+      resolve({ ok: false, code, ms: since(started) });
+    };
+    const timer = setTimeout(() => fail("TIMEOUT"), to.timeout_ms ?? DEFAULT_TIMEOUT_MS);
+    socket.on("error", (error) => fail(codeOf(error)));
+    socket.on("end", () => fail("CLOSED"));
+    socket.on("data", (data) => {
+      received = Buffer.concat([received, data]);
+      const end = received.indexOf("\n");
+      if (end < 0) return;
+      clearTimeout(timer);
+      socket.removeAllListeners("data").removeAllListeners("end").pause();
+      const greeting = JSON.parse(received.subarray(0, end).toString()) as Greeting;
+      const answer: Answered = {
+        ok: true,
+        ...greeting,
+        peer: socket.remoteAddress ?? "",
+        peerPort: socket.remotePort ?? 0,
+        local: socket.localAddress ?? "",
+        localPort: socket.localPort ?? 0,
+        ms: since(started),
+      };
+      resolve({ socket, answer, rest: received.subarray(end + 1) });
+    });
+  });
+};
+
+/** Connects, reads the greeting, and closes. */
+export const connectOnce = async (to: ConnectRequest): Promise<Answer> => {
+  const connected = await connectTcp(to);
+  if (!("socket" in connected)) return connected;
+  // A fixed local port is wanted again at once: a reset leaves no TIME_WAIT behind.
+  if (to.localPort === undefined) connected.socket.destroy();
+  else connected.socket.on("error", () => {}).resetAndDestroy();
+  return connected.answer;
+};
+
+/** Connects, and has a message echoed every `beat_ms` until dropped. */
+export const hold = async (to: Commands["hold"]["request"]): Promise<HeldConnection | Failed> => {
+  const connected = await connectTcp(to);
+  if (!("socket" in connected)) return connected;
+  const { socket, answer } = connected;
+  let [sent, echoed, longest, ended] = [0, 0, 0, null as string | null];
+  let lastEcho = performance.now();
+  const timer = setInterval(() => {
+    longest = Math.max(longest, performance.now() - lastEcho);
+    if (ended === null) socket.write(`beat ${++sent}\n`);
+  }, to.beat_ms);
+  socket.on("data", (data) => {
+    echoed += data.toString().split("\n").length - 1;
+    longest = Math.max(longest, performance.now() - lastEcho);
+    lastEcho = performance.now();
+  });
+  socket.removeAllListeners("error").on("error", (error) => {
+    ended ??= codeOf(error);
+  });
+  socket.on("close", () => {
+    ended ??= "CLOSED";
+  });
+  socket.resume();
+  return {
+    answer,
+    beats: () => ({ echoed, longest_gap_ms: Math.round(longest), ended }),
+    drop: () => {
+      clearInterval(timer);
+      socket.destroy();
+    },
+  };
+};
+
+/** Sends bytes and compares what comes back. */
+export const transfer = async (to: Commands["transfer"]["request"]): Promise<Answer> => {
+  const started = performance.now();
+  const connected = await connectTcp(to);
+  if (!("socket" in connected)) return connected;
+  const { socket, answer, rest } = connected;
+  const sent = randomBytes(to.size_bytes);
+  const hash = createHash("sha256").update(rest);
+  let length = rest.length;
+  return new Promise((resolve) => {
+    const finish = (code: string | null): void => {
+      clearTimeout(timer);
+      socket.destroy();
+      resolve(code === null ? { ...answer, ms: since(started) } : { ok: false, code, ms: since(started) });
+    };
+    const timer = setTimeout(() => finish("TIMEOUT"), to.timeout_ms ?? 10_000);
+    socket.removeAllListeners("error").on("error", (error) => finish(codeOf(error)));
+    socket.on("end", () => finish("CLOSED"));
+    socket.on("data", (data) => {
+      hash.update(data);
+      length += data.length;
+      if (length < to.size_bytes) return;
+      const same = length === to.size_bytes && hash.digest("hex") === createHash("sha256").update(sent).digest("hex");
+      finish(same ? null : "DIFFERENT");
+    });
+    socket.write(sent);
+    socket.resume();
+  });
+};

@@ -1,0 +1,79 @@
+// UDP clients: questions with a number each, so that a late answer is not taken for the next one's.
+import { createSocket, type Socket as UdpSocket } from "node:dgram";
+import type { Answer, Commands, ConnectRequest, Greeting, Target } from "./protocol.ts";
+import { codeOf, DEFAULT_TIMEOUT_MS, since } from "./words.ts";
+
+export interface UdpClient {
+  /** `to`: for a socket that is not connected. */
+  ask(to: Target | undefined, timeout_ms: number): Promise<Answer>;
+  drop(): void;
+}
+
+export const openUdp = async (how: Commands["openUdp"]["request"]): Promise<UdpClient> => {
+  const socket: UdpSocket = createSocket({ type: how.family === 6 ? "udp6" : "udp4" });
+  await settle(socket, (done) => socket.bind(how.localPort ?? 0, how.localAddress, done));
+  const { to } = how;
+  if (to !== undefined) await settle(socket, (done) => socket.connect(to.port, to.address, done));
+  let questions = 0;
+  const ask = (target: Target | undefined, timeout_ms: number): Promise<Answer> => {
+    const started = performance.now();
+    const question = `question ${++questions}`;
+    return new Promise((resolve) => {
+      const finish = (answer: Answer): void => {
+        clearTimeout(timer);
+        socket.off("message", onMessage).off("error", onError);
+        resolve(answer);
+      };
+      const fail = (code: string): void => finish({ ok: false, code, ms: since(started) });
+      const timer = setTimeout(() => fail("TIMEOUT"), timeout_ms);
+      const onError = (error: Error): void => fail(codeOf(error));
+      const onMessage = (data: Buffer, from: { address: string; port: number }): void => {
+        const { question: answered, ...greeting } = JSON.parse(data.toString()) as Greeting & { question: string };
+        if (answered !== question) return; // the late answer to an earlier question
+        const peer = to === undefined ? from : socket.remoteAddress();
+        const local = socket.address();
+        finish({
+          ok: true,
+          ...greeting,
+          peer: peer.address,
+          peerPort: peer.port,
+          local: local.address,
+          localPort: local.port,
+          ms: since(started),
+        });
+      };
+      socket.on("message", onMessage).on("error", onError);
+      const sent = (error: Error | null): void => (error === null ? undefined : fail(codeOf(error)));
+      if (target === undefined) socket.send(question, sent);
+      else socket.send(question, target.port, target.address, sent);
+    });
+  };
+  socket.on("error", () => {});
+  return { ask, drop: () => socket.close() };
+};
+
+const settle = (socket: UdpSocket, start: (done: (error?: Error) => void) => void): Promise<void> =>
+  new Promise((resolve, reject) => {
+    socket.once("error", reject);
+    start((error) => {
+      socket.off("error", reject);
+      if (error instanceof Error) reject(error);
+      else resolve();
+    });
+  });
+
+/** One question over a socket of its own. */
+export const askOnce = async (to: ConnectRequest): Promise<Answer> => {
+  const started = performance.now();
+  const family = to.address.includes(":") ? 6 : 4;
+  try {
+    const socket = await openUdp({ ...to, family });
+    try {
+      return await socket.ask(to, to.timeout_ms ?? DEFAULT_TIMEOUT_MS);
+    } finally {
+      socket.drop();
+    }
+  } catch (error) {
+    return { ok: false, code: codeOf(error), ms: since(started) };
+  }
+};
