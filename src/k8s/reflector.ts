@@ -48,8 +48,6 @@ export interface ReflectorTimes {
   readonly list_idle_ms: number;
   /** A watch that says nothing for so long after it should have ended is given up. */
   readonly watch_margin_ms: number;
-  /** A watch that ends sooner counts as a failure. */
-  readonly shortest_watch_ms: number;
 }
 
 export interface ReflectorLimits {
@@ -64,8 +62,13 @@ export const DEFAULT_TIMES: ReflectorTimes = {
   watch_min_s: 300,
   list_idle_ms: 60_000,
   watch_margin_ms: 15_000,
-  shortest_watch_ms: 1000,
 };
+
+/**
+ * A watch that the server ends so much before its time counts as a failure: then the server is going away, and all
+ * agents at once look for another.
+ */
+const EARLY_MS = 1000;
 
 /** etcd takes objects of up to 1.5 MB; a page of typical Services is 0.6 MB. */
 export const DEFAULT_LIMITS: ReflectorLimits = { page_items: 500, page_bytes: 64 << 20, line_bytes: 8 << 20 };
@@ -184,7 +187,7 @@ class Reflection<Item> {
    */
   async watch(begun: () => void): Promise<void> {
     const { times, limits, random } = this.#options;
-    const timeout_s = Math.round(times.watch_min_s * (1 + random()));
+    const timeout_s = Math.max(1, Math.round(times.watch_min_s * (1 + random())));
     const query = {
       ...this.#resource.selector,
       watch: "true",
@@ -206,7 +209,9 @@ class Reflection<Item> {
         this.#image.settle();
       }
     }
-    if (performance.now() - started_ms < times.shortest_watch_ms) throw new Error("the watch ended at once");
+    const lived_ms = performance.now() - started_ms;
+    if (lived_ms < timeout_s * 1000 - EARLY_MS)
+      throw new Error(`the watch ended after ${Math.round(lived_ms)} ms, before its time`);
     if (!heard) this.forgetPosition();
   }
 

@@ -120,7 +120,7 @@ test("Fault 35: a reset connection is opened again at the position it had", () =
   }));
 
 test("Fault 36: a stream that has gone silent is given up, and nothing of it is lost", () =>
-  following({ times: { watch_min_s: 0.3 }, server: { bookmark_ms: 100_000 } }, async (f) => {
+  following({ times: { watch_min_s: 0.5 }, server: { bookmark_ms: 100_000 } }, async (f) => {
     await f.synced();
     await eventually(() => assert.equal(f.server.openWatches, 3));
     f.server.stall();
@@ -146,6 +146,28 @@ for (const form of ["stream", "http"] as const) {
       assert.equal(f.server.count({ verb: "list", resource: "services" }), 2);
     }));
 }
+
+test("Fault 47: watches that a leaving server ends together are opened again at random moments, from where they were", () =>
+  following({ times: { backoff_min_ms: 400, backoff_max_ms: 10_000 } }, async (f) => {
+    await f.synced();
+    await eventually(() => assert.equal(f.server.openWatches, 3));
+    const ended_ms = performance.now();
+    f.server.closeAll();
+    await eventually(() => assert.equal(f.server.openWatches, 3));
+    const again = f.server.requests.filter((r) => r.verb === "watch" && r.at_ms > ended_ms);
+    assert.equal(again.length, 3);
+    // random() says 0.5 here: half of the longest first delay.
+    for (const { at_ms } of again) assert.ok(at_ms - ended_ms >= 195, `${at_ms - ended_ms} ms`);
+    assert.equal(f.server.count({ verb: "list" }), 3);
+  }));
+
+test("A watch that ends when it was asked to goes on without delay and without a word", () =>
+  following({ times: { watch_min_s: 0.5, backoff_min_ms: 5000 }, server: { bookmark_ms: 300 } }, async (f) => {
+    await f.synced();
+    await eventually(() => assert.ok(f.server.count({ verb: "watch", resource: "services" }) >= 2));
+    assert.equal(f.server.count({ verb: "list", resource: "services" }), 1);
+    assert.deepEqual(f.log, []);
+  }));
 
 test("Fault 42: a line that is no JSON loses no update", () =>
   following({}, async (f) => {
