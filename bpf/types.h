@@ -36,7 +36,8 @@ struct service {
 	char name[64];
 	char port_name[64];
 	__u8 proto;
-	__u8 pad[3];
+	__u8 pad;
+	__be16 health_check_port; /* healthCheckNodePort of the Service; 0: none */
 	__u32 flags;
 	__u32 affinity_timeout_s; /* 0: no session affinity */
 };

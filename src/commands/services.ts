@@ -94,6 +94,9 @@ const describe = (held: Held, service: DesiredService, { wide, headers }: Style)
     ["Service:", `${serviceText(service)}/${service.name.protocol}`],
     ["Affinity:", service.affinity_timeout_s === 0 ? "none" : `${service.affinity_timeout_s}s by client address`],
     ["Policy:", `internal ${service.internalTrafficPolicy}, external ${service.externalTrafficPolicy}`],
+    ...(service.healthCheckNodePort === null
+      ? []
+      : [["Health check:", `node port ${service.healthCheckNodePort}`] as const]),
     ["Sources:", service.sourceRanges.length === 0 ? "everybody" : service.sourceRanges.join(", ")],
   ];
   const frontends = service.frontends.flatMap((frontend) =>
@@ -133,6 +136,7 @@ const serviceItem = (held: Held, service: DesiredService) => {
     affinity_timeout_s: rest.affinity_timeout_s,
     internalTrafficPolicy: rest.internalTrafficPolicy,
     externalTrafficPolicy: rest.externalTrafficPolicy,
+    healthCheckNodePort: rest.healthCheckNodePort,
     sourceRanges: rest.sourceRanges,
     frontends: service.frontends.map(({ kind, family, address, port, restricted, internal, external }) => ({
       kind,

@@ -40,6 +40,8 @@ export interface ServiceJson {
   readonly affinity_timeout_s: number;
   readonly internalTrafficPolicy: string;
   readonly externalTrafficPolicy: string;
+  /** null: none. */
+  readonly healthCheckNodePort: number | null;
   readonly sourceRanges: readonly Prefix[];
   readonly backends: readonly Backend[];
   readonly frontends: readonly FrontendJson[];
@@ -85,10 +87,14 @@ const choiceToJson = (choice: Choice): ChoiceJson => ({
 const sortedServices = (desired: Desired): readonly (readonly [string, DesiredService])[] =>
   [...desired.services].sort(([a], [b]) => (a < b ? -1 : 1));
 
-const serviceNotes = ({ affinity_timeout_s, sourceRanges }: DesiredService): readonly string[] => [
-  ...(affinity_timeout_s > 0 ? [`affinity ${affinity_timeout_s}s`] : []),
-  ...(sourceRanges.length > 0 ? [`only from ${sourceRanges.join(" ")}`] : []),
-];
+const serviceNotes = (service: DesiredService): readonly string[] => {
+  const { affinity_timeout_s, healthCheckNodePort, sourceRanges } = service;
+  return [
+    ...(affinity_timeout_s > 0 ? [`affinity ${affinity_timeout_s}s`] : []),
+    ...(healthCheckNodePort === null ? [] : [`health check at ${healthCheckNodePort}`]),
+    ...(sourceRanges.length > 0 ? [`only from ${sourceRanges.join(" ")}`] : []),
+  ];
+};
 
 const formatFrontend = (frontend: Frontend): readonly string[] => {
   const { kind, family, address, port, restricted } = frontend;

@@ -31,6 +31,7 @@ export const compilePort = (input: PortInput, port: ServicePort, granted: readon
     affinity_timeout_s: service.affinity_timeout_s,
     internalTrafficPolicy: service.internalTrafficPolicy,
     externalTrafficPolicy: service.externalTrafficPolicy,
+    healthCheckNodePort: service.healthCheckNodePort,
     sourceRanges: service.sourceRanges
       .filter((range) => frontends.some((f) => f.restricted && f.family === familyOf(range)))
       .sort(),

@@ -40,6 +40,8 @@ export interface DesiredService {
   readonly affinity_timeout_s: number;
   readonly internalTrafficPolicy: TrafficPolicy;
   readonly externalTrafficPolicy: TrafficPolicy;
+  /** The Service's, on each of its ports; null: none. */
+  readonly healthCheckNodePort: number | null;
   /** Who may enter through restricted frontends; both families, sorted. */
   readonly sourceRanges: readonly Prefix[];
   /** Every backend that takes new flows through some frontend, or keeps the flows it has. In kube-proxy's order:

@@ -115,6 +115,7 @@ const serviceOf = (spec: ServiceSpec, claimed: ReadonlySet<string>): DesiredServ
     affinity_timeout_s: spec.affinity ? 600 : 0,
     internalTrafficPolicy: spec.internal,
     externalTrafficPolicy: spec.external,
+    healthCheckNodePort: spec.external === "Local" ? 32000 : null,
     sourceRanges: [...spec.ranges].sort(),
     backends: parts
       .flatMap((part) => part.backends)

@@ -28,6 +28,7 @@ export interface ServiceParts {
   readonly port?: string;
   readonly protocol?: Protocol;
   readonly affinity_timeout_s?: number;
+  readonly healthCheckNodePort?: number;
   readonly internal?: TrafficPolicy;
   readonly external?: TrafficPolicy;
   readonly sourceRanges?: readonly string[];
@@ -79,6 +80,7 @@ export const serviceOf = (
     affinity_timeout_s: parts.affinity_timeout_s ?? 0,
     internalTrafficPolicy: parts.internal ?? "Cluster",
     externalTrafficPolicy: parts.external ?? "Cluster",
+    healthCheckNodePort: parts.healthCheckNodePort ?? null,
     sourceRanges: [...ranges].sort(),
     backends: [...active, ...draining].sort((a, b) =>
       formatHostPort(a.address, a.port) < formatHostPort(b.address, b.port) ? -1 : 1,

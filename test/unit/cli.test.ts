@@ -168,6 +168,7 @@ test("services -o json: the documented shape", async () => {
         affinity_timeout_s: 600,
         internalTrafficPolicy: "Cluster",
         externalTrafficPolicy: "Local",
+        healthCheckNodePort: null,
         sourceRanges: ["203.0.113.0/24"],
         frontends: [
           {
@@ -448,7 +449,7 @@ sock   new_flow   4
 test("a name with control characters never reaches the terminal as such", async () => {
   const store = createStore();
   const id = new Uint8Array(new Uint32Array([2]).buffer);
-  const name = { namespace: "a\u001b[2J", name: "b\u202e", port_name: "", proto: 6, flags: 0 };
+  const name = { namespace: "a\u001b[2J", name: "b\u202e", port_name: "", proto: 6, health_check_port: 0, flags: 0 };
   store.update("services", [[id, encode("service", { ...name, affinity_timeout_s: 0 })]]);
   for (const report of [
     serviceReport(readHeld(store), undefined),

@@ -96,6 +96,7 @@ export interface Service {
   readonly name: string;
   readonly port_name: string;
   readonly proto: number;
+  readonly health_check_port: number;
   readonly flags: number;
   readonly affinity_timeout_s: number;
 }
@@ -274,6 +275,7 @@ export const layouts = {
       { name: "name", offset: 64, type: "string", count: 64 },
       { name: "port_name", offset: 128, type: "string", count: 64 },
       { name: "proto", offset: 192, type: "u8" },
+      { name: "health_check_port", offset: 194, type: "be16" },
       { name: "flags", offset: 196, type: "u32" },
       { name: "affinity_timeout_s", offset: 200, type: "u32" },
     ],
@@ -415,4 +417,4 @@ export const maps = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "8874915e01a5";
+export const ABI_HASH = "a6f9eba21f49";

@@ -466,7 +466,7 @@ const ID_STEP = 256;
 // ---- equal rows --------------------------------------------------------------------------------------------------
 
 const sameService = (a: abi.Service, b: abi.Service): boolean =>
-  a.flags === b.flags && a.affinity_timeout_s === b.affinity_timeout_s; // its name is what it was found by
+  a.flags === b.flags && a.affinity_timeout_s === b.affinity_timeout_s && a.health_check_port === b.health_check_port; // its name is what it was found by
 
 const sameBackend = (a: abi.Backend, b: abi.Backend): boolean => a.state === b.state && a.flags === b.flags;
 

@@ -101,6 +101,7 @@ const serviceOf = (row: abi.Service, parts: Parts, slots: readonly number[]): De
     affinity_timeout_s: row.affinity_timeout_s,
     internalTrafficPolicy: policy(service_flag.SERVICE_INTERNAL_LOCAL),
     externalTrafficPolicy: policy(service_flag.SERVICE_EXTERNAL_LOCAL),
+    healthCheckNodePort: row.health_check_port === 0 ? null : row.health_check_port,
     sourceRanges: parts.ranges.sort(),
     backends: [...parts.backends.values()].sort(byText),
     frontends: frontendsOf(parts, slots),

@@ -64,6 +64,7 @@ export const serviceRow = (service: DesiredService): abi.Service => ({
   name: service.name.name,
   port_name: service.name.port,
   proto: protoNumbers[service.name.protocol],
+  health_check_port: service.healthCheckNodePort ?? 0,
   flags:
     (service.internalTrafficPolicy === "Local" ? service_flag.SERVICE_INTERNAL_LOCAL : 0) |
     (service.externalTrafficPolicy === "Local" ? service_flag.SERVICE_EXTERNAL_LOCAL : 0),

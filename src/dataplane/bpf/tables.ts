@@ -162,7 +162,8 @@ const byId = <V>(table: ReadonlyMap<number, V>): (readonly [number, V])[] => [..
 const serviceText = (row: abi.Service): string => {
   const port = row.port_name === "" ? "" : `:${row.port_name}`;
   const flags = flagNames(row.flags, service_flag, "SERVICE_");
-  return `${row.namespace}/${row.name}${port}/${protoName(row.proto)} affinity=${row.affinity_timeout_s}s flags=${flags}`;
+  const check = row.health_check_port === 0 ? "" : ` health_check=${row.health_check_port}`;
+  return `${row.namespace}/${row.name}${port}/${protoName(row.proto)} affinity=${row.affinity_timeout_s}s flags=${flags}${check}`;
 };
 
 const pointerText = (row: abi.Frontend): string => {
