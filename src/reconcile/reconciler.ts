@@ -90,17 +90,19 @@ export class Reconciler {
   }
 
   async #run(): Promise<void> {
-    const started_ms = this.#lastStart_ms;
+    let failure: { readonly error: unknown } | null = null;
     try {
       await this.#options.apply();
       this.#failures = 0;
-      this.#options.onResult?.({ ok: true, took_ms: this.#clock.now_ms() - started_ms });
     } catch (error) {
-      const retry_ms = this.#nextWait();
-      const now_ms = this.#clock.now_ms();
-      this.#schedule(now_ms + retry_ms);
-      this.#options.onResult?.({ ok: false, error, took_ms: now_ms - started_ms, retry_ms });
+      failure = { error };
     }
+    const now_ms = this.#clock.now_ms();
+    const took_ms = now_ms - this.#lastStart_ms;
+    if (failure === null) return this.#options.onResult?.({ ok: true, took_ms });
+    const retry_ms = this.#nextWait();
+    this.#schedule(now_ms + retry_ms);
+    this.#options.onResult?.({ ok: false, ...failure, took_ms, retry_ms });
   }
 
   #nextWait(): number {

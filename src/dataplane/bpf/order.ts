@@ -5,7 +5,7 @@ import type { MapName } from "./mapstore.ts";
 export interface Phase {
   readonly map: MapName;
   readonly does: "write" | "remove";
-  /** Before this phase wait until every program has ended that may still follow what an earlier phase took away. */
+  /** Before it wait until every program has ended that may still follow what has been replaced or removed before. */
   readonly afterPrograms: boolean;
   readonly why: string;
 }
@@ -21,7 +21,13 @@ export const phases = {
   fill_slots: write("slots", "runs that no frontend points at yet"),
   add_source_ranges: write("source_ranges", "before a frontend starts to ask for them"),
   add_node_addresses: write("node_addresses", "a NodePort may answer on one more address at any time"),
-  point_frontends: write("frontends", "the commit: one write moves a frontend from the old answer to the new"),
+  point_frontends: afterPrograms(
+    write(
+      "frontends",
+      "the commit: one write moves a frontend from the old answer to the new. The kernel reuses the memory of a replaced " +
+        "entry for a later one, so the programs that read what the last commit replaced must have ended",
+    ),
+  ),
   point_nodeports: write("nodeports", "the commit, for every node address at once"),
   drop_frontends: remove("frontends", "after the commit: one that moved to another service has been overwritten"),
   drop_nodeports: remove("nodeports", "likewise"),
