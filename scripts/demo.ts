@@ -163,7 +163,7 @@ const withoutAgent = async (): Promise<void> => {
   report.line(end.failed === 0, "new agent: new connections", describeCounts(end));
   const { echoed, ended } = await pod.beats(held.id);
   report.line(
-    ended === null && echoed > 20,
+    ended === null && echoed > 10,
     "a connection from before",
     `${echoed} messages echoed, ${ended ?? "alive"}`,
   );
