@@ -24,6 +24,3 @@ export class DistrustError extends Error {
 export class TooLargeError extends Error {
   override readonly name = "TooLargeError";
 }
-
-/** The position is too old (410 Gone), in the body of an answer or in a stream. */
-export const isExpired = (error: unknown): boolean => error instanceof ApiError && error.status === 410;

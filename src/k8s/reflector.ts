@@ -4,7 +4,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../lib/errors.ts";
 import type { Api } from "./api.ts";
-import { ApiError, DistrustError, isExpired, TooLargeError } from "./api-error.ts";
+import { ApiError, DistrustError, TooLargeError } from "./api-error.ts";
 import { readBody } from "./body.ts";
 import { isRecord, show } from "./field.ts";
 import { createLineSplitter } from "./lines.ts";
@@ -98,8 +98,8 @@ export const reflect = async <Item>(
       // Only what held for a while was no failure: a stream that breaks after every event must not be a busy loop.
       failures = performance.now() - started_ms > times.backoff_max_ms ? 1 : failures + 1;
       const delay_ms = delayAfter(error, failures, times, options.random());
-      // An expired position is how the API works, not a fault.
-      const level = isExpired(error) && failures === 1 ? "info" : "warn";
+      // Once is routine: a position that expired, a server that restarts, a load balancer that cuts idle connections.
+      const level = failures === 1 ? "info" : "warn";
       const again = reflector.hasPosition ? "watching again" : "listing again";
       log(level, `Cannot follow ${resource.path}: ${messageOf(error)}; ${again} in ${Math.round(delay_ms)} ms`);
       await sleep(delay_ms, undefined, { signal }).catch(() => undefined);
