@@ -1,19 +1,15 @@
 // What outlives the agent, and who may touch it: pins and links over kill -9, foreign hands, vanished devices, a second
 // agent, an older version's leftovers, hooks that somebody else holds.
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readFileSync, rmdirSync } from "node:fs";
-import { type TestContext, test } from "node:test";
-import { fileURLToPath } from "node:url";
+import { mkdirSync, readFileSync } from "node:fs";
+import { test } from "node:test";
 import { ABI_HASH } from "../../src/dataplane/bpf/abi.gen.ts";
 import { SOCKET_HOOKS } from "../../src/dataplane/bpf/attach.ts";
+import { kill, lines, logs, Node, noDataplane, results } from "../lib/dataplane-node.ts";
 import { type Options, type Step, toText } from "../lib/dataplane-steps.ts";
-import { type Running, Sandbox } from "../lib/sandbox.ts";
 import { clusterIP, desiredOn, nodeAddress, nodePort, serviceOf } from "../lib/services.ts";
-import { noRealMaps } from "../lib/stores.ts";
 
-const OBJECTS = fileURLToPath(new URL("../../build/bpf", import.meta.url));
-const STEPS = fileURLToPath(new URL("../lib/dataplane-steps.ts", import.meta.url));
-const skip = noRealMaps || (existsSync(`${OBJECTS}/tc.bpf.o`) ? false : `needs ${OBJECTS}/tc.bpf.o (npm run build)`);
+const skip = noDataplane;
 
 const desired = toText(
   desiredOn(
@@ -22,89 +18,6 @@ const desired = toText(
     serviceOf("dns", ["10.244.0.3"], [clusterIP("10.96.0.2", 53)], { protocol: "UDP" }),
   ),
 );
-
-interface Line {
-  readonly result?: unknown;
-  readonly error?: string;
-  readonly log?: string;
-  readonly fields?: object;
-}
-
-class Node {
-  readonly sandbox: Sandbox;
-  readonly options: Options;
-  /** Cgroups below the sandbox's, to be removed with it. */
-  readonly children: string[] = [];
-
-  constructor(sandbox: Sandbox, attach: Options["attach"]) {
-    this.sandbox = sandbox;
-    const [, bpffs = "", , cgroup = ""] = sandbox.place;
-    const snatPorts = { min: 61_000, max: 65_535 };
-    const maxEntries = { slots: 4096, backends: 1024, backend_stats: 1024, flows: 1024, affinity: 1024 };
-    this.options = {
-      bpffs,
-      cgroup,
-      objects: OBJECTS,
-      devices: ["eth0"],
-      attach,
-      snatPorts,
-      ipv4: true,
-      ipv6: true,
-      maxEntries,
-    };
-  }
-
-  static async create(t: TestContext, attach: Options["attach"] = "auto"): Promise<Node> {
-    const sandbox = await Sandbox.create();
-    t.after(async () => {
-      for (const child of node.children) rmdirSync(child);
-      await sandbox.close();
-    });
-    const node = new Node(sandbox, attach);
-    return node;
-  }
-
-  /** An agent that takes these steps, from start to end: what it printed. */
-  run(steps: readonly Step[], over: Partial<Options> = {}): Line[] {
-    const { code, stdout, stderr } = this.sandbox.exec(process.execPath, STEPS, this.#given(steps, over));
-    assert.equal(code, 0, stderr);
-    return lines(stdout);
-  }
-
-  /** One that goes on until it is killed. Answers once it holds, or watches. */
-  async start(steps: readonly Step[], until = "holding"): Promise<Running> {
-    const running = this.sandbox.spawn(process.execPath, STEPS, this.#given(steps, {}));
-    for (let i = 0; i < 200; i++) {
-      if (running.stdout.includes(`{"result":"${until}"}\n`)) return running;
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-    return assert.fail(`it never came to be ${until}: ${running.stdout}${running.stderr}`);
-  }
-
-  #given(steps: readonly Step[], over: Partial<Options>): string {
-    return JSON.stringify({ options: { ...this.options, ...over }, steps });
-  }
-}
-
-const lines = (text: string): Line[] =>
-  text
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line) as Line);
-
-/** Results of steps; a step that failed fails the test. */
-const results = (printed: readonly Line[]): unknown[] => {
-  const failed = printed.find((line) => line.error !== undefined);
-  assert.equal(failed, undefined, failed?.error);
-  return printed.filter((line) => "result" in line).map((line) => line.result);
-};
-
-const logs = (printed: readonly Line[]): string[] => printed.flatMap((line) => line.log ?? []);
-
-const kill = async (running: Running): Promise<void> => {
-  running.signal("SIGKILL");
-  await running.ended();
-};
 
 const EVERY_HOOK_ONCE = Object.fromEntries(
   [...Object.keys(SOCKET_HOOKS), "ingress", "egress"].map((hook) => [hook, 1]),

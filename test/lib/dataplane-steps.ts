@@ -13,14 +13,19 @@ import {
   openPinned,
   queryPrograms,
 } from "../../src/dataplane/bpf/libbpf.ts";
+import { openPinnedMaps } from "../../src/dataplane/bpf/pinned.ts";
 import { linksDirectory, parseLinkPin, pinDirectory } from "../../src/dataplane/bpf/pins.ts";
+import { tablesToDesired } from "../../src/dataplane/bpf/readback.ts";
+import { readTables } from "../../src/dataplane/bpf/tables.ts";
 import { type Desired, servicePortKey } from "../../src/model/desired.ts";
 
 export type Step =
   | { readonly open: true }
   | { readonly apply: DesiredText; readonly prune?: boolean }
   | { readonly setDevices: readonly string[] }
-  | { readonly print: "attachments" | "readBack" | "links" | "hooks" | "pressure" | "hash seed" }
+  | { readonly print: "attachments" | "readBack" | "pinned" | "links" | "hooks" | "pressure" | "hash seed" }
+  /** Applies these in turn until it is killed. */
+  | { readonly churn: readonly DesiredText[] }
   /** Looks at every hook of eth0 and of the cgroup for so long, and prints how often one had no program. */
   | { readonly watch_ms: number }
   | { readonly shell: string }
@@ -64,6 +69,11 @@ const main = async (options: Options, steps: readonly Step[]): Promise<void> => 
     if ("shell" in step) return execFileSync("sh", ["-ec", step.shell], { encoding: "utf8" });
     if ("close" in step) return dataplane().close() ?? "closed";
     if ("reset" in step) return resetBpf({ bpffs: options.bpffs, log }).removed;
+    if ("churn" in step) {
+      const list = step.churn.map(fromText);
+      say({ result: "churning" });
+      for (;;) for (const desired of list) dataplane().apply(desired, { prune: true });
+    }
     if ("hold" in step) {
       say({ result: "holding" });
       return new Promise(() => setInterval(() => {}, 1000));
@@ -73,6 +83,8 @@ const main = async (options: Options, steps: readonly Step[]): Promise<void> => 
         return dataplane().attachments();
       case "readBack":
         return toText(dataplane().readBack());
+      case "pinned":
+        return pinned(options.bpffs);
       case "links":
         return links(options.bpffs);
       case "hooks":
@@ -89,6 +101,16 @@ const main = async (options: Options, steps: readonly Step[]): Promise<void> => 
     } catch (error) {
       say({ error: error instanceof Error ? `${error.name}: ${error.message}` : String(error) });
     }
+  }
+};
+
+/** What the pinned maps mean, read as a command reads them: without the agent. */
+const pinned = (bpffs: string): DesiredText => {
+  const store = openPinnedMaps(pinDirectory(bpffs));
+  try {
+    return toText(tablesToDesired(readTables(store)));
+  } finally {
+    store.close();
   }
 };
 
