@@ -1,7 +1,7 @@
 // What outlives the agent, and who may touch it: pins and links over kill -9, foreign hands, vanished devices, a second
 // agent, an older version's leftovers, hooks that somebody else holds.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { ABI_HASH } from "../../src/dataplane/bpf/abi.gen.ts";
 import { SOCKET_HOOKS } from "../../src/dataplane/bpf/attach.ts";
@@ -166,6 +166,40 @@ for (const [attach, remove] of [
     assert.deepEqual(results(node.run(steps)).at(-1), EVERY_HOOK_ONCE);
   });
 }
+
+test("A socket hook that somebody detached is attached again by the next setDevices()", { skip }, async (t) => {
+  const node = await Node.create(t);
+  const links = `${node.options.bpffs}/${ABI_HASH}/links`;
+  const shell = `bpftool link detach pinned ${links}/connect4@cgroup; rm ${links}/recvmsg6@cgroup`;
+  const hooks: Step = { print: "hooks" };
+  const steps: Step[] = [{ open: true }, { apply: desired }, { shell }, hooks, { setDevices: ["eth0"] }, hooks];
+  const [, , , without, , repaired] = results(node.run(steps));
+  assert.deepEqual(without, { ...EVERY_HOOK_ONCE, connect4: 0, recvmsg6: 0 });
+  assert.deepEqual(repaired, EVERY_HOOK_ONCE);
+});
+
+test("An object that cannot be loaded is refused, and the programs before it go on", { skip }, async (t) => {
+  const node = await Node.create(t);
+  results(node.run([{ open: true }, { apply: desired }]));
+  const objects = `${node.sandbox.folder}/objects`;
+  mkdirSync(objects);
+  writeFileSync(`${objects}/tc.bpf.o`, "no object");
+  const [refused, hooks] = node.run([{ open: true }, { print: "hooks" }], { objects });
+  assert.match(refused?.error ?? "", /^RefusedError: Cannot load the tc programs: Cannot open BPF object /);
+  assert.deepEqual(hooks?.result, EVERY_HOOK_ONCE);
+});
+
+test("A pinned map of another layout is refused by name, and nothing is attached", { skip }, async (t) => {
+  const node = await Node.create(t);
+  const maps = `${node.options.bpffs}/${ABI_HASH}/maps`;
+  const shell = `mkdir -p ${maps} && bpftool map create ${maps}/services type hash key 8 value 8 entries 8 name services`;
+  const [, refused, hooks] = node.run([{ shell }, { open: true }, { print: "hooks" }]);
+  assert.match(
+    refused?.error ?? "",
+    /^RefusedError: Cannot load the tc programs: .*services.* parameter mismatch.*beeline reset/s,
+  );
+  assert.deepEqual(hooks?.result, NO_HOOK);
+});
 
 test("clsact: a filter that somebody else has at our handle is left alone, and never taken for ours", {
   skip,

@@ -63,8 +63,8 @@ export interface BpfOptions {
 
 export interface BpfDataplane extends Dataplane {
   readonly store: MapStore;
-  /** Attaches to new devices, repairs what somebody detached, lets go of the others. A device that fails is named in
-   * the log, and the rest goes on. */
+  /** Attaches to new devices, lets go of the others, and repairs what somebody detached anywhere, from the cgroup too.
+   * What fails is named in the log, and the rest goes on. */
   setDevices(devices: readonly string[]): void;
   attachments(): readonly Attachment[];
   /** Entries in use of the maps that are written from Desired; costs nothing. (flows, affinity: countEntries().) */
@@ -197,7 +197,12 @@ const load = (options: BpfOptions, name: "sock" | "tc", directory: string, maxEn
     });
   } catch (cause) {
     const log = isSystemError(cause) ? lastLines(cause.log, 5) : "";
-    throw new RefusedError(`Cannot load the ${name} programs: ${messageOf(cause)}${log && `\n${log}`}`, { cause });
+    // libbpf's words when a pinned map has another type, key or value than ours.
+    const foreign = log.includes("parameter mismatch")
+      ? "\nA pinned map is none of ours: `beeline reset` removes it"
+      : "";
+    const message = `Cannot load the ${name} programs: ${messageOf(cause)}${log && `\n${log}`}${foreign}`;
+    throw new RefusedError(message, { cause });
   }
 };
 
@@ -314,7 +319,13 @@ const createHooks = (options: BpfOptions, directory: string, objects: Objects): 
 
   const setDevices = (next: readonly string[]): void => {
     wanted = next;
-    if (isAttached) devices = attachDevices();
+    if (!isAttached) return;
+    try {
+      sockets = attachSockets();
+    } catch (error) {
+      log("error", messageOf(error));
+    }
+    devices = attachDevices();
   };
 
   return { attach, setDevices, attachments: () => [...sockets, ...devices] };
