@@ -15,6 +15,11 @@ static __always_inline struct addr client_of_netns(__u64 netns_cookie)
 	return (struct addr){.word = {0xffffffff, 0, netns_cookie, netns_cookie >> 32}};
 }
 
+static __always_inline bool is_of_host(struct bpf_sock_addr *ctx, const struct config *config)
+{
+	return bpf_get_netns_cookie(ctx) == config->host_netns_cookie;
+}
+
 struct node_question {
 	__u32 service_id;
 	__u8 family;
@@ -57,12 +62,30 @@ static __always_inline bool may_enter(__u32 service_id, const struct addr *sourc
 }
 
 /* TCP connections spread at random; a UDP socket's hash keeps it on one backend. */
-static __always_inline __u32 hash_of_call(struct bpf_sock_addr *ctx, __u8 proto,
-					  const struct config *config)
+static __always_inline __u32 hash_of_call(struct bpf_sock_addr *ctx, const struct config *config)
 {
-	if (proto == IPPROTO_TCP)
+	if (ctx->protocol == IPPROTO_TCP)
 		return bpf_get_prandom_u32();
 	return hash_u64(bpf_get_socket_cookie(ctx), config->hash_seed);
+}
+
+/* UNDECIDED: `frontend` is what the call is for. */
+static __always_inline int find_for_call(struct bpf_sock_addr *ctx, const struct party *to,
+					 const struct config *config, struct frontend *frontend)
+{
+	struct frontend_key key = {
+		.addr = to->addr,
+		.port = to->port,
+		.proto = ctx->protocol,
+		.scope = SCOPE_INTERNAL,
+	};
+	bool loopback = false;
+
+	if (!is_family_on(family_of(&to->addr)) || !read_frontend(&key, frontend, &loopback))
+		return REASON_NOT_OURS;
+	if (loopback && !is_of_host(ctx, config))
+		return REASON_NOT_OURS;
+	return key.proto == IPPROTO_SCTP ? REASON_NOT_HANDLED : UNDECIDED;
 }
 
 /* REASON_NEW_FLOW and a backend for a call to `to`, or why there is none. */
@@ -70,36 +93,22 @@ static __always_inline int choose_for_call(struct bpf_sock_addr *ctx, const stru
 					   const struct addr *source, struct choice *choice)
 {
 	const struct config *config = get_config();
-	struct frontend_key key = {
-		.addr = to->addr,
-		.port = to->port,
-		.proto = ctx->protocol,
-		.scope = SCOPE_INTERNAL,
-	};
 	struct frontend frontend;
-	bool loopback = false;
 	struct addr client;
-	__u64 netns;
+	int reason;
 
 	if (!config)
 		return REASON_NO_CONFIG;
-	if (!is_family_on(family_of(&to->addr)))
-		return REASON_NOT_OURS;
-	if (!read_frontend(&key, &frontend, &loopback))
-		return REASON_NOT_OURS;
-	netns = bpf_get_netns_cookie(ctx);
-	if (loopback && netns != config->host_netns_cookie)
-		return REASON_NOT_OURS;
-	if (key.proto == IPPROTO_SCTP)
-		return REASON_NOT_HANDLED;
+	reason = find_for_call(ctx, to, config, &frontend);
+	if (reason != UNDECIDED)
+		return reason;
 	if (frontend.flags & FRONTEND_SOURCE_RANGES &&
-	    !may_enter(frontend.service_id, source, family_of(&to->addr),
-		       netns == config->host_netns_cookie))
+	    !may_enter(frontend.service_id, source, family_of(&to->addr), is_of_host(ctx, config)))
 		return REASON_SOURCE_RANGE;
 	if (!frontend.slot_count)
 		return why_empty(&frontend);
-	client = client_of_netns(netns);
-	return choose(&frontend, &client, hash_of_call(ctx, key.proto, config), choice);
+	client = client_of_netns(bpf_get_netns_cookie(ctx));
+	return choose(&frontend, &client, hash_of_call(ctx, config), choice);
 }
 
 #endif
