@@ -143,7 +143,7 @@ static __always_inline bool is_over(const struct flow *undo, const struct flow *
 	if (!forward)
 		return true;
 	seen_ns = undo->last_seen_ns;
-	if (forward->last_seen_ns > seen_ns)
+	if ((__s64)(forward->last_seen_ns - seen_ns) > 0)
 		seen_ns = forward->last_seen_ns;
 	limit_ns = proto == IPPROTO_TCP ? IDLE_TCP_FOR_NS : IDLE_UDP_FOR_NS;
 	if (undo->last_seen_ns == undo->created_ns)
