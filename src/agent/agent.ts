@@ -140,6 +140,7 @@ export class Agent {
     this.#serveDevices();
     const compiled = compile(snapshot, compileOptions(config, this.#host), this.#memory);
     this.#nameProblems(compiled.problems);
+    this.#source.recordProblems(compiled.problems);
     const { applied, refused } = this.#apply(compiled.desired);
     const before = this.#applied?.snapshot ?? EMPTY;
     this.#applied = { snapshot, compiled };

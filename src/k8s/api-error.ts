@@ -15,6 +15,8 @@ export class ApiError extends Error {
   }
 }
 
+export const isApiError = (error: unknown): error is ApiError => error instanceof ApiError;
+
 /** The answer cannot be trusted (no JSON, out of order, too long): only a new list makes sure that nothing is missed. */
 export class DistrustError extends Error {
   override readonly name = "DistrustError";

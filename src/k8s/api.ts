@@ -17,7 +17,15 @@ export interface Api {
    * body fails when nothing arrives for `idle_ms`; leaving its loop closes the connection.
    */
   get(path: string, query: Readonly<Record<string, string>>, idle_ms: number, signal: AbortSignal): Promise<Body>;
+  /** POST of an object as JSON. Throws an ApiError unless the server has created it. */
+  post(path: string, object: object, idle_ms: number, signal: AbortSignal): Promise<void>;
   close(): void;
+}
+
+interface Ask {
+  readonly method: "GET" | "POST";
+  readonly timeout: number;
+  readonly signal: AbortSignal;
 }
 
 /** How long a connection may be silent before TCP asks whether the other end is still there. */
@@ -41,21 +49,26 @@ class HttpApi implements Api {
     this.#config = config;
   }
 
-  async get(
-    path: string,
-    query: Readonly<Record<string, string>>,
-    idle_ms: number,
-    signal: AbortSignal,
-  ): Promise<Body> {
-    const patience = AbortSignal.any([signal, AbortSignal.timeout(CREDENTIALS_MS)]);
+  get(path: string, query: Readonly<Record<string, string>>, idle_ms: number, signal: AbortSignal): Promise<Body> {
+    return this.#ask({ method: "GET", timeout: idle_ms, signal }, path, `?${new URLSearchParams(query)}`, null);
+  }
+
+  async post(path: string, object: object, idle_ms: number, signal: AbortSignal): Promise<void> {
+    const answer = await this.#ask({ method: "POST", timeout: idle_ms, signal }, path, "", JSON.stringify(object));
+    answer.destroy(); // what was created is known
+  }
+
+  async #ask(how: Ask, path: string, query: string, content: string | null): Promise<http.IncomingMessage> {
+    const patience = AbortSignal.any([how.signal, AbortSignal.timeout(CREDENTIALS_MS)]);
     const { base, options } = await settledBefore(this.#authenticated(), patience);
-    const url = new URL(`${base.replace(/\/$/, "")}${path}?${new URLSearchParams(query)}`);
-    const response = await send(url, { ...options, signal, timeout: idle_ms });
+    const url = new URL(`${base.replace(/\/$/, "")}${path}${query}`);
+    const response = await send(url, { ...options, ...how }, content);
     const status = response.statusCode ?? 0;
-    if (status === 200) return response as Body;
+    if (status === 200 || status === 201) return response;
     // The token or certificate is no good any more: load both again, whatever was remembered of them.
     if (status === 401) this.#loaded = null;
-    throw statusError(await readJson(response), `GET ${path}`, status, response.headers["retry-after"] ?? null);
+    const what = `${how.method} ${path}`;
+    throw statusError(await readJson(response), what, status, response.headers["retry-after"] ?? null);
   }
 
   close(): void {
@@ -120,9 +133,11 @@ const settledBefore = <T>(promise: Promise<T>, signal: AbortSignal): Promise<T> 
     promise.then(resolve, reject);
   });
 
-const send = (url: URL, options: https.RequestOptions): Promise<http.IncomingMessage> =>
+const send = (url: URL, options: https.RequestOptions, content: string | null): Promise<http.IncomingMessage> =>
   new Promise((resolve, reject) => {
-    const request = (url.protocol === "https:" ? https : http).get(url, options);
+    const request = (url.protocol === "https:" ? https : http).request(url, options);
+    if (content !== null) request.setHeader("content-type", "application/json");
+    request.end(content ?? undefined);
     let target: { destroy(error: Error): unknown } = request;
     request.on("response", (response) => {
       target = response;

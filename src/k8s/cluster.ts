@@ -1,7 +1,8 @@
 // A cluster's Services, EndpointSlices and our own Node become a Snapshot, kept up to date through whatever happens to
 // the API server. Nothing is announced before all three have been listed once.
 import { messageOf } from "../lib/errors.ts";
-import type { Problem, Snapshot } from "../model/snapshot.ts";
+import type { ObjectKey, Problem, Snapshot } from "../model/snapshot.ts";
+import { EventRecorder } from "./events.ts";
 import { type ClusterConfig, findCluster } from "./kubeconfig.ts";
 import { keyOf, LABEL_HEADLESS, LABEL_PROXY_NAME } from "./meta.ts";
 import { type Kind, type ParseResult, parseKind } from "./parse.ts";
@@ -30,6 +31,8 @@ export interface ClusterOptions {
   readonly limits?: Partial<ReflectorLimits>;
 }
 
+const EVENT_PAUSE_MS = 100;
+
 /** Throws an InputError when there is no usable configuration. What happens after that is logged and survived. */
 export const watchCluster = (options: ClusterOptions, handlers: SourceHandlers): Source =>
   new ClusterWatch(options, findCluster(options.kubeconfig), handlers);
@@ -44,6 +47,8 @@ class ClusterWatch implements Source {
   readonly #missing: Set<Kind>;
   readonly #logProblems: ReturnType<typeof createProblemLog>;
   readonly #done: Promise<void>;
+  /** null until the API is open, which is before there are objects. */
+  #events: EventRecorder | null = null;
 
   constructor(options: ClusterOptions, config: ClusterConfig, handlers: SourceHandlers) {
     this.description = `cluster ${config.url}`;
@@ -70,6 +75,10 @@ class ClusterWatch implements Source {
     return this.#store.problems();
   }
 
+  recordProblems(problems: readonly Problem[]): void {
+    this.#events?.record(problems);
+  }
+
   close(): Promise<void> {
     this.#stop.abort();
     return this.#done;
@@ -78,10 +87,14 @@ class ClusterWatch implements Source {
   async #run(): Promise<void> {
     const { openApi } = await import("./api.ts");
     const api = openApi(this.#config);
-    const { random = Math.random, times, limits } = this.#options;
+    const { random = Math.random, times, limits, nodeName } = this.#options;
+    const uidOf = (key: ObjectKey): string => this.#store.snapshot().services.get(key)?.uid ?? "";
+    const { log } = this.#handlers;
+    const about = { nodeName, uidOf, log, now_ms: Date.now, pause_ms: EVENT_PAUSE_MS };
+    this.#events = new EventRecorder(api, about, this.#stop.signal);
     const options = {
       random,
-      log: this.#handlers.log,
+      log,
       times: { ...DEFAULT_TIMES, ...times },
       limits: { ...DEFAULT_LIMITS, ...limits },
     };
@@ -119,6 +132,7 @@ class ClusterWatch implements Source {
 
   #announce(changed: boolean): void {
     this.#logProblems(this.#store.problems());
+    this.recordProblems(this.#store.problems());
     if (changed && this.synced() && !this.#stop.signal.aborted) this.#handlers.changed();
   }
 }

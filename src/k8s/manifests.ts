@@ -118,6 +118,9 @@ class ManifestWatch implements Source {
     return this.#problems;
   }
 
+  /** The log has said it; files have no owner to tell. */
+  recordProblems(): void {}
+
   close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#poll);

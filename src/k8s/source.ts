@@ -10,6 +10,8 @@ export interface Source {
   synced(): boolean;
   /** What is not used, now. */
   problems(): readonly Problem[];
+  /** Tells the objects' owners what else is not used: a cluster gets Events, files have nobody to tell. */
+  recordProblems(problems: readonly Problem[]): void;
   close(): Promise<void>;
 }
 

@@ -55,10 +55,15 @@ interface Watch {
   readonly stop: () => void;
 }
 
+/** The one thing that may be created over HTTP. */
+const EVENTS_PATH = /^\/apis\/events\.k8s\.io\/v1\/namespaces\/[^/]+\/events$/;
+
 export class FakeApiServer {
   readonly state = new ApiState();
   /** Every request that was answered or failed, in order. */
   readonly requests: RequestRecord[] = [];
+  /** Events that clients posted, in order. */
+  readonly events: ApiObject[] = [];
   /** TCP connections accepted since the beginning. */
   connections = 0;
   readonly #options: FakeApiServerOptions;
@@ -303,6 +308,7 @@ export class FakeApiServer {
       const { status, body, retryAfter_s } = failure;
       return answer(status, body, retryAfter_s === null ? {} : { "retry-after": String(retryAfter_s) });
     }
+    if (request.method === "POST" && EVENTS_PATH.test(url.pathname)) return this.#createEvent(request, answer, refuse);
     if (route === null) return refuse(404, "NotFound", "the server could not find the requested resource");
     if (request.method !== "GET") return refuse(405, "MethodNotAllowed", "the fake server is read-only");
     try {
@@ -313,6 +319,21 @@ export class FakeApiServer {
     } catch (error) {
       refuse(400, "BadRequest", error instanceof Error ? error.message : String(error));
     }
+  }
+
+  async #createEvent(
+    request: http.IncomingMessage,
+    answer: (status: number, body: string) => void,
+    refuse: Refuse,
+  ): Promise<void> {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk as Buffer);
+    const event = JSON.parse(Buffer.concat(chunks).toString("utf8")) as ApiObject;
+    const { name, namespace } = event.metadata;
+    const same = this.events.some(({ metadata: m }) => m.name === name && m.namespace === namespace);
+    if (same) return refuse(409, "AlreadyExists", `events.events.k8s.io "${name}" already exists`);
+    this.events.push(event);
+    answer(201, JSON.stringify(event));
   }
 
   #get(route: Route, answer: (status: number, body: string) => void, refuse: Refuse): void {

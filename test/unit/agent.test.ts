@@ -97,6 +97,7 @@ const start = (t: { after(call: () => Promise<void>): void }, text: string, sync
     snapshot: () => known.snapshot,
     synced: () => setup.synced,
     problems: () => known.problems,
+    recordProblems: () => undefined,
     close: () => Promise.resolve(),
   };
   const dataplane: AgentDataplane = {

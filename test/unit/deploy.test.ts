@@ -262,9 +262,11 @@ const requestsOfAWatch = async (count: number): Promise<readonly string[]> => {
   const { promise: enough, resolve } = Promise.withResolvers<void>();
   const server = createServer((request, response) => {
     const url = new URL(request.url ?? "", "http://cluster");
-    const [, group = "", resource] = /^\/apis?\/(?:([a-z0-9.]+)\/)?v1\/([a-z]+)$/.exec(url.pathname) ?? [];
+    const [, group = "", resource] =
+      /^\/apis?\/(?:([a-z0-9.]+)\/)?v1\/(?:namespaces\/[a-z]+\/)?([a-z]+)$/.exec(url.pathname) ?? [];
     const watch = /^(1|true)$/.test(url.searchParams.get("watch") ?? "");
-    requests.add(`${request.method === "GET" ? (watch ? "watch" : "list") : request.method} ${group}/${resource}`);
+    const verb = request.method === "POST" ? "create" : watch ? "watch" : "list";
+    requests.add(`${verb} ${group}/${resource}`);
     response.setHeader("Content-Type", "application/json");
     if (watch) response.flushHeaders();
     else
@@ -276,7 +278,11 @@ const requestsOfAWatch = async (count: number): Promise<readonly string[]> => {
   const { port } = server.address() as AddressInfo;
   const kubeconfig = join(directory, "kubeconfig");
   writeFileSync(kubeconfig, kubeconfigFor(`http://127.0.0.1:${port}`));
-  const source = watchCluster({ kubeconfig, nodeName: "node1", serviceProxyName: null }, { changed() {}, log() {} });
+  const problem = { object: "Service default/web", path: "", message: "shown to its owner" };
+  const source = watchCluster(
+    { kubeconfig, nodeName: "node1", serviceProxyName: null },
+    { changed: () => source.recordProblems([problem]), log() {} },
+  );
   try {
     await Promise.race([enough, sleep(5_000, undefined, { ref: false })]);
     return [...requests].sort();
