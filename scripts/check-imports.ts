@@ -53,6 +53,8 @@ const PURE = [
   "src/dataplane/bpf/readback",
   "src/dataplane/bpf/rows",
   "src/dataplane/bpf/runs",
+  "src/dataplane/iptables/rules",
+  "src/dataplane/iptables/text",
 ];
 const IMPURE = /\bDate\.now\b|\bnew Date\(\)|\bMath\.random\b|\bprocess\./;
 const ONLY_IN: Readonly<Record<string, string>> = {

@@ -16,7 +16,15 @@ test("An IPv6 address is its 16 bytes, and a u32 is in the machine's order", () 
 });
 
 test("Names are NUL-terminated; one that is too long is refused with its size", () => {
-  const service = { namespace: "ns", name: "ä".repeat(31), port_name: "", proto: 6, health_check_port: 0, flags: 0, affinity_timeout_s: 0 };
+  const service = {
+    namespace: "ns",
+    name: "ä".repeat(31),
+    port_name: "",
+    proto: 6,
+    health_check_port: 0,
+    flags: 0,
+    affinity_timeout_s: 0,
+  };
   assert.deepEqual(decode("service", encode("service", service)), service);
   assert.throws(() => encode("service", { ...service, name: "a".repeat(64) }), /64 bytes, room for 63/);
 });

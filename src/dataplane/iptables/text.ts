@@ -1,0 +1,33 @@
+// Rules → the input of `iptables-restore --noflush --counters`, line by line as kube-proxy writes it. Pure.
+import type { Chain, Rules, TableRules } from "./rules.ts";
+
+export interface RestoreOptions {
+  /** Service chains in nat that nothing uses any more. */
+  readonly stale?: readonly string[];
+  /** Whether a chain is written. What all share always is: a chain line empties the chain. Default: every one. */
+  readonly writes?: (chain: Chain) => boolean;
+}
+
+/** A chain that is not written keeps its rules; every other one holds exactly what is said here. */
+export const restoreInput = (rules: Rules, { stale = [], writes = () => true }: RestoreOptions = {}): string =>
+  tableText("filter", rules.filter, [], writes) + tableText("nat", rules.nat, stale, writes);
+
+const tableText = (
+  name: string,
+  { chains, rules }: TableRules,
+  stale: readonly string[],
+  writes: (chain: Chain) => boolean,
+): string => {
+  const lines = [
+    `*${name}`,
+    ...chains.filter(writes).map((chain) => chainLine(chain.name)),
+    ...stale.map(chainLine),
+    ...rules.filter(({ chain }) => writes(chain)).map(({ chain, text }) => `-A ${chain.name} ${text}`),
+    ...stale.map((chain) => `-X ${chain}`),
+    "COMMIT",
+  ];
+  return `${lines.join("\n")}\n`;
+};
+
+/** Makes the chain, or empties it. */
+const chainLine = (name: string): string => `:${name} - [0:0]`;
