@@ -62,7 +62,7 @@ test("Killed with SIGKILL while it applies, again and again: the pinned maps ans
   const node = await Node.create(t);
   const sides = [before, after].map(toText);
   for (let i = 0; i < 8; i++) {
-    const running = await node.start([{ open: true }, { churn: sides }], "churning");
+    const running = await node.start([{ open: true }, { apply: toText(before) }, { churn: sides }], "churning");
     await new Promise((resolve) => setTimeout(resolve, 37 * i));
     await kill(running);
     const [held] = results(node.run([{ print: "pinned" }])) as [DesiredText];

@@ -1,64 +1,39 @@
 // The bpf dataplane: takes the lock, loads the objects over the pinned maps, attaches the programs, and writes Desired
-// into the maps. close() leaves everything attached and pinned; resetBpf() takes all of it away.
+// into the maps. close() leaves everything attached and pinned; resetBpf() (reset.ts) takes all of it away.
 import { randomInt } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { InputError, messageOf, RefusedError } from "../../lib/errors.ts";
 import type { Applied, Dataplane } from "../dataplane.ts";
-import { ABI_HASH, maps } from "./abi.gen.ts";
-import {
-  type Attachment,
-  attachClsact,
-  attachSocketHook,
-  attachTcx,
-  checkSocketHooksFree,
-  DIRECTIONS,
-  type Direction,
-  detach,
-  linkPins,
-  SOCKET_HOOK_ORDER,
-  unlinkIfThere,
-} from "./attach.ts";
+import { maps } from "./abi.gen.ts";
+import { type Attachment, checkSocketHooksFree } from "./attach.ts";
 import { type CapacityError, isCapacityError } from "./capacity.ts";
 import { decode, encode, sizeOf } from "./codec.ts";
-import {
-  closeFd,
-  interfaceIndex,
-  isSystemError,
-  type LoadedObject,
-  loadObject,
-  mapInfo,
-  netnsCookie,
-  openPinned,
-} from "./libbpf.ts";
+import { createHooks, type HookOptions, type Hooks } from "./hooks.ts";
+import { closeFd, isSystemError, type LoadedObject, loadObject, mapInfo, netnsCookie, openPinned } from "./libbpf.ts";
 import { takeLock } from "./lock.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
 import { createKernelStore } from "./pinned.ts";
-import { isAbiHash, linkPinName, linksDirectory, mapPin, mapsDirectory, pinDirectory } from "./pins.ts";
-import { hasTcx, isOnBpffs, probeKernel } from "./probe.ts";
+import { linksDirectory, mapPin, mapsDirectory, pinDirectory } from "./pins.ts";
+import { probeKernel } from "./probe.ts";
 import { TableProgrammer } from "./programmer.ts";
 import { tablesToDesired } from "./readback.ts";
 import { readTables } from "./tables.ts";
 
+export type { Log } from "./hooks.ts";
 export { pinDirectory } from "./pins.ts";
+export { resetBpf } from "./reset.ts";
 
-export type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
-
-export interface BpfOptions {
+export interface BpfOptions extends HookOptions {
   /** A directory on a BPF file system, made when it is missing: /sys/fs/bpf/beeline. */
   readonly bpffs: string;
   /** Where sock.bpf.o and tc.bpf.o are. */
   readonly objects: string;
-  /** null: no socket hooks. */
-  readonly cgroup: string | null;
-  readonly devices: readonly string[];
-  readonly attach: "auto" | "tcx" | "clsact";
   /** Entries by map, for maps that are not pinned yet. */
   readonly maxEntries: Readonly<Partial<Record<MapName, number>>>;
   /** First and last source port that SNAT may take. */
   readonly snatPorts: { readonly min: number; readonly max: number };
   readonly ipv4: boolean;
   readonly ipv6: boolean;
-  readonly log: Log;
 }
 
 export interface BpfDataplane extends Dataplane {
@@ -109,11 +84,6 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     throw error;
   }
 };
-
-interface Objects {
-  readonly tc: LoadedObject;
-  readonly sock: LoadedObject | null;
-}
 
 const dataplane = (store: MapStore, hooks: Hooks, close: () => void): BpfDataplane => {
   const programmer = new TableProgrammer(store, { now_ns: () => process.hrtime.bigint() });
@@ -250,147 +220,4 @@ const writeConfig = (store: MapStore, { snatPorts }: BpfOptions): void => {
     snat_port_max: snatPorts.max,
   };
   store.update("config", [[key, encode("config", config)]]);
-};
-
-// ---- hooks -------------------------------------------------------------------------------------------------------
-
-interface Hooks {
-  /** Once; later calls do nothing. */
-  attach(): void;
-  setDevices(devices: readonly string[]): void;
-  attachments(): readonly Attachment[];
-}
-
-const createHooks = (options: BpfOptions, directory: string, objects: Objects): Hooks => {
-  const { log, cgroup } = options;
-  const links = linksDirectory(directory);
-  const useTcx = options.attach === "tcx" || (options.attach === "auto" && hasTcx());
-  const namedMissing = new Set<string>();
-  let wanted = options.devices;
-  let isAttached = false;
-  let sockets: readonly Attachment[] = [];
-  let devices: readonly Attachment[] = [];
-
-  const attach = (): void => {
-    if (isAttached) return;
-    sockets = attachSockets();
-    devices = attachDevices();
-    isAttached = true;
-    removeOtherVersions(options);
-  };
-
-  const attachSockets = (): Attachment[] => {
-    const { sock } = objects;
-    if (sock !== null && cgroup !== null) {
-      return SOCKET_HOOK_ORDER.map((hook) => attachSocketHook(links, hook, cgroup, sock.program(`sock_${hook}`)));
-    }
-    for (const held of linkPins(links)) if (held.kind === "cgroup") detach(links, held);
-    return [];
-  };
-
-  const attachDevices = (): Attachment[] => {
-    const attached = wanted.flatMap((device) =>
-      DIRECTIONS.flatMap((direction) => attachDevice(device, direction) ?? []),
-    );
-    const kind = useTcx ? "tcx" : "clsact";
-    for (const held of linkPins(links)) {
-      if (held.kind === "cgroup") continue;
-      const stays = held.kind === kind || !attached.some((one) => one.target === held.device);
-      if (!wanted.includes(held.device) || interfaceIndex(held.device) === null || !stays) detach(links, held);
-    }
-    return attached;
-  };
-
-  const attachDevice = (device: string, direction: Direction): Attachment | null => {
-    try {
-      const program = objects.tc.program(`tc_${direction}`);
-      const attached = (useTcx ? attachTcx : attachClsact)(links, device, direction, program);
-      if (attached !== null) namedMissing.delete(device);
-      else if (!namedMissing.has(device)) {
-        namedMissing.add(device);
-        log("warn", `Device ${device} is not there: nothing is attached to it`);
-      }
-      return attached;
-    } catch (error) {
-      log("error", `Cannot attach tc_${direction} to ${device}`, { error: messageOf(error) });
-      return null;
-    }
-  };
-
-  const setDevices = (next: readonly string[]): void => {
-    wanted = next;
-    if (!isAttached) return;
-    try {
-      sockets = attachSockets();
-    } catch (error) {
-      log("error", messageOf(error));
-    }
-    devices = attachDevices();
-  };
-
-  return { attach, setDevices, attachments: () => [...sockets, ...devices] };
-};
-
-// ---- taking things away ------------------------------------------------------------------------------------------
-
-/** Ours run by now; for a moment both did, and the second found nothing to translate. */
-const removeOtherVersions = ({ bpffs, log }: BpfOptions): void => {
-  for (const name of readdirSync(bpffs).filter((name) => isAbiHash(name) && name !== ABI_HASH)) {
-    removeVersion(`${bpffs}/${name}`);
-    log("warn", "Took over from a version with another map layout: connections it had translated by packet are lost", {
-      removed: `${bpffs}/${name}`,
-    });
-  }
-};
-
-/** Takes everything of beeline's off this node, of every version. Throws RefusedError while an agent runs. */
-export const resetBpf = ({
-  bpffs,
-  log,
-}: {
-  readonly bpffs: string;
-  readonly log: Log;
-}): {
-  readonly removed: readonly string[];
-} => {
-  if (!isOnBpffs(bpffs)) return { removed: [] };
-  const lock = takeLock(bpffs);
-  try {
-    const versions = readdirSync(bpffs).filter(isAbiHash);
-    const removed = versions.flatMap((name) => removeVersion(`${bpffs}/${name}`));
-    removeDirectory(bpffs);
-    if (removed.length > 0) log("info", "Removed every program, map and link", { bpffs, removed: removed.length });
-    return { removed };
-  } finally {
-    lock.release();
-  }
-};
-
-/** Links and filters first: no program may run on maps that nobody can reach any more. */
-const removeVersion = (directory: string): string[] => {
-  const removed: string[] = [];
-  const links = linksDirectory(directory);
-  for (const held of existsSync(links) ? linkPins(links) : []) {
-    detach(links, held);
-    removed.push(`${links}/${linkPinName(held)}`);
-  }
-  for (const folder of [links, mapsDirectory(directory)]) {
-    for (const name of existsSync(folder) ? readdirSync(folder) : []) {
-      unlinkIfThere(`${folder}/${name}`);
-      removed.push(`${folder}/${name}`);
-    }
-    removeDirectory(folder);
-  }
-  removeDirectory(directory);
-  return removed;
-};
-
-/** Somebody else's file in it, or a mount point: it stays. */
-const removeDirectory = (path: string): void => {
-  try {
-    rmdirSync(path);
-  } catch (error) {
-    if (!["ENOENT", "ENOTEMPTY", "EBUSY", "EINVAL", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? ""))
-      throw error;
-  }
 };

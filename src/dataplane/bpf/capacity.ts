@@ -1,7 +1,7 @@
 // What does not fit: which services, which maps, and which setting makes room.
 
+import type { Refused } from "./draft.ts";
 import type { MapName } from "./mapstore.ts";
-import type { Refused } from "./plan.ts";
 
 /** Some services could not be programmed. The others were, and what was there before goes on working. */
 export class CapacityError extends Error {

@@ -1,0 +1,111 @@
+// Which programs are on which hooks while an agent runs: attached when there is something to serve, kept up with devices
+// that come and go, repaired when somebody detached them. Each failure is named, and the rest goes on.
+import { messageOf } from "../../lib/errors.ts";
+import {
+  type Attachment,
+  attachClsact,
+  attachSocketHook,
+  attachTcx,
+  DIRECTIONS,
+  type Direction,
+  detach,
+  linkPins,
+  SOCKET_HOOK_ORDER,
+} from "./attach.ts";
+import { interfaceIndex, type LoadedObject } from "./libbpf.ts";
+import { linksDirectory } from "./pins.ts";
+import { hasTcx } from "./probe.ts";
+import { removeOtherVersions } from "./reset.ts";
+
+export type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
+
+export interface HookOptions {
+  readonly bpffs: string;
+  /** null: no socket hooks. */
+  readonly cgroup: string | null;
+  readonly devices: readonly string[];
+  readonly attach: "auto" | "tcx" | "clsact";
+  readonly log: Log;
+}
+
+export interface Objects {
+  readonly tc: LoadedObject;
+  readonly sock: LoadedObject | null;
+}
+
+export interface Hooks {
+  /** Once; later calls do nothing. */
+  attach(): void;
+  setDevices(devices: readonly string[]): void;
+  attachments(): readonly Attachment[];
+}
+
+export const createHooks = (options: HookOptions, directory: string, objects: Objects): Hooks => {
+  const { log, cgroup } = options;
+  const links = linksDirectory(directory);
+  const useTcx = options.attach === "tcx" || (options.attach === "auto" && hasTcx());
+  const namedMissing = new Set<string>();
+  let wanted = options.devices;
+  let isAttached = false;
+  let sockets: readonly Attachment[] = [];
+  let devices: readonly Attachment[] = [];
+
+  const attach = (): void => {
+    if (isAttached) return;
+    sockets = attachSockets();
+    devices = attachDevices();
+    isAttached = true;
+    removeOtherVersions(options);
+  };
+
+  const attachSockets = (): Attachment[] => {
+    const { sock } = objects;
+    if (sock !== null && cgroup !== null) {
+      return SOCKET_HOOK_ORDER.map((hook) => attachSocketHook(links, hook, cgroup, sock.program(`sock_${hook}`)));
+    }
+    for (const held of linkPins(links)) if (held.kind === "cgroup") detach(links, held);
+    return [];
+  };
+
+  const attachDevices = (): Attachment[] => {
+    const attached = wanted.flatMap((device) =>
+      DIRECTIONS.flatMap((direction) => attachDevice(device, direction) ?? []),
+    );
+    const kind = useTcx ? "tcx" : "clsact";
+    for (const held of linkPins(links)) {
+      if (held.kind === "cgroup") continue;
+      const stays = held.kind === kind || !attached.some((one) => one.target === held.device);
+      if (!wanted.includes(held.device) || interfaceIndex(held.device) === null || !stays) detach(links, held);
+    }
+    return attached;
+  };
+
+  const attachDevice = (device: string, direction: Direction): Attachment | null => {
+    try {
+      const program = objects.tc.program(`tc_${direction}`);
+      const attached = (useTcx ? attachTcx : attachClsact)(links, device, direction, program);
+      if (attached !== null) namedMissing.delete(device);
+      else if (!namedMissing.has(device)) {
+        namedMissing.add(device);
+        log("warn", `Device ${device} is not there: nothing is attached to it`);
+      }
+      return attached;
+    } catch (error) {
+      log("error", `Cannot attach tc_${direction} to ${device}`, { error: messageOf(error) });
+      return null;
+    }
+  };
+
+  const setDevices = (next: readonly string[]): void => {
+    wanted = next;
+    if (!isAttached) return;
+    try {
+      sockets = attachSockets();
+    } catch (error) {
+      log("error", messageOf(error));
+    }
+    devices = attachDevices();
+  };
+
+  return { attach, setDevices, attachments: () => [...sockets, ...devices] };
+};
