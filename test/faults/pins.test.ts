@@ -167,6 +167,32 @@ for (const [attach, remove] of [
   });
 }
 
+test("When one pinned map is lost, the running programs keep theirs until the new ones are filled", {
+  skip,
+}, async (t) => {
+  const node = await Node.create(t);
+  const maps = `${node.options.bpffs}/${ABI_HASH}/maps`;
+  const links: Step = { print: "links" };
+  const steps: Step[] = [{ open: true }, { apply: desired }, links, { close: true }];
+  const [, , before] = results(node.run(steps)) as [unknown, unknown, Links];
+  const after: Step[] = [
+    { shell: `rm ${maps}/slots` },
+    { open: true },
+    links,
+    { apply: desired },
+    links,
+    { print: "readBack" },
+  ];
+  const taken = results(node.run(after)) as [unknown, unknown, Links, unknown, Links, typeof desired];
+  assert.deepEqual(taken[2], before);
+  for (const [name, link] of Object.entries(taken[4]))
+    assert.notEqual(link?.program_id, before[name]?.program_id, name);
+  assert.deepEqual(
+    taken[5].services.find((service) => service.name.name === "web"),
+    desired.services[0],
+  );
+});
+
 test("A socket hook that somebody detached is attached again by the next setDevices()", { skip }, async (t) => {
   const node = await Node.create(t);
   const links = `${node.options.bpffs}/${ABI_HASH}/links`;

@@ -49,8 +49,8 @@ export interface BpfDataplane extends Dataplane {
 }
 
 /**
- * Adopts what is pinned: ids, flows and links live on. With maps that hold nothing yet, programs attach only after the
- * first pruning apply, so that an older version's go on working until there is something to take over with.
+ * Adopts what is pinned: ids, flows and links live on. With a map that is new, programs attach only after the
+ * first pruning apply: what is attached already goes on with the maps it has until there is something to take over with.
  * Throws RefusedError that names what is missing or taken, InputError for options that cannot be; nothing is attached then.
  */
 export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
@@ -64,7 +64,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     if (options.cgroup !== null) checkSocketHooksFree(options.cgroup);
     mkdirSync(mapsDirectory(directory), { recursive: true, mode: 0o700 });
     mkdirSync(linksDirectory(directory), { recursive: true, mode: 0o700 });
-    const adopted = existsSync(mapPin(directory, "frontends"));
+    const adopted = (Object.keys(maps) as MapName[]).every((map) => existsSync(mapPin(directory, map)));
     const maxEntries = sizesToUse(directory, options);
     const tc = load(options, "tc", directory, maxEntries);
     objects.push(tc);
