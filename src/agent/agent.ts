@@ -67,7 +67,11 @@ export class Agent {
     this.#source = parts.source;
     this.#started_ms = parts.now_ms();
     this.#host = parts.readHost();
-    this.#healthChecks = new HealthCheckServers({ healthy: () => parts.health.healthy(), log: parts.log });
+    this.#healthChecks = new HealthCheckServers({
+      healthy: () => parts.health.healthy(),
+      log: parts.log,
+      failed: (problem) => parts.source.recordProblems([problem]),
+    });
     this.#reconciler = this.#createReconciler();
     const periods = parts.periods_ms ?? PERIODS_MS;
     this.#timers.push(

@@ -2,6 +2,7 @@
 // They follow what compile() says; a port that cannot be had is named, counted, and tried again.
 import type { HealthCheck } from "../compile/compile.ts";
 import { messageOf } from "../lib/errors.ts";
+import type { Problem } from "../model/snapshot.ts";
 import { type HttpServer, json, type Reply, serve } from "./http.ts";
 import type { Log } from "./log.ts";
 
@@ -15,14 +16,21 @@ export class HealthCheckServers {
   readonly #listeners = new Map<string, Listener>();
   readonly #healthy: () => boolean;
   readonly #log: Log;
+  readonly #tellFailed: (problem: Problem) => void;
   #wanted: { readonly checks: readonly HealthCheck[]; readonly hosts: readonly string[] } = { checks: [], hosts: [] };
   /** One at a time: two that listen on the same port would be in each other's way. */
   #updates: Promise<void> = Promise.resolve();
   #closed = false;
 
-  constructor(options: { readonly healthy: () => boolean; readonly log: Log }) {
+  constructor(options: {
+    readonly healthy: () => boolean;
+    readonly log: Log;
+    /** Told at every try that failed. */
+    readonly failed: (problem: Problem) => void;
+  }) {
     this.#healthy = options.healthy;
     this.#log = options.log;
+    this.#tellFailed = options.failed;
   }
 
   /** Ports that cannot be listened on, right now. */
@@ -76,10 +84,11 @@ export class HealthCheckServers {
       if (this.#closed) server.close();
       else listener.servers.set(host, server);
     } catch (error) {
-      this.#log("warn", `Cannot serve the health check of Service ${namespace}/${name} on port ${port}`, {
-        host,
-        error: messageOf(error),
-      });
+      const reason = messageOf(error);
+      const message = `Cannot serve the health check of Service ${namespace}/${name} on port ${port}`;
+      this.#log("warn", message, { host, error: reason });
+      const object = `Service ${namespace}/${name}`;
+      this.#tellFailed({ object, path: "spec.healthCheckNodePort", message: `${port} cannot be served: ${reason}` });
     }
   }
 

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { createHealth, isEligible } from "../../src/agent/health.ts";
 import { HealthCheckServers, replyFor } from "../../src/agent/healthcheck.ts";
 import { serve, text } from "../../src/agent/http.ts";
-import type { Node } from "../../src/model/snapshot.ts";
+import type { Node, Problem } from "../../src/model/snapshot.ts";
 
 const setup = (eligible = true) => {
   const clock = { now_ms: Date.UTC(2026, 0, 1) };
@@ -109,7 +109,7 @@ const freePort = async (): Promise<number> => {
 
 test("health check servers start, follow their count, and end with their Service", async (t) => {
   const port = await freePort();
-  const servers = new HealthCheckServers({ healthy: () => true, log: () => {} });
+  const servers = new HealthCheckServers({ healthy: () => true, log: () => {}, failed: () => {} });
   t.after(() => servers.close());
   const check = { namespace: "shop", name: "web", port, localEndpoints: 0 };
   const ask = (): Promise<Response> => fetch(`http://127.0.0.1:${port}/any/path`);
@@ -129,12 +129,21 @@ test("a health check port that is taken is named and counted, and had once it is
   await once(blocker, "listening");
   const { port } = blocker.address() as { port: number };
   const lines: string[] = [];
-  const servers = new HealthCheckServers({ healthy: () => true, log: (_level, message) => void lines.push(message) });
+  const problems: Problem[] = [];
+  const servers = new HealthCheckServers({
+    healthy: () => true,
+    log: (_level, message) => void lines.push(message),
+    failed: (problem) => void problems.push(problem),
+  });
   t.after(() => servers.close());
   const check = { namespace: "shop", name: "web", port, localEndpoints: 1 };
   await servers.update([check], ["127.0.0.1"]);
   assert.deepEqual(lines, [`Cannot serve the health check of Service shop/web on port ${port}`]);
   assert.equal(servers.failed, 1);
+  assert.deepEqual(
+    problems.map(({ object, path }) => [object, path]),
+    [["Service shop/web", "spec.healthCheckNodePort"]],
+  );
   blocker.close();
   await once(blocker, "close");
   await servers.retry();
@@ -145,11 +154,16 @@ test("a health check port that is taken is named and counted, and had once it is
 test("two updates at once do not get in each other's way", async (t) => {
   const port = await freePort();
   const lines: string[] = [];
-  const servers = new HealthCheckServers({ healthy: () => true, log: (_level, message) => void lines.push(message) });
+  const problems: Problem[] = [];
+  const servers = new HealthCheckServers({
+    healthy: () => true,
+    log: (_level, message) => void lines.push(message),
+    failed: (problem) => void problems.push(problem),
+  });
   t.after(() => servers.close());
   const check = { namespace: "shop", name: "web", port, localEndpoints: 1 };
   await Promise.all([1, 2, 3].map((localEndpoints) => servers.update([{ ...check, localEndpoints }], ["127.0.0.1"])));
-  assert.deepEqual([lines, servers.failed], [[], 0]);
+  assert.deepEqual([lines, problems, servers.failed], [[], [], 0]);
   const answer = await fetch(`http://127.0.0.1:${port}/`);
   assert.equal(answer.headers.get("x-load-balancing-endpoint-weight"), "3");
 });
