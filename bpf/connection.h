@@ -22,7 +22,6 @@ SUBPROGRAM int is_clash(const struct connection *c)
 		return 0;
 	key = key_in(c, FLOW_UNDO_DNAT);
 	undo = bpf_map_lookup_elem(&flows, &key);
-
 	if (!undo || is_translation_of(undo, &c->vip))
 		return 0;
 	vip = translation_of(undo);
@@ -61,8 +60,17 @@ static __always_inline int open_connection(struct connection *c)
 	return store(c);
 }
 
-/* A connection that starts anew, or a UDP flow that loses its backend, leaves nothing behind:
- * its SNAT port above all. */
+/* Has another connection of this client and backend taken over what answers them? */
+static __always_inline bool is_taken_over(const struct connection *c)
+{
+	struct flow_key key = key_in(c, FLOW_UNDO_DNAT);
+	const struct flow *undo = bpf_map_lookup_elem(&flows, &key);
+
+	return undo && !is_translation_of(undo, &c->vip);
+}
+
+/* A connection that starts anew, or a UDP flow that loses its backend, leaves nothing of its
+ * own behind: its SNAT port above all. */
 SUBPROGRAM int forget_former(const struct packet *packet, const struct flow *dnat)
 {
 	const struct config *config = get_config();
@@ -77,6 +85,8 @@ SUBPROGRAM int forget_former(const struct packet *packet, const struct flow *dna
 	former.node.addr =
 		packet->family == FAMILY_IPV4 ? config->snat_addr_v4 : config->snat_addr_v6;
 	former.proto = packet->key.proto;
+	if (is_taken_over(&former))
+		return forget_flow(&former, FLOW_DNAT);
 	forget_connection(&former);
 	return 0;
 }

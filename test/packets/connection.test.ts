@@ -359,6 +359,17 @@ for (const a of families) {
         }
       });
 
+      test("the first, coming back, does not take the second's flows away", () => {
+        publishBoth();
+        send({ flags: "FA" });
+        assert.equal(second().reason, "REASON_NEW_FLOW");
+        assert.equal(send().reason, "REASON_FLOW_CLASH");
+        const reply = datapath.egress(buildFrame({ from: backend.address, to: a.client, sport: 8080, dport: 40000 }));
+        assert.deepEqual([reply.reason, parseFrame(reply.frame).from], ["REASON_REPLY", a.vip2]);
+        const onward = datapath.egress(send({ to: a.vip2, flags: "A" }).frame);
+        assert.equal(onward.reason, backend.local ? "REASON_NOT_OURS" : "REASON_ESTABLISHED");
+      });
+
       test("another client port is no clash", () => {
         publishBoth();
         assert.equal(send({ to: a.vip2, sport: 40001 }).reason, "REASON_NEW_FLOW");
