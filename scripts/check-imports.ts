@@ -55,6 +55,9 @@ const PURE = [
   "src/dataplane/bpf/runs",
   "src/dataplane/iptables/rules",
   "src/dataplane/iptables/text",
+  "src/dataplane/iptables/jumps",
+  "src/dataplane/iptables/saved",
+  "src/dataplane/iptables/flows",
 ];
 const IMPURE = /\bDate\.now\b|\bnew Date\(\)|\bMath\.random\b|\bprocess\./;
 const ONLY_IN: Readonly<Record<string, string>> = {

@@ -62,6 +62,8 @@ export const DEFAULT_RULE_OPTIONS: RuleOptions = {
 /** One family's, table by table, in the order in which they are written. */
 export interface Rules {
   readonly family: Family;
+  /** So many endpoints that rules of endpoints have no comments. */
+  readonly large: boolean;
   readonly filter: TableRules;
   readonly nat: TableRules;
 }
@@ -84,17 +86,18 @@ export interface Rule {
 }
 
 /** kube-proxy's limit, in endpoints: above it the rules of endpoints have no comments, which saves 40 % of the text. */
-export const LARGE_CLUSTER = 1000;
+const LARGE_CLUSTER = 1000;
 
 /** Services by namespace, name, port and protocol: equal input gives equal rules, in equal order. */
 export const rulesOf = (desired: Desired, family: Family, options: RuleOptions): Rules => {
   const services = [...desired.services.values()].sort(byName);
   const endpoints = services.reduce((sum, service) => sum + backendsIn(service, family).length, 0);
+  const large = endpoints > LARGE_CLUSTER;
   const context: Context = {
     options,
     nodeAddress: desired.nodeAddresses.find((a) => a.primary && familyOf(a.address) === family)?.address ?? null,
     local: matchLocal(options.localDetector, family),
-    endpointComments: endpoints <= LARGE_CLUSTER,
+    endpointComments: !large,
   };
   const parts = services.flatMap((service) => {
     const port = portOf(service, family);
@@ -104,6 +107,7 @@ export const rulesOf = (desired: Desired, family: Family, options: RuleOptions):
   const firewall = localhost ? [rule(shared.firewall, ANTI_MARTIAN)] : [];
   return {
     family,
+    large,
     filter: {
       chains: [...FILTER_CHAINS, ...(localhost ? [shared.firewall] : [])],
       rules: [...firewall, ...parts.flatMap((part) => part.filter), ...forwardRules(options)],

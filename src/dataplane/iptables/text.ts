@@ -1,4 +1,5 @@
 // Rules → the input of `iptables-restore --noflush --counters`, line by line as kube-proxy writes it. Pure.
+import type { Table } from "./jumps.ts";
 import type { Chain, Rules, TableRules } from "./rules.ts";
 
 export interface RestoreOptions {
@@ -13,7 +14,7 @@ export const restoreInput = (rules: Rules, { stale = [], writes = () => true }: 
   tableText("filter", rules.filter, [], writes) + tableText("nat", rules.nat, stale, writes);
 
 const tableText = (
-  name: string,
+  name: Table,
   { chains, rules }: TableRules,
   stale: readonly string[],
   writes: (chain: Chain) => boolean,
@@ -28,6 +29,10 @@ const tableText = (
   ];
   return `${lines.join("\n")}\n`;
 };
+
+/** Makes chains that are not there, empty. */
+export const makeChains = (table: Table, chains: readonly string[]): string =>
+  `${[`*${table}`, ...chains.map(chainLine), "COMMIT"].join("\n")}\n`;
 
 /** Makes the chain, or empties it. */
 const chainLine = (name: string): string => `:${name} - [0:0]`;
