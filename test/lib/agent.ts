@@ -16,16 +16,21 @@ export interface AgentOptions {
   readonly kubeconfig?: string;
   /** Fields under `bpf:` of the configuration file; none: no file. */
   readonly bpf?: object;
+  /** Other fields of the configuration file. */
+  readonly config?: object;
   /** More arguments of `beeline run`. */
   readonly args?: readonly string[];
   /** Wait until everything has been programmed once. Default true. */
   readonly wait?: boolean;
 }
 
-const writeConfig = (lab: Lab, node: string, bpf: object): string => {
+/** Arguments that name the configuration file, where there is something to configure. */
+const configArguments = (lab: Lab, node: string, { bpf, config }: AgentOptions): readonly string[] => {
+  if (bpf === undefined && config === undefined) return [];
   const path = join(lab.directory, `${node}-config.json`);
-  writeFileSync(path, JSON.stringify({ apiVersion: "beeline.dev/v1alpha1", kind: "BeelineConfiguration", bpf }));
-  return path;
+  const head = { apiVersion: "beeline.dev/v1alpha1", kind: "BeelineConfiguration" };
+  writeFileSync(path, JSON.stringify({ ...head, ...config, ...(bpf === undefined ? {} : { bpf }) }));
+  return ["--config", path];
 };
 
 const READY_TIMEOUT_MS = 20_000;
@@ -60,7 +65,7 @@ export class Agent {
       node,
       ...lab.placeArguments(node),
       ...source,
-      ...(options.bpf === undefined ? [] : ["--config", writeConfig(lab, node, options.bpf)]),
+      ...configArguments(lab, node, options),
       ...(options.args ?? []),
     ]);
     const agent = new Agent(lab, node, spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] }));

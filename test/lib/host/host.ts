@@ -12,6 +12,7 @@ import type {
   ResponseMessage,
   Target,
   Transport,
+  TryRequest,
 } from "./protocol.ts";
 
 const SCRIPT = fileURLToPath(new URL("process.ts", import.meta.url));
@@ -98,6 +99,11 @@ export class Host {
     const answers: Answer[] = [];
     for (let i = 0; i < count; i++) answers.push(await this.connect(address, port, how));
     return answers;
+  }
+
+  /** Lists of tries: the lists side by side, `parallel` at a time, the tries of each one after another. */
+  tryAll(lists: readonly (readonly TryRequest[])[], parallel = 32): Promise<readonly (readonly Answer[])[]> {
+    return this.ask("tryAll", { lists, parallel });
   }
 
   transfer(address: string, port: number, size_bytes: number): Promise<Answer> {

@@ -2,10 +2,10 @@
 import { get } from "node:http";
 import { createServer, connect as netConnect } from "node:net";
 import { type Loop, startLoop } from "./loop.ts";
-import type { CommandName, Commands, RequestMessage, ResponseMessage } from "./protocol.ts";
+import type { Answer, CommandName, Commands, RequestMessage, ResponseMessage, TryRequest } from "./protocol.ts";
 import { type Serving, serveTcp, serveUdp } from "./servers.ts";
 import { connectOnce, type HeldConnection, hold, transfer } from "./tcp.ts";
-import { openUdp, type UdpClient } from "./udp.ts";
+import { askOnce, openUdp, type UdpClient } from "./udp.ts";
 import { DEFAULT_TIMEOUT_MS } from "./words.ts";
 
 type Handlers = { readonly [C in CommandName]: (r: Commands[C]["request"]) => Promise<Commands[C]["response"]> };
@@ -30,6 +30,20 @@ const holder = (id: number): Held => {
   return thing;
 };
 
+const tryAll = async ({ lists, parallel }: Commands["tryAll"]["request"]): Promise<readonly (readonly Answer[])[]> => {
+  const answers: Answer[][] = lists.map(() => []);
+  const waiting = lists.entries();
+  const work = async (): Promise<void> => {
+    for (const [i, list] of waiting) {
+      for (const one of list) answers[i]?.push(await tryOnce(one));
+    }
+  };
+  await Promise.all(Array.from({ length: parallel }, work));
+  return answers;
+};
+
+const tryOnce = (one: TryRequest): Promise<Answer> => (one.transport === "TCP" ? connectOnce(one) : askOnce(one));
+
 const handlers: Handlers = {
   async serve({ name, port, transport }) {
     servers.set(`${transport}:${port}`, transport === "TCP" ? await serveTcp(name, port) : await serveUdp(name, port));
@@ -41,6 +55,7 @@ const handlers: Handlers = {
     return null;
   },
   connect: connectOnce,
+  tryAll,
   async hold(request) {
     const connection = await hold(request);
     return "answer" in connection ? { ...connection.answer, id: keep(connection) } : { ...connection, id: 0 };

@@ -16,6 +16,12 @@ export interface ConnectRequest extends Target {
   readonly timeout_ms?: number;
 }
 
+/** A TCP connection, or one datagram over a socket of its own; `connected`: over a connected one (UDP). */
+export interface TryRequest extends ConnectRequest {
+  readonly transport: Transport;
+  readonly connected?: boolean;
+}
+
 /** What the server says first on a TCP connection, and what it answers to a datagram. */
 export interface Greeting {
   readonly name: string;
@@ -69,6 +75,11 @@ export interface Commands {
 
   /** One TCP connection, closed after the greeting. */
   readonly connect: Call<ConnectRequest, Answer>;
+  /** Lists of tries: the lists side by side, `parallel` at a time, the tries of each one after another. */
+  readonly tryAll: Call<
+    { readonly lists: readonly (readonly TryRequest[])[]; readonly parallel: number },
+    readonly (readonly Answer[])[]
+  >;
   /** A TCP connection that stays, with a message echoed every beat_ms. */
   readonly hold: Call<ConnectRequest & { readonly beat_ms: number }, Answer & { readonly id: number }>;
   readonly beats: Call<{ readonly id: number }, Beats>;

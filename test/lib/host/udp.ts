@@ -11,9 +11,14 @@ export interface UdpClient {
 
 export const openUdp = async (how: Commands["openUdp"]["request"]): Promise<UdpClient> => {
   const socket: UdpSocket = createSocket({ type: how.family === 6 ? "udp6" : "udp4" });
-  await settle(socket, (done) => socket.bind(how.localPort ?? 0, how.localAddress, done));
   const { to } = how;
-  if (to !== undefined) await settle(socket, (done) => socket.connect(to.port, to.address, done));
+  try {
+    await settle(socket, (done) => socket.bind(how.localPort ?? 0, how.localAddress, done));
+    if (to !== undefined) await settle(socket, (done) => socket.connect(to.port, to.address, done));
+  } catch (error) {
+    socket.close();
+    throw error;
+  }
   let questions = 0;
   const ask = (target: Target | undefined, timeout_ms: number): Promise<Answer> => {
     const started = performance.now();
@@ -63,13 +68,18 @@ const settle = (socket: UdpSocket, start: (done: (error?: Error) => void) => voi
   });
 
 /** One question over a socket of its own. */
-export const askOnce = async (to: ConnectRequest): Promise<Answer> => {
+export const askOnce = async (to: ConnectRequest & { readonly connected?: boolean }): Promise<Answer> => {
   const started = performance.now();
-  const family = to.address.includes(":") ? 6 : 4;
+  const { localAddress, localPort } = to;
   try {
-    const socket = await openUdp({ ...to, family });
+    const socket = await openUdp({
+      family: to.address.includes(":") ? 6 : 4,
+      ...(to.connected === true ? { to } : {}),
+      ...(localAddress === undefined ? {} : { localAddress }),
+      ...(localPort === undefined ? {} : { localPort }),
+    });
     try {
-      return await socket.ask(to, to.timeout_ms ?? DEFAULT_TIMEOUT_MS);
+      return await socket.ask(to.connected === true ? undefined : to, to.timeout_ms ?? DEFAULT_TIMEOUT_MS);
     } finally {
       socket.drop();
     }
