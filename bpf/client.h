@@ -9,10 +9,11 @@
 #include "hash.h"
 #include "range.h"
 
-/* Before a socket is bound its address is unknown: the network namespace stands for it. */
-static __always_inline struct addr client_of_netns(__u64 netns_cookie)
+/* Before a socket is bound its address is unknown: the network namespace stands for it, once
+ * for each family, as there would be an address of each. */
+static __always_inline struct addr client_of_netns(__u64 netns_cookie, __u8 family)
 {
-	return (struct addr){.word = {0xffffffff, 0, netns_cookie, netns_cookie >> 32}};
+	return (struct addr){.word = {0xffffffff, family, netns_cookie, netns_cookie >> 32}};
 }
 
 static __always_inline bool is_of_host(struct bpf_sock_addr *ctx, const struct config *config)
@@ -35,11 +36,17 @@ static long ask_node_address(void *map, const struct addr *address,
 	return question->yes;
 }
 
-/* The node's own traffic may enter when one of the node's addresses may. */
-static __always_inline bool is_node_in_range(__u32 service_id, __u8 family)
+/*
+ * The node's own traffic may enter when one of the node's addresses may: any where NodePorts
+ * answer, or the one that remote backends see.
+ */
+static __always_inline bool is_node_in_range(__u32 service_id, __u8 family,
+					     const struct config *config)
 {
 	struct node_question question = {.service_id = service_id, .family = family};
 
+	if (is_in_range(service_id, snat_addr(config, family)))
+		return true;
 	bpf_for_each_map_elem(&node_addresses, ask_node_address, &question, 0);
 	return question.yes;
 }
@@ -53,12 +60,13 @@ static __always_inline bool is_unbound(const struct addr *a)
  * A bound source is judged as it is. An unbound one of the host's namespace by the node's
  * addresses; one of a pod is let in: no hook of a system call knows the address it will get.
  */
-static __always_inline bool may_enter(__u32 service_id, const struct addr *source, __u8 family,
-				      bool is_host)
+static __always_inline bool may_enter(struct bpf_sock_addr *ctx, __u32 service_id,
+				      const struct addr *source, __u8 family,
+				      const struct config *config)
 {
 	if (!is_unbound(source))
 		return is_in_range(service_id, source);
-	return !is_host || is_node_in_range(service_id, family);
+	return !is_of_host(ctx, config) || is_node_in_range(service_id, family, config);
 }
 
 /* TCP connections spread at random; a UDP socket's hash keeps it on one backend. */
@@ -103,11 +111,11 @@ static __always_inline int choose_for_call(struct bpf_sock_addr *ctx, const stru
 	if (reason != UNDECIDED)
 		return reason;
 	if (frontend.flags & FRONTEND_SOURCE_RANGES &&
-	    !may_enter(frontend.service_id, source, family_of(&to->addr), is_of_host(ctx, config)))
+	    !may_enter(ctx, frontend.service_id, source, family_of(&to->addr), config))
 		return REASON_SOURCE_RANGE;
 	if (!frontend.slot_count)
 		return why_empty(&frontend);
-	client = client_of_netns(bpf_get_netns_cookie(ctx));
+	client = client_of_netns(bpf_get_netns_cookie(ctx), family_of(&to->addr));
 	return choose(&frontend, &client, hash_of_call(ctx, config), choice);
 }
 

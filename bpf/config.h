@@ -18,6 +18,12 @@ static __always_inline const struct config *get_config(void)
 	return found && found->snat_port_max ? found : NULL;
 }
 
+/* This node as remote backends see it. */
+static __always_inline const struct addr *snat_addr(const struct config *config, __u8 family)
+{
+	return family == FAMILY_IPV4 ? &config->snat_addr_v4 : &config->snat_addr_v6;
+}
+
 static __always_inline bool is_family_on(__u8 family)
 {
 	return family == FAMILY_IPV4 ? options.ipv4 : options.ipv6;

@@ -82,8 +82,7 @@ SUBPROGRAM int forget_former(const struct packet *packet, const struct flow *dna
 	former.vip = destination_of(packet);
 	former.backend = translation_of(dnat);
 	former.node.port = dnat->snat_port;
-	former.node.addr =
-		packet->family == FAMILY_IPV4 ? config->snat_addr_v4 : config->snat_addr_v6;
+	former.node.addr = *snat_addr(config, packet->family);
 	former.proto = packet->key.proto;
 	if (is_taken_over(&former))
 		return forget_flow(&former, FLOW_DNAT);

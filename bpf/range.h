@@ -13,8 +13,9 @@ static __always_inline bool is_in_range(__u32 service_id, const struct addr *cli
 		.service_id = service_id,
 		.addr = *client,
 	};
+	const struct source_range *range = bpf_map_lookup_elem(&source_ranges, &key);
 
-	return bpf_map_lookup_elem(&source_ranges, &key) != NULL;
+	return range && range->allow;
 }
 
 #endif

@@ -97,8 +97,7 @@ static __always_inline int claim_snat(struct connection *c)
 
 	if (!config)
 		return REASON_NO_CONFIG;
-	c->node.addr = family_of(&c->backend.addr) == FAMILY_IPV4 ? config->snat_addr_v4
-								  : config->snat_addr_v6;
+	c->node.addr = *snat_addr(config, family_of(&c->backend.addr));
 	if (is_unset(&c->node.addr))
 		return REASON_NO_SNAT_ADDRESS;
 	return claim_snat_port(c, config);

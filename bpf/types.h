@@ -129,7 +129,7 @@ struct node_address {
  * policies, as kube-proxy's does; a backend that the asking frontend's policy does not
  * allow (BACKEND_IN_*) is not used. */
 struct affinity_key {
-	struct addr client; /* address; for sockets {0xffffffff, 0, netns cookie} */
+	struct addr client; /* address; for sockets {0xffffffff, family, netns cookie} */
 	__u32 service_id;
 };
 

@@ -435,6 +435,16 @@ for (const k of kinds) {
       client("TCP").connect(VIP);
     });
 
+    test("an unbound one of the host by the address that remote backends see, where no NodePort answers", () => {
+      restricted();
+      listener(one);
+      const field = k.family === "IPv4" ? "snat_addr_v4" : "snat_addr_v6";
+      sock.configure({ host_netns_cookie: netnsCookie(), [field]: k.node });
+      fails("EPERM", () => client("TCP").connect(VIP));
+      allow(k.node);
+      client("TCP").connect(VIP);
+    });
+
     test("a loopback address of the node opens nothing", () => {
       restricted();
       sock.put("node_addresses", k.loopback as Address, { flags: node_address_flag.NODE_ADDRESS_LOOPBACK });
@@ -443,3 +453,20 @@ for (const k of kinds) {
     });
   });
 }
+
+test("affinity of a dual-stack service: each family remembers a backend of its own", () => {
+  const families = [
+    { vip: v4.vip, backend: { id: 1, address: v4.backends[0], port: 8080, local: true }, socket: "IPv4" },
+    { vip: v6.vip, backend: { id: 2, address: v6.backends[0], port: 8080, local: true }, socket: "IPv6" },
+  ] as const;
+  for (const [i, { vip, backend }] of families.entries()) {
+    const spec = { address: vip, port: 80, scope: scope.SCOPE_INTERNAL, affinity_timeout_s: 100, slot_base: 10 * i };
+    publish(sock, spec, [backend]);
+  }
+  for (const { backend, socket } of families) open("TCP", socket).bind([backend.address, 8080]).listen();
+  for (const { vip, socket } of [...families, ...families]) open("TCP", socket).connect([vip, 80]);
+  assert.deepEqual(
+    [1, 2].map((id) => sock.get("backend_stats", id)?.new_flows),
+    [2n, 2n],
+  );
+});

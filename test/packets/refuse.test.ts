@@ -8,10 +8,10 @@ import { Datapath, families, publish } from "../lib/datapath.ts";
 import { buildFrame, ETHERNET, parseFrame } from "../lib/packet.ts";
 
 /** IPv4 prefixes count from bit 96 of the 128. */
-const allow = (datapath: Datapath, prefix: string, service_id = 1): void => {
+const allow = (datapath: Datapath, prefix: string, service_id = 1, entry = { allow: 1 }): void => {
   const [address = "", bits] = prefix.split("/");
   const prefixlen = 32 + Number(bits) + (address.includes(":") ? 0 : 96);
-  datapath.put("source_ranges", { prefixlen, service_id, addr: address as Address }, { allow: 1 });
+  datapath.put("source_ranges", { prefixlen, service_id, addr: address as Address }, entry);
 };
 
 let datapath: Datapath;
@@ -159,6 +159,16 @@ for (const a of families) {
       assert.equal(enter(a.client), "REASON_NEW_FLOW", ".7");
       assert.equal(enter(a.other), "REASON_SOURCE_RANGE", ".8");
     });
+    if (v4) {
+      test("IPv4 clients, v4-mapped here, are below ::/0 and yet not in it", () => {
+        restricted("::/0");
+        allow(datapath, "0.0.0.0/0", 1, { allow: 0 });
+        assert.equal(enter(a.client), "REASON_SOURCE_RANGE");
+        allow(datapath, `${a.client}/32`);
+        assert.equal(enter(a.client), "REASON_NEW_FLOW");
+        assert.equal(enter(a.other), "REASON_SOURCE_RANGE");
+      });
+    }
     test("another service's ranges do not count, and a frontend without the flag asks nobody", () => {
       restricted();
       allow(datapath, all, 2);

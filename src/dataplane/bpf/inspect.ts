@@ -119,11 +119,10 @@ export const readAffinity = (store: MapStore): readonly AffinityRecord[] =>
     return { client: clientText(k, key.client), service_id: key.service_id, ...decode("affinity", v) };
   });
 
-/** {0xffffffff, 0, cookie} is no address that a client has. */
+/** {0xffffffff, family, cookie} is no address that a client has. */
 const clientText = (key: Uint8Array, client: Address): string => {
   const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
-  const isCookie = view.getUint32(0) === 0xffffffff && view.getUint32(4) === 0;
-  return isCookie ? `netns ${view.getBigUint64(8, true)}` : client;
+  return view.getUint32(0) === 0xffffffff ? `netns ${view.getBigUint64(8, true)}` : client;
 };
 
 /** Entries of a hash map, by walking it: not for a map that is large and asked for often. */
