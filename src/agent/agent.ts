@@ -6,7 +6,7 @@ import { isCapacityError } from "../dataplane/bpf/capacity.ts";
 import type { Applied, Dataplane } from "../dataplane/dataplane.ts";
 import type { Source } from "../k8s/source.ts";
 import { messageOf } from "../lib/errors.ts";
-import type { Address } from "../model/address.ts";
+import type { Address, Prefix } from "../model/address.ts";
 import type { Desired } from "../model/desired.ts";
 import type { Problem, Snapshot } from "../model/snapshot.ts";
 import { Reconciler } from "../reconcile/reconciler.ts";
@@ -24,6 +24,12 @@ export interface AgentDataplane extends Dataplane {
   setDevices?(devices: readonly string[]): void;
   /** The next apply looks at everything again. */
   forget?(): void;
+  /** The pods of this node have these addresses, as far as its Node says so. */
+  setPodCIDRs?(podCIDRs: readonly Prefix[]): void;
+  /** Names of what is not as the last apply left it, where that is told otherwise than by reading everything back. */
+  check?(): readonly string[];
+  /** Everything is written again so often, changed or not. */
+  readonly refresh_ms?: number;
 }
 
 export interface AgentParts {
@@ -78,6 +84,8 @@ export class Agent {
       setInterval(() => this.#guard("look at this machine", () => this.#look()), periods.host),
       setInterval(() => this.#guard("compare the maps", () => this.#audit()), periods.audit),
     );
+    const { refresh_ms } = parts.dataplane;
+    if (refresh_ms !== undefined) this.#timers.push(setInterval(() => this.#again(), refresh_ms));
   }
 
   /** Ends the loop. What is attached and pinned stays as it is: traffic goes on. */
@@ -142,6 +150,7 @@ export class Agent {
     const started_ms = performance.now();
     const snapshot = this.#source.snapshot();
     this.#serveDevices();
+    this.#parts.dataplane.setPodCIDRs?.(snapshot.node?.podCIDRs ?? []);
     const compiled = compile(snapshot, compileOptions(config, this.#host), this.#memory);
     this.#nameProblems(compiled.problems);
     this.#source.recordProblems(compiled.problems);
@@ -203,6 +212,7 @@ export class Agent {
   /** Tells the dataplane which devices to serve, when that is news (a new device behind an old name is). */
   #serveDevices(): void {
     const { config, dataplane, log } = this.#parts;
+    if (dataplane.setDevices === undefined) return;
     const node = this.#source.snapshot().node;
     const devices = chooseDevices(this.#host, config.bpf.devices, node?.addresses ?? []);
     const served = JSON.stringify(this.#host.devices.filter((d) => devices.includes(d.name)));
@@ -212,7 +222,7 @@ export class Agent {
       log("warn", "No device is served: traffic from outside is not translated (see --device)", {
         before: this.#devices,
       });
-    dataplane.setDevices?.(devices);
+    dataplane.setDevices(devices);
     this.#devices = devices;
     this.#served = served;
   }
@@ -241,15 +251,20 @@ export class Agent {
     const desired = this.desired;
     if (desired === null || !this.#clean) return;
     dataplane.setDevices?.(this.#devices); // repairs what somebody detached
-    const different = differences(desired, dataplane.readBack());
+    const different = dataplane.check?.() ?? differences(desired, dataplane.readBack());
     if (different.length === 0) return;
     metrics.drifted();
-    log("warn", "The maps are not what they should be: applying everything again", {
+    log("warn", "The kernel does not hold what it should: applying everything again", {
       different: different.slice(0, 10),
       count: different.length,
     });
+    this.#again();
+  }
+
+  /** Applies everything, whatever is there. */
+  #again(): void {
     this.#clean = false;
-    dataplane.forget?.();
+    this.#parts.dataplane.forget?.();
     this.changed();
   }
 

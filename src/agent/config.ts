@@ -14,6 +14,7 @@ import {
   type ConfigFile,
   kubeProxySchema,
   parseBind,
+  RULES_ONLY,
   SIZED_MAPS,
   type SizedMap,
   WITHOUT_MEANING,
@@ -22,8 +23,11 @@ import {
 export type { Bind } from "./schema.ts";
 export type Level = "error" | "warn" | "info" | "debug" | "trace";
 
+export type DataplaneName = "bpf" | "iptables";
+
 export interface Config {
   readonly nodeName: string;
+  readonly dataplane: DataplaneName;
   readonly source:
     | { readonly kind: "manifests"; readonly paths: readonly string[] }
     /** kubeconfig null: in-cluster, else the default kubeconfig. */
@@ -39,6 +43,18 @@ export interface Config {
   readonly minSyncPeriod_ms: number;
   readonly oomScoreAdj: number;
   readonly logging: { readonly format: "json" | "text"; readonly level: Level };
+  readonly iptables: {
+    /** auto: the one in use. */
+    readonly flavour: "auto" | "nft" | "legacy";
+    readonly masqueradeAll: boolean;
+    readonly masqueradeBit: number;
+    readonly localhostNodePorts: boolean;
+  };
+  /** How rules tell the traffic of pods. */
+  readonly detectLocal: /** Of each family at most one; []: it cannot be told. */
+    | { readonly mode: "ClusterCIDR"; readonly cidrs: readonly Prefix[] }
+    | { readonly mode: "NodeCIDR" }
+    | { readonly mode: "BridgeInterface" | "InterfaceNamePrefix"; readonly name: string };
   readonly bpf: {
     readonly attach: "auto" | "tcx" | "clsact";
     readonly forwarding: "kernel";
@@ -64,6 +80,7 @@ export interface Flags {
   readonly device?: readonly string[] | undefined;
   readonly dataplane?: string | undefined;
   readonly attach?: "auto" | "tcx" | "clsact" | undefined;
+  readonly iptables?: "auto" | "nft" | "legacy" | undefined;
   readonly healthzBindAddress?: string | undefined;
   readonly metricsBindAddress?: string | undefined;
   readonly logFormat?: "json" | "text" | undefined;
@@ -82,7 +99,7 @@ const METRICS_PORT = 10249;
 export const loadConfig = (flags: Flags): { readonly config: Config; readonly warnings: readonly string[] } => {
   const file = flags.config === undefined ? null : readConfigFile(flags.config);
   const config = resolve(file?.fields ?? null, flags);
-  return { config, warnings: file === null ? [] : warningsOf(flags.config ?? "", file.raw) };
+  return { config, warnings: file === null ? [] : warningsOf(flags.config ?? "", file.raw, config.dataplane) };
 };
 
 // ---- the file ------------------------------------------------------------------------------------------------------
@@ -172,10 +189,10 @@ const show = (value: unknown): string => {
   return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 };
 
-const warningsOf = (path: string, raw: Readonly<Record<string, unknown>>): string[] => {
-  const kubeProxy = raw.kind === "KubeProxyConfiguration";
-  const modes = kubeProxy ? ["mode"] : [];
-  const set = [...modes, ...WITHOUT_MEANING].filter((field) => {
+const warningsOf = (path: string, raw: Readonly<Record<string, unknown>>, dataplane: DataplaneName): string[] => {
+  const modes = raw.kind === "KubeProxyConfiguration" && raw.mode !== dataplane ? ["mode"] : [];
+  const rules = dataplane === "iptables" ? [] : RULES_ONLY;
+  const set = [...modes, ...rules, ...WITHOUT_MEANING].filter((field) => {
     const value = field.split(".").reduce<unknown>((v, key) => (v as Record<string, unknown> | null)?.[key], raw);
     return !isZero(value);
   });
@@ -203,13 +220,13 @@ const resolve = (file: ConfigFile | null, flags: Flags): Config => {
   const snatPorts = bpf?.snatPorts ?? DEFAULT_SNAT_PORTS;
   const [min, max] = [snatPorts.min ?? DEFAULT_SNAT_PORTS.min, snatPorts.max ?? DEFAULT_SNAT_PORTS.max];
   if (min > max) throw new InputError(`bpf.snatPorts: min ${min} is more than max ${max}`);
-  checkDataplane(flags.dataplane, file);
   const sizes = SIZED_MAPS.flatMap((map) => {
     const size = bpf?.mapSizes?.[map];
     return typeof size === "number" ? [[map, size] as const] : [];
   });
   return {
     nodeName: (flags.node || file?.hostnameOverride || defaultNodeName()).trim().toLowerCase(),
+    dataplane: dataplaneOf(flags.dataplane, file),
     source: sourceOf(file, flags),
     serviceProxyName: file?.serviceProxyName || null,
     nodePortAddresses: file?.nodePortAddresses ?? [],
@@ -233,6 +250,13 @@ const resolve = (file: ConfigFile | null, flags: Flags): Config => {
       format: flags.logFormat ?? (file?.logging?.format || "json"),
       level: flags.logLevel ?? levelOf(flags.v ?? file?.logging?.verbosity ?? 0),
     },
+    iptables: {
+      flavour: flags.iptables ?? file?.iptables?.flavour ?? "auto",
+      masqueradeAll: file?.iptables?.masqueradeAll ?? false,
+      masqueradeBit: file?.iptables?.masqueradeBit ?? 14,
+      localhostNodePorts: file?.iptables?.localhostNodePorts ?? true,
+    },
+    detectLocal: detectLocalOf(file),
     bpf: {
       attach: flags.attach ?? bpf?.attach ?? "auto",
       forwarding: bpf?.forwarding ?? "kernel",
@@ -262,12 +286,30 @@ const sectionOf = (file: ConfigFile | null) => {
 };
 
 /** `--dataplane`, or `mode` of a BeelineConfiguration. The mode of a kube-proxy is another program's. */
-const checkDataplane = (flag: string | undefined, file: ConfigFile | null): void => {
+const dataplaneOf = (flag: string | undefined, file: ConfigFile | null): DataplaneName => {
   const mode = file?.kind === "BeelineConfiguration" ? file.mode || undefined : undefined;
-  const [name, value] = flag !== undefined ? ["--dataplane", flag] : ["mode", mode];
-  if (value === undefined || value === "bpf") return;
-  if (value === "iptables") throw new InputError(`${name} iptables: not available yet; the dataplane there is: bpf`);
-  throw new InputError(`${name}: expected bpf, got ${show(value)}`);
+  const [name, value] = flag !== undefined ? ["--dataplane", flag] : ["mode", mode ?? "bpf"];
+  if (value === "bpf" || value === "iptables") return value;
+  throw new InputError(`${name}: expected bpf or iptables, got ${show(value)}`);
+};
+
+const detectLocalOf = (file: ConfigFile | null): Config["detectLocal"] => {
+  const mode = file?.detectLocalMode || "ClusterCIDR";
+  const named = (field: "bridgeInterface" | "interfaceNamePrefix"): string => {
+    const name = file?.detectLocal?.[field] || "";
+    if (/^[^\s/+!]{1,15}$/.test(name)) return name;
+    throw new InputError(`detectLocal.${field}: expected the name of an interface, got ${show(name)}`);
+  };
+  switch (mode) {
+    case "ClusterCIDR":
+      return { mode, cidrs: file?.clusterCIDR ?? [] };
+    case "NodeCIDR":
+      return { mode };
+    case "BridgeInterface":
+      return { mode, name: named("bridgeInterface") };
+    case "InterfaceNamePrefix":
+      return { mode, name: named("interfaceNamePrefix") };
+  }
 };
 
 const bindOf = (name: string, flag: string | undefined, file: string, port: number): Bind | null => {

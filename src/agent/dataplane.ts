@@ -2,16 +2,54 @@
 import { existsSync } from "node:fs";
 import { linkPins } from "../dataplane/bpf/attach.ts";
 import { type BpfDataplane, type BpfOptions, openBpfDataplane } from "../dataplane/bpf/bpf.ts";
+import { countEntries, readCounters } from "../dataplane/bpf/inspect.ts";
+import type { MapName, MapStore } from "../dataplane/bpf/mapstore.ts";
 import { linksDirectory, pinDirectory } from "../dataplane/bpf/pins.ts";
+import type { Observer } from "../dataplane/iptables/iptables.ts";
 import { InputError, isInputError, isRefusedError, messageOf, RefusedError } from "../lib/errors.ts";
 import { bpfObjectDirectory } from "../lib/paths.ts";
+import type { AgentDataplane } from "./agent.ts";
 import type { Config } from "./config.ts";
 import { chooseDevices, hasIPv6, readHost } from "./host.ts";
 import type { Log } from "./log.ts";
+import type { Facts } from "./metrics.ts";
+import { openIptables } from "./rules.ts";
 
-/** Throws RefusedError: not root, something missing in the kernel, a lock that is taken. Nothing is attached then. */
-export const openDataplane = (config: Config, log: Log): BpfDataplane => {
+/** What an agent or a command drives, and what there is to tell of it. */
+export interface Opened {
+  readonly dataplane: AgentDataplane;
+  /** For metrics; nothing where there are no maps. */
+  readonly maps: Facts["maps"];
+  readonly packets: Facts["packets"];
+  /** How often it wants to be checked. */
+  readonly audit_ms: number;
+}
+
+/** Throws RefusedError: not root, something missing in the system, a lock that is taken. Nothing is attached then. */
+export const openDataplane = (config: Config, log: Log, observer?: Observer): Opened => {
   requireRoot("program the kernel");
+  switch (config.dataplane) {
+    case "bpf":
+      return openBpf(config, log);
+    case "iptables":
+      return openIptables(config, log, observer);
+  }
+};
+
+const AUDIT_MAPS_MS = 60_000;
+
+const openBpf = (config: Config, log: Log): Opened => {
+  const dataplane = openBpfMaps(config, log);
+  const use = remember(() => useOf(dataplane.store, ["flows", "affinity"]), 60_000);
+  return {
+    dataplane,
+    maps: () => ({ ...dataplane.pressure(), ...use() }),
+    packets: () => readCounters(dataplane.store),
+    audit_ms: AUDIT_MAPS_MS,
+  };
+};
+
+const openBpfMaps = (config: Config, log: Log): BpfDataplane => {
   if (config.bpf.socketLB && config.bpf.cgroupPath === null) {
     throw new RefusedError(
       "Cannot serve sockets: no cgroup v2 hierarchy is mounted (mount one, or name it by --cgroup)",
@@ -65,4 +103,18 @@ const objectDirectory = (): string => {
   } catch (error) {
     throw new InputError(messageOf(error), { cause: error });
   }
+};
+
+/** By walking the maps, which costs: not for every scrape. */
+const useOf = (store: MapStore, names: readonly MapName[]) =>
+  Object.fromEntries(names.map((map) => [map, { used: countEntries(store, map), capacity: store.capacity(map) }]));
+
+/** Answers what `ask` answered, for so long. */
+const remember = <T>(ask: () => T, for_ms: number): (() => T) => {
+  let known: { readonly answer: T; readonly at_ms: number } | null = null;
+  return () => {
+    const now_ms = performance.now();
+    if (known === null || now_ms - known.at_ms >= for_ms) known = { answer: ask(), at_ms: now_ms };
+    return known.answer;
+  };
 };

@@ -1,7 +1,9 @@
 // Prometheus metrics: kube-proxy's, by kube-proxy's names, buckets and labels, where they mean something here, and
 // beeline's own. What can be asked is asked at the time of a scrape; only what happens in between is counted.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { Observer } from "../dataplane/iptables/iptables.ts";
 import type { Family } from "../model/address.ts";
+import type { DataplaneName } from "./config.ts";
 
 /** Everything a scrape asks. */
 export interface Facts {
@@ -43,11 +45,18 @@ export interface Metrics {
   applyFailed(): void;
   drifted(): void;
   probed(probe: "healthz" | "livez", code: number): void;
+  /** Told of every write of rules. */
+  readonly rules: Observer;
 }
 
 export const createMetrics = (
   facts: Facts,
-  options: { readonly version: string; readonly families: readonly Family[]; readonly now_ms: () => number },
+  options: {
+    readonly version: string;
+    readonly families: readonly Family[];
+    readonly dataplane: DataplaneName;
+    readonly now_ms: () => number;
+  },
 ): Metrics => {
   const registers = [new Registry()];
   const registry = registers[0] as Registry;
@@ -124,6 +133,8 @@ export const createMetrics = (
     livez: counter("kubeproxy_proxy_livez_total", "Answers of /livez by status", ["code"]),
   };
 
+  const rules = options.dataplane === "iptables" ? ruleMetrics(registers, families) : silent;
+
   // ---- beeline's own -----------------------------------------------------------------------------------------------
   gauge("beeline_build_info", "1, with the version", ["version", "node_version"], (g) =>
     g.set({ version: options.version, node_version: process.version }, 1),
@@ -175,5 +186,50 @@ export const createMetrics = (
     applyFailed: () => failures.inc(),
     drifted: () => drifts.inc(),
     probed: (probe, code) => probes[probe].inc({ code: String(code) }),
+    rules,
+  };
+};
+
+const silent: Observer = { synced: () => {}, failed: () => {}, cleaned: () => {} };
+
+/** kube-proxy's, of its iptables mode. */
+const ruleMetrics = (registers: Registry[], families: readonly Family[]): Observer => {
+  const ip_family = "ip_family";
+  const histogram = (name: string, help: string): Histogram =>
+    new Histogram({ name: `kubeproxy_${name}`, help, labelNames: [ip_family], buckets: SYNC_BUCKETS, registers });
+  const counter = (name: string, help: string): Counter => {
+    const made = new Counter({ name: `kubeproxy_${name}`, help, labelNames: [ip_family], registers });
+    for (const family of families) made.inc({ ip_family: family }, 0);
+    return made;
+  };
+  const gauge = (name: string, help: string): Gauge =>
+    new Gauge({ name: `kubeproxy_${name}`, help, labelNames: [ip_family, "table"], registers });
+  const full = histogram("sync_full_proxy_rules_duration_seconds", "Duration of one write of all rules");
+  const partial = histogram("sync_partial_proxy_rules_duration_seconds", "Duration of one write of changed rules");
+  const total = gauge("sync_proxy_rules_iptables_total", "Rules that are there");
+  const last = gauge("sync_proxy_rules_iptables_last", "Rules of the last write");
+  const failures = counter("sync_proxy_rules_iptables_restore_failures_total", "Writes that failed");
+  const partialFailures = counter(
+    "sync_proxy_rules_iptables_partial_restore_failures_total",
+    "Writes of changed rules that failed; everything is written next",
+  );
+  const cleaning = histogram("conntrack_reconciler_sync_duration_seconds", "Duration of one look for stale UDP flows");
+  const deleted = counter("conntrack_reconciler_deleted_entries_total", "Stale UDP flows that were deleted");
+  return {
+    synced: (sync) => {
+      (sync.full ? full : partial).observe({ ip_family: sync.family }, sync.seconds);
+      for (const [table, count] of Object.entries(sync.rules)) {
+        total.set({ ip_family: sync.family, table }, count.total);
+        last.set({ ip_family: sync.family, table }, count.written);
+      }
+    },
+    failed: (family, wasFull) => {
+      failures.inc({ ip_family: family });
+      if (!wasFull) partialFailures.inc({ ip_family: family });
+    },
+    cleaned: (family, seconds, count) => {
+      cleaning.observe({ ip_family: family }, seconds);
+      deleted.inc({ ip_family: family }, count);
+    },
   };
 };

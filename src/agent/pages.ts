@@ -51,7 +51,7 @@ const metricsPages = (config: Config, metrics: Metrics): Pages => ({
     body: await metrics.scrape(),
   }),
   "/healthz": () => text(200, "ok"),
-  "/proxyMode": () => text(200, "bpf"),
+  "/proxyMode": () => text(200, config.dataplane),
   "/configz": () => json(200, `${JSON.stringify({ "beeline.dev": config }, null, 2)}\n`),
 });
 

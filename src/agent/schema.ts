@@ -4,7 +4,7 @@
 import { z } from "zod";
 import type { MapName } from "../dataplane/bpf/mapstore.ts";
 import { parseDuration } from "../lib/duration.ts";
-import { parseAddress, parsePrefix } from "../model/address.ts";
+import { familyOf, type Prefix, parseAddress, parsePrefix } from "../model/address.ts";
 
 /** A value that `parse` understands (not undefined); the error message says what was expected. */
 const leaf = <T>(expected: string, parse: (value: unknown) => T | undefined) =>
@@ -65,6 +65,14 @@ const nodePortAddresses = leaf('a list of prefixes like "10.0.0.0/8", or ["prima
   return prefixes.every((p) => p !== null) ? prefixes : undefined;
 });
 
+/** Undefined: not one prefix, or two of different families. */
+const parseClusterCIDR = (value: unknown): readonly Prefix[] | undefined => {
+  if (value === "") return [];
+  const prefixes = typeof value === "string" ? value.split(",").map(parsePrefix) : [null];
+  if (!prefixes.every((p) => p !== null)) return undefined;
+  return prefixes.length === new Set(prefixes.map(familyOf)).size ? prefixes : undefined;
+};
+
 /** Maps whose size can be chosen. backend_stats is as large as backends; the others have one possible size. */
 export const SIZED_MAPS = [
   "services",
@@ -107,6 +115,8 @@ const proxySection = {
   minSyncPeriod: duration,
 };
 
+const iptables = z.strictObject({ ...proxySection, localhostNodePorts: boolean });
+
 const kubeProxyFields = {
   apiVersion: z.string(),
   kind: z.string(),
@@ -134,7 +144,7 @@ const kubeProxyFields = {
   showHiddenMetricsForVersion: string,
   serviceProxyName: string,
   mode: string,
-  iptables: z.strictObject({ ...proxySection, localhostNodePorts: boolean }).nullish(),
+  iptables: iptables.nullish(),
   ipvs: z
     .strictObject({
       syncPeriod: duration,
@@ -159,7 +169,7 @@ const kubeProxyFields = {
     .nullish(),
   detectLocalMode: oneOf("", "ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"),
   detectLocal: z.strictObject({ bridgeInterface: string, interfaceNamePrefix: string }).nullish(),
-  clusterCIDR: string,
+  clusterCIDR: leaf('a prefix like "10.244.0.0/16", or two of different families with a comma', parseClusterCIDR),
   nodePortAddresses,
   oomScoreAdj: integer(-1000, 1000),
   conntrack: z
@@ -178,13 +188,29 @@ const kubeProxyFields = {
   windowsRunAsService: boolean,
 };
 
-export const beelineSchema = z.strictObject({ ...kubeProxyFields, bpf });
+export const beelineSchema = z.strictObject({
+  ...kubeProxyFields,
+  iptables: iptables.extend({ flavour: oneOf("auto", "nft", "legacy") }).nullish(),
+  bpf,
+});
 export const kubeProxySchema = z.strictObject(kubeProxyFields);
 
 /** What either kind parses to. */
 export type ConfigFile = z.output<typeof beelineSchema>;
 
-/** Fields that this dataplane has no use for. Setting one to more than nothing is worth a warning. */
+/** Fields that only rules have a use for. */
+export const RULES_ONLY: readonly string[] = [
+  "iptables.masqueradeBit",
+  "iptables.masqueradeAll",
+  "iptables.localhostNodePorts",
+  "iptables.flavour",
+  "detectLocalMode",
+  "detectLocal.bridgeInterface",
+  "detectLocal.interfaceNamePrefix",
+  "clusterCIDR",
+];
+
+/** Fields that no dataplane here has a use for. Setting one to more than nothing is worth a warning. */
 export const WITHOUT_MEANING: readonly string[] = [
   "featureGates",
   "clientConnection.acceptContentTypes",
@@ -196,9 +222,6 @@ export const WITHOUT_MEANING: readonly string[] = [
   "logging.options",
   "enableProfiling",
   "showHiddenMetricsForVersion",
-  "iptables.masqueradeBit",
-  "iptables.masqueradeAll",
-  "iptables.localhostNodePorts",
   "ipvs.scheduler",
   "ipvs.excludeCIDRs",
   "ipvs.strictARP",
@@ -212,10 +235,6 @@ export const WITHOUT_MEANING: readonly string[] = [
   "winkernel.enableDSR",
   "winkernel.rootHnsEndpointName",
   "winkernel.forwardHealthCheckVip",
-  "detectLocalMode",
-  "detectLocal.bridgeInterface",
-  "detectLocal.interfaceNamePrefix",
-  "clusterCIDR",
   "conntrack.maxPerCore",
   "conntrack.min",
   "conntrack.tcpEstablishedTimeout",

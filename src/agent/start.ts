@@ -1,16 +1,13 @@
 // A running node agent: opens the dataplane, the source, the health and metrics servers, and ends them together.
 import { writeFileSync } from "node:fs";
-import type { BpfDataplane } from "../dataplane/bpf/bpf.ts";
-import { countEntries, readCounters } from "../dataplane/bpf/inspect.ts";
 import { interfaceIndex } from "../dataplane/bpf/libbpf.ts";
-import type { MapName, MapStore } from "../dataplane/bpf/mapstore.ts";
 import { watchManifests } from "../k8s/manifests.ts";
 import type { Source, SourceHandlers } from "../k8s/source.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Family } from "../model/address.ts";
 import { Agent } from "./agent.ts";
 import type { Config } from "./config.ts";
-import { openDataplane, requireRoot } from "./dataplane.ts";
+import { type Opened, openDataplane, requireRoot } from "./dataplane.ts";
 import { createHealth } from "./health.ts";
 import { hasIPv6, readHost } from "./host.ts";
 import type { HttpServer } from "./http.ts";
@@ -34,6 +31,9 @@ export const runAgent = async (config: Config, log: Log, version: string, signal
   }
 };
 
+/** How often the machine's devices and addresses are looked at. */
+const HOST_MS = 3_000;
+
 interface Running extends Answering {
   close(): Promise<void>;
 }
@@ -43,26 +43,12 @@ type Watch = (handlers: SourceHandlers) => Source;
 /** The source comes first: with input that cannot be used, nothing is opened that could be half attached. */
 const createAgent = (config: Config, watch: Watch, log: Log, version: string): Running => {
   const source = watch({ changed: () => agent.changed(), log });
-  let dataplane: BpfDataplane;
-  try {
-    dataplane = openDataplane(config, log);
-  } catch (error) {
-    void source.close();
-    throw error;
-  }
-  const flowUse = remember(() => useOf(dataplane.store, ["flows", "affinity"]), 60_000);
   const families: readonly Family[] = hasIPv6() ? ["IPv4", "IPv6"] : ["IPv4"];
   const now_ms = Date.now;
-  const health = createHealth({
-    families,
-    timeout_ms: 2 * config.syncPeriod_ms,
-    now_ms,
-    eligible: () => agent.eligible,
-  });
   const metrics = createMetrics(
     {
-      maps: () => ({ ...dataplane.pressure(), ...flowUse() }),
-      packets: () => readCounters(dataplane.store),
+      maps: () => opened.maps(),
+      packets: () => opened.packets(),
       problems: () => countByKind(agent),
       pending: () => agent.pending,
       noLocalEndpoints: () => agent.noLocalEndpoints,
@@ -70,11 +56,26 @@ const createAgent = (config: Config, watch: Watch, log: Log, version: string): R
       healthCheckFailures: () => agent.healthCheckFailures,
       devices: () => agent.devices.length,
     },
-    { version, families, now_ms },
+    { version, families, dataplane: config.dataplane, now_ms },
   );
+  let opened: Opened;
+  try {
+    opened = openDataplane(config, log, metrics.rules);
+  } catch (error) {
+    void source.close();
+    throw error;
+  }
+  const { dataplane } = opened;
+  const health = createHealth({
+    families,
+    timeout_ms: 2 * config.syncPeriod_ms,
+    now_ms,
+    eligible: () => agent.eligible,
+  });
   const host = () => readHost(interfaceIndex);
-  const agent = new Agent({ config, dataplane, source, readHost: host, health, metrics, log, now_ms });
-  log("info", "Started", { node: config.nodeName, source: source.description, version });
+  const periods_ms = { host: HOST_MS, audit: opened.audit_ms };
+  const agent = new Agent({ config, dataplane, source, readHost: host, health, metrics, log, now_ms, periods_ms });
+  log("info", "Started", { node: config.nodeName, dataplane: dataplane.name, source: source.description, version });
   const close = async (): Promise<void> => {
     await agent.close();
     dataplane.close();
@@ -88,20 +89,6 @@ const sourceOf = async ({ source, nodeName, serviceProxyName }: Config): Promise
   const { watchCluster } = await import("../k8s/cluster.ts");
   const options = { kubeconfig: source.kubeconfig, nodeName, serviceProxyName };
   return (handlers) => watchCluster(options, handlers);
-};
-
-/** By walking the maps, which costs: not for every scrape. */
-const useOf = (store: MapStore, names: readonly MapName[]) =>
-  Object.fromEntries(names.map((map) => [map, { used: countEntries(store, map), capacity: store.capacity(map) }]));
-
-/** Answers what `ask` answered, for so long. */
-const remember = <T>(ask: () => T, for_ms: number): (() => T) => {
-  let known: { readonly answer: T; readonly at_ms: number } | null = null;
-  return () => {
-    const now_ms = performance.now();
-    if (known === null || now_ms - known.at_ms >= for_ms) known = { answer: ask(), at_ms: now_ms };
-    return known.answer;
-  };
 };
 
 const countByKind = (agent: Agent): Record<string, number> => {

@@ -21,9 +21,10 @@ export const apply: Run = (args, io) => {
   const localAddresses = host.addresses.map((a) => a.address);
   const compiled = compile(snapshot, { nodeName, localAddresses, nodePortAddresses });
   reportProblems([...problems, ...compiled.problems], io);
-  const dataplane = openDataplane(config, log);
+  const { dataplane } = openDataplane(config, log);
   try {
-    dataplane.setDevices(chooseDevices(host, config.bpf.devices, snapshot.node?.addresses ?? []));
+    dataplane.setPodCIDRs?.(snapshot.node?.podCIDRs ?? []);
+    dataplane.setDevices?.(chooseDevices(host, config.bpf.devices, snapshot.node?.addresses ?? []));
     const { written, removed } = dataplane.apply(compiled.desired, { prune: true });
     io.err(
       `applied ${compiled.desired.services.size} service ports; written ${counts(written)}; removed ${counts(removed)}\n`,

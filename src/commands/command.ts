@@ -29,7 +29,8 @@ export interface Args extends Flags {
   readonly source?: string | undefined;
   readonly destination?: string | undefined;
   readonly from?: "pod" | "node" | "outside" | undefined;
-  readonly to?: "bpf" | undefined;
+  readonly to?: "bpf" | "iptables" | undefined;
+  readonly kubeProxy?: boolean | undefined;
   readonly strict?: boolean | undefined;
   readonly shell?: "bash" | "zsh" | undefined;
 }

@@ -18,7 +18,12 @@ const PLACE: Record<string, Option> = {
     array: true,
     describe: "device to serve, a name or a pattern like 'eth*'; repeatable [default: found]",
   },
-  dataplane: { type: "string", describe: "which dataplane; only bpf exists" },
+  dataplane: { type: "string", describe: "bpf, or iptables: the rules of kube-proxy's iptables mode [default: bpf]" },
+  iptables: {
+    type: "string",
+    choices: ["auto", "nft", "legacy"],
+    describe: "which iptables the rules are written with [default: auto, the one in use]",
+  },
   attach: { type: "string", choices: ["auto", "tcx", "clsact"], describe: "how to attach to devices" },
 };
 
@@ -55,6 +60,7 @@ export const COMMANDS: readonly Command[] = [
       ["beeline run", "in a cluster, or with the default kubeconfig"],
       ["beeline run --manifests ./manifests --node node-a", "from files, watched"],
       ["beeline run --config /etc/beeline/config.yaml --device 'eth*'", "flags override the file"],
+      ["beeline run --dataplane iptables", "the reference: what kube-proxy's iptables mode would write"],
     ],
     options: {
       ...PLACE,
@@ -85,8 +91,16 @@ export const COMMANDS: readonly Command[] = [
   {
     usage: "reset",
     summary: "Take everything of beeline's off this node",
-    examples: [["beeline reset", "refused while an agent runs"]],
-    options: { ...PLACE, ...LOGGING },
+    examples: [
+      ["beeline reset", "refused while an agent runs"],
+      ["beeline reset --kube-proxy", "kube-proxy's iptables rules, and nothing else"],
+      ["beeline reset --dataplane iptables", "the same: --dataplane iptables writes kube-proxy's chains"],
+    ],
+    options: {
+      ...PLACE,
+      "kube-proxy": { type: "boolean", describe: "remove the rules of kube-proxy's iptables mode instead" },
+      ...LOGGING,
+    },
     load: async () => (await import("./reset.ts")).reset,
   },
   {
@@ -153,13 +167,14 @@ export const COMMANDS: readonly Command[] = [
     examples: [
       ["beeline compile -f manifests/ --node node-a", "frontends and backends"],
       ["beeline compile -f manifests/ --node node-a --to bpf", "the entries of the BPF maps"],
+      ["beeline compile -f manifests/ --node node-a --to iptables", "the input of iptables-restore, then ip6tables'"],
       ["beeline compile -f manifests/ --strict", "exit 1 when anything in them was not used"],
     ],
     options: {
       ...PLACE,
       ...FILES,
       ...OUTPUT,
-      to: { type: "string", choices: ["bpf"], describe: "print the tables of this dataplane instead" },
+      to: { type: "string", choices: ["bpf", "iptables"], describe: "print the tables of this dataplane instead" },
       strict: { type: "boolean", describe: "exit 1 when a part of the manifests cannot be used" },
     },
     load: async () => (await import("./compile.ts")).compileCommand,

@@ -1,4 +1,5 @@
 // Manifests compiled without touching a node: for `compile` and `explain -f`.
+import type { Config } from "../agent/config.ts";
 import { readHost } from "../agent/host.ts";
 import { type Compiled, compile } from "../compile/compile.ts";
 import { readManifests } from "../k8s/manifests.ts";
@@ -7,6 +8,7 @@ import type { Problem, Snapshot } from "../model/snapshot.ts";
 import type { Args } from "./command.ts";
 
 export interface Offline {
+  readonly config: Config;
   readonly snapshot: Snapshot;
   readonly compiled: Compiled;
   /** Of the manifests and of the compiler. */
@@ -25,7 +27,7 @@ export const compileOffline = async (files: readonly string[], args: Args): Prom
     snapshot.node === null
       ? [{ object: `Node ${nodeName}`, path: "", message: "is not in the manifests (see --node)" }]
       : [];
-  return { snapshot, compiled, problems: [...missing, ...problems, ...compiled.problems] };
+  return { config, snapshot, compiled, problems: [...missing, ...problems, ...compiled.problems] };
 };
 
 /** The addresses that the manifests give this node; those of the machine we are on only when they name no such Node. */

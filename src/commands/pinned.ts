@@ -1,6 +1,7 @@
 // The pinned maps, for commands that read: they answer with the agent dead or alive, and say clearly why they cannot.
 import { existsSync, readdirSync } from "node:fs";
 import { basename } from "node:path";
+import type { DataplaneName } from "../agent/config.ts";
 import { DEFAULT_BPFFS } from "../agent/defaults.ts";
 import { ENOENT, isSystemError } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
@@ -14,6 +15,13 @@ export const bpffsOf = async (args: Args): Promise<string> => {
   if (args.config === undefined && (args.dataplane ?? "bpf") === "bpf") return args.bpffs ?? DEFAULT_BPFFS;
   const { loadConfig } = await import("../agent/config.ts");
   return loadConfig(args).config.bpf.pinPath;
+};
+
+/** Which dataplane: the flag, the configuration file, or bpf. */
+export const dataplaneOf = async (args: Args): Promise<DataplaneName> => {
+  if (args.config === undefined && args.dataplane === undefined) return "bpf";
+  const { loadConfig } = await import("../agent/config.ts");
+  return loadConfig(args).config.dataplane;
 };
 
 /** Calls `read` with the maps of this version, and closes them. */

@@ -261,7 +261,7 @@ test("an audit finds maps that somebody else changed, says so, and repairs them"
   s.store.delete("frontends", keys);
   await eventually(() => assert.equal([...s.store.entries("frontends")].length, keys.length));
   assert.ok(s.metrics.includes("drifted"));
-  assert.ok(s.log.includes("warn The maps are not what they should be: applying everything again"));
+  assert.ok(s.log.includes("warn The kernel does not hold what it should: applying everything again"));
 });
 
 test("an audit that fails is said, and the next one is tried", async (t) => {

@@ -38,6 +38,7 @@ test("without a file and flags everything has kube-proxy's default", () => {
   assert.deepEqual(warnings, []);
   assert.deepEqual(config, {
     nodeName: defaultNodeName(),
+    dataplane: "bpf",
     source: { kind: "cluster", kubeconfig: null },
     serviceProxyName: null,
     nodePortAddresses: [],
@@ -48,6 +49,8 @@ test("without a file and flags everything has kube-proxy's default", () => {
     minSyncPeriod_ms: 1_000,
     oomScoreAdj: -999,
     logging: { format: "json", level: "info" },
+    iptables: { flavour: "auto", masqueradeAll: false, masqueradeBit: 14, localhostNodePorts: true },
+    detectLocal: { mode: "ClusterCIDR", cidrs: [] },
     bpf: {
       attach: "auto",
       forwarding: "kernel",
@@ -174,6 +177,39 @@ test("the ConfigMap around it is read too", () => {
   assert.equal(config.logging.level, "debug");
 });
 
+test("for rules kube-proxy's fields mean what they mean to kube-proxy, and nothing is said of them", () => {
+  const { config, warnings } = load(KUBEADM, { dataplane: "iptables" });
+  assert.equal(config.dataplane, "iptables");
+  assert.deepEqual(config.detectLocal, { mode: "ClusterCIDR", cidrs: ["10.244.0.0/16"] });
+  assert.match(warnings.join(), /have no meaning here: conntrack.tcpEstablishedTimeout$/);
+  const own = load(`${BEELINE}mode: iptables
+iptables: {flavour: legacy, masqueradeAll: true, masqueradeBit: 9, localhostNodePorts: false, syncPeriod: 7s}
+clusterCIDR: 10.1.2.3/16,fd00:1::/48
+`);
+  assert.deepEqual(own.warnings, []);
+  assert.equal(own.config.dataplane, "iptables");
+  const rules = { flavour: "legacy", masqueradeAll: true, masqueradeBit: 9, localhostNodePorts: false };
+  assert.deepEqual(own.config.iptables, rules);
+  assert.deepEqual(own.config.detectLocal, { mode: "ClusterCIDR", cidrs: ["10.1.0.0/16", "fd00:1::/48"] });
+  assert.equal(own.config.syncPeriod_ms, 7_000);
+});
+
+test("the four ways of telling the traffic of pods", () => {
+  const detects = (text: string) => load(`${BEELINE}mode: iptables\n${text}\n`).config.detectLocal;
+  assert.deepEqual(detects(""), { mode: "ClusterCIDR", cidrs: [] });
+  assert.deepEqual(detects("detectLocalMode: NodeCIDR"), { mode: "NodeCIDR" });
+  const bridge = "detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: cbr0}";
+  assert.deepEqual(detects(bridge), { mode: "BridgeInterface", name: "cbr0" });
+  const prefix = "detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: veth}";
+  assert.deepEqual(detects(prefix), { mode: "InterfaceNamePrefix", name: "veth" });
+  assert.match(
+    mistakes(`${BEELINE}detectLocalMode: BridgeInterface\n`),
+    /detectLocal.bridgeInterface: expected the name of an interface, got ""/,
+  );
+  for (const cidr of ["10.0.0.0/8,10.1.0.0/16", "10.0.0.0", "10.0.0.0/8,"])
+    assert.match(mistakes(`${BEELINE}clusterCIDR: "${cidr}"\n`), /clusterCIDR: expected a prefix like/);
+});
+
 test("kube-proxy's periods come from the section of its mode", () => {
   const sections = "iptables: {syncPeriod: 10s, minSyncPeriod: 2s}\nnftables: {syncPeriod: 20s, minSyncPeriod: 3s}\n";
   assert.equal(load(`${KUBE_PROXY}mode: nftables\n${sections}`).config.syncPeriod_ms, 20_000);
@@ -230,11 +266,10 @@ test("kube-proxy's configuration has no section bpf", () => {
 test("conflicts are mistakes", () => {
   const conflict = (flags: Flags) => () => loadConfig(flags);
   assert.throws(conflict({ manifests: ["a"], kubeconfig: "b" }), /only one source at a time/);
-  assert.throws(conflict({ dataplane: "iptables" }), /--dataplane iptables: not available yet/);
-  assert.throws(conflict({ dataplane: "ipvs" }), /--dataplane: expected bpf, got "ipvs"/);
+  assert.throws(conflict({ dataplane: "ipvs" }), /--dataplane: expected bpf or iptables, got "ipvs"/);
   assert.throws(conflict({ bpffs: "relative" }), /--bpffs: expected an absolute path, got "relative"/);
   assert.throws(conflict({ metricsBindAddress: "localhost:1" }), /--metrics-bind-address: expected an address/);
-  assert.match(mistakes(`${BEELINE}mode: iptables\n`), /mode iptables: not available yet/);
+  assert.match(mistakes(`${BEELINE}mode: nftables\n`), /mode: expected bpf or iptables, got "nftables"/);
   assert.match(mistakes(`${BEELINE}bpf: {snatPorts: {min: 9, max: 8}}\n`), /bpf.snatPorts: min 9 is more than max 8/);
   assert.match(
     mistakes(`${BEELINE}bpf: {syncPeriod: 1s, minSyncPeriod: 2s}\n`),

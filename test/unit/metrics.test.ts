@@ -16,8 +16,12 @@ const facts: Facts = {
   devices: () => 2,
 };
 
-const scrape = async (act: (m: ReturnType<typeof createMetrics>) => void): Promise<string[]> => {
-  const metrics = createMetrics(facts, { version: "9.9", families: ["IPv4", "IPv6"], now_ms: () => 5_000 });
+const scrape = async (
+  act: (m: ReturnType<typeof createMetrics>) => void,
+  dataplane: "bpf" | "iptables" = "bpf",
+): Promise<string[]> => {
+  const families = ["IPv4", "IPv6"] as const;
+  const metrics = createMetrics(facts, { version: "9.9", families, dataplane, now_ms: () => 5_000 });
   act(metrics);
   const text = await metrics.scrape();
   return text.split("\n").filter((line) => /^(kubeproxy|beeline)_/.test(line));
@@ -122,4 +126,24 @@ test("changes are counted by identity: added, replaced and removed", () => {
 test("a slice that changed without a new trigger time says nothing about latency", () => {
   const changes = changesBetween(snapshot([], [slice("x", 1)]), snapshot([], [slice("x", 1)]));
   assert.deepEqual(changes, { services: 0, slices: 1, triggers: [] });
+});
+
+test("writes of rules are counted by family and table, by kube-proxy's names", async () => {
+  const lines = await scrape(({ rules }) => {
+    const counts = { filter: { total: 9, written: 9 }, nat: { total: 20, written: 7 } };
+    rules.synced({ family: "IPv4", full: false, seconds: 0.003, rules: counts });
+    rules.failed("IPv6", false);
+    rules.failed("IPv6", true);
+    rules.cleaned("IPv4", 0.5, 3);
+  }, "iptables");
+  for (const line of [
+    'kubeproxy_sync_partial_proxy_rules_duration_seconds_bucket{le="0.004",ip_family="IPv4"} 1',
+    'kubeproxy_sync_proxy_rules_iptables_total{ip_family="IPv4",table="nat"} 20',
+    'kubeproxy_sync_proxy_rules_iptables_last{ip_family="IPv4",table="nat"} 7',
+    'kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family="IPv4"} 0',
+    'kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family="IPv6"} 2',
+    'kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total{ip_family="IPv6"} 1',
+    'kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"} 3',
+  ])
+    assert.ok(lines.includes(line), line);
 });

@@ -2,7 +2,9 @@
 
 import { readFileSync } from "node:fs";
 import { RefusedError } from "../../lib/errors.ts";
+import type { Family } from "../../model/address.ts";
 import { type Flavour, openIptables, versionOf } from "./command.ts";
+import type { Table } from "./jumps.ts";
 
 /**
  * The flavour in which kubelet or a kube-proxy has left chains (nft first); else what `iptables` is on this machine; else
@@ -24,14 +26,16 @@ export const chooseFlavour = (wanted: Flavour | "auto"): Flavour => {
 const HINTS = /^:KUBE-(IPTABLES-HINT|KUBELET-CANARY|PROXY-CANARY) /m;
 
 const isInUse = (flavour: Flavour): boolean => {
-  if (flavour === "legacy" && !hasLegacyTable("mangle")) return false;
+  if (flavour === "legacy" && !hasLegacyTable("IPv4", "mangle")) return false;
   return HINTS.test(openIptables("IPv4", flavour).save("mangle"));
 };
 
 /** Asking iptables-legacy for a table makes the table, in which every packet would then be looked up. */
-export const hasLegacyTable = (table: string): boolean => {
+export const hasLegacyTable = (family: Family, table: Table): boolean => {
   try {
-    return readFileSync("/proc/self/net/ip_tables_names", "utf8").split("\n").includes(table);
+    return readFileSync(`/proc/self/net/${family === "IPv4" ? "ip" : "ip6"}_tables_names`, "utf8")
+      .split("\n")
+      .includes(table);
   } catch {
     return false;
   }

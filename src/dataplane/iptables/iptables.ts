@@ -2,7 +2,7 @@
 // family by itself: jump rules first, then one restore, of everything now and then and of what changed otherwise.
 import { readFileSync, writeFileSync } from "node:fs";
 import { messageOf, RefusedError } from "../../lib/errors.ts";
-import type { Family } from "../../model/address.ts";
+import type { Family, Prefix } from "../../model/address.ts";
 import type { Desired, DesiredService, NodeAddress } from "../../model/desired.ts";
 import type { Applied, Dataplane } from "../dataplane.ts";
 import { deleteUdpFlows, type Flavour, type Iptables, listUdpFlows, openIptables } from "./command.ts";
@@ -17,7 +17,8 @@ import { makeChains, restoreInput } from "./text.ts";
 type Level = "warn" | "info";
 
 export interface IptablesOptions {
-  readonly rules: RuleOptions;
+  /** How rules are written where this node's pods have these addresses. */
+  readonly rules: (podCIDRs: readonly Prefix[]) => RuleOptions;
   readonly families: readonly Family[];
   readonly flavour: Flavour | "auto";
   /** In a large cluster, how often chains that nothing uses are looked for. */
@@ -40,8 +41,8 @@ export interface Observer {
   cleaned(family: Family, seconds: number, deleted: number): void;
 }
 
-/** Everything is written again when so much time has passed since it last was. */
-export const FULL_SYNC_MS = 60 * 60 * 1000;
+/** kube-proxy's: everything is written again so often. */
+const FULL_SYNC_MS = 60 * 60 * 1000;
 
 /** Throws RefusedError when iptables is not there. */
 export const openIptablesDataplane = (options: IptablesOptions): IptablesDataplane =>
@@ -51,7 +52,6 @@ export const openIptablesDataplane = (options: IptablesOptions): IptablesDatapla
 interface Written {
   readonly services: ReadonlySet<DesiredService>;
   readonly nodeAddresses: readonly NodeAddress[];
-  readonly full_ms: number;
   /** When stale chains were last looked for. */
   readonly looked_ms: number;
 }
@@ -59,30 +59,41 @@ interface Written {
 export class IptablesDataplane implements Dataplane {
   readonly name = "iptables";
   readonly flavour: Flavour;
+  readonly refresh_ms = FULL_SYNC_MS;
   readonly #options: IptablesOptions;
   readonly #families: readonly Iptables[];
   readonly #written = new Map<Family, Written>();
+  #podCIDRs: readonly Prefix[] = [];
+  /** null: to be asked for. */
+  #rules: RuleOptions | null = null;
   #applied: Desired = { services: new Map(), nodeAddresses: [] };
   /** UDP services whose remembered flows have been looked through. */
   #cleaned: ReadonlySet<DesiredService> = new Set();
 
   constructor(options: IptablesOptions, flavour: Flavour) {
     this.flavour = flavour;
-    const dropInvalid = options.rules.dropInvalid && !isLiberal();
-    this.#options = { ...options, rules: { ...options.rules, dropInvalid } };
+    this.#options = options;
     this.#families = options.families.map((family) => openIptables(family, flavour));
+  }
+
+  setPodCIDRs(podCIDRs: readonly Prefix[]): void {
+    if (podCIDRs.join() === this.#podCIDRs.join()) return;
+    this.#podCIDRs = podCIDRs;
+    this.#rules = null;
+    this.forget();
   }
 
   /** Both families are tried, whatever becomes of one. Tables are written whole or not at all, filter before nat. */
   apply(desired: Desired, { prune }: { readonly prune: boolean }): Applied {
     const wanted = prune ? desired : withServices(this.readBack(), desired);
-    if (this.#options.families.includes("IPv4") && answersAtLocalhost(this.#options.rules)) routeLocalnet();
+    const options = this.#ruleOptions();
+    if (answersAtLocalhost(options)) routeLocalnet();
     const written: Record<string, number> = {};
     const removed: Record<string, number> = {};
     const errors: unknown[] = [];
     for (const iptables of this.#families) {
       try {
-        const done = this.#sync(iptables, wanted);
+        const done = this.#sync(iptables, wanted, options);
         written[`${iptables.family} rules`] = done.written;
         if (done.removed > 0) removed[`${iptables.family} chains`] = done.removed;
       } catch (error) {
@@ -116,11 +127,23 @@ export class IptablesDataplane implements Dataplane {
   /** The rules stay. */
   close(): void {}
 
-  #sync(iptables: Iptables, desired: Desired): { readonly written: number; readonly removed: number } {
+  #ruleOptions(): RuleOptions {
+    if (this.#rules === null) {
+      const rules = this.#options.rules(this.#podCIDRs);
+      this.#rules = { ...rules, dropInvalid: rules.dropInvalid && !isLiberal() };
+    }
+    return this.#rules;
+  }
+
+  #sync(
+    iptables: Iptables,
+    desired: Desired,
+    options: RuleOptions,
+  ): { readonly written: number; readonly removed: number } {
     const { family } = iptables;
-    const { observer, now_ms, rules: options } = this.#options;
+    const { observer, now_ms } = this.#options;
     const started_ms = now_ms();
-    const before = this.#partialFrom(family, desired, started_ms);
+    const before = this.#partialFrom(family, desired);
     try {
       if (before === null) ensureEntrances(iptables);
       const rules = rulesOf(desired, family, options);
@@ -131,7 +154,6 @@ export class IptablesDataplane implements Dataplane {
       this.#written.set(family, {
         services: new Set(desired.services.values()),
         nodeAddresses: desired.nodeAddresses,
-        full_ms: before?.full_ms ?? started_ms,
         looked_ms: looks ? started_ms : before.looked_ms,
       });
       const counts = { filter: countRules(rules.filter, writes), nat: countRules(rules.nat, writes) };
@@ -145,10 +167,9 @@ export class IptablesDataplane implements Dataplane {
   }
 
   /** What is there already and can stay; null: everything is to be written. */
-  #partialFrom(family: Family, { nodeAddresses }: Desired, now_ms: number): Written | null {
-    const before = this.#written.get(family) ?? null;
-    if (before === null || before.nodeAddresses !== nodeAddresses) return null;
-    return now_ms - before.full_ms >= FULL_SYNC_MS ? null : before;
+  #partialFrom(family: Family, { nodeAddresses }: Desired): Written | null {
+    const before = this.#written.get(family);
+    return before?.nodeAddresses === nodeAddresses ? before : null;
   }
 
   /** Service chains that nothing uses any more. One that a stranger's rule jumps to cannot go: it is named, and stays. */

@@ -18,7 +18,7 @@ export const removal = (
   table: Table,
   saved: string,
 ): { readonly input: string; readonly removed: readonly string[]; readonly kept: readonly string[] } | null => {
-  const jumps = jumpsIn(saved).filter(({ from, to }) => JUMPS.some((j) => isJump(j, table, from, to)));
+  const jumps = jumpsIn(saved).filter((jump) => jump.to !== KUBE_FIREWALL && isEntrance(table, jump));
   const rest = strangersJumps(
     saved
       .split("\n")
@@ -31,7 +31,7 @@ export const removal = (
   const lines = [
     `*${table}`,
     ...ours.map((chain) => `:${chain} - [0:0]`),
-    ...jumps.filter(({ to }) => to !== KUBE_FIREWALL).map(({ line }) => line.replace(/^-A/, "-D")),
+    ...jumps.map(({ line }) => line.replace(/^-A/, "-D")),
     ...removed.map((chain) => `-X ${chain}`),
     "COMMIT",
   ];
@@ -53,8 +53,9 @@ const jumpsIn = (saved: string): readonly SavedJump[] =>
 /** A comment may say anything. */
 const QUOTED = /"(?:[^"\\]|\\.)*"/g;
 
-const isJump = (jump: (typeof JUMPS)[number], table: Table, from: string, to: string): boolean =>
-  jump.table === table && jump.from === from && jump.to === to;
+/** One of kube-proxy's own jumps. */
+const isEntrance = (table: Table, { from, to }: SavedJump): boolean =>
+  JUMPS.some((jump) => jump.table === table && jump.from === from && jump.to === to);
 
 const SHARED: ReadonlySet<string> = new Set([...JUMPS.map(({ to }) => to), KUBE_MARK_MASQ, KUBE_PROXY_CANARY]);
 
