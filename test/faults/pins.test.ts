@@ -196,7 +196,9 @@ test("When one pinned map is lost, the running programs keep theirs until the ne
 test("A socket hook that somebody detached is attached again by the next setDevices()", { skip }, async (t) => {
   const node = await Node.create(t);
   const links = `${node.options.bpffs}/${ABI_HASH}/links`;
-  const shell = `bpftool link detach pinned ${links}/connect4@cgroup; rm ${links}/recvmsg6@cgroup`;
+  // A link that loses its pin ends some time after.
+  const untilGone = `for i in $(seq 250); do bpftool cgroup show ${node.options.cgroup} | grep -q recvmsg6 || break; sleep 0.02; done`;
+  const shell = `bpftool link detach pinned ${links}/connect4@cgroup; rm ${links}/recvmsg6@cgroup; ${untilGone}`;
   const hooks: Step = { print: "hooks" };
   const steps: Step[] = [{ open: true }, { apply: desired }, { shell }, hooks, { setDevices: ["eth0"] }, hooks];
   const [, , , without, , repaired] = results(node.run(steps));
