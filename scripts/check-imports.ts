@@ -1,6 +1,6 @@
 // The dependency rule: lib ◄ model ◄ compile ◄ dataplane ◄ agent ◄ commands ◄ main; k8s knows only model, reconcile
 // only lib, bpf and iptables never know each other; pure folders import no node: module; one file touches FFI,
-// one starts programs.
+// one starts programs that write, one programs that list.
 import { globSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 
@@ -8,6 +8,8 @@ import { dirname, join, relative } from "node:path";
 const MAY: Readonly<Record<string, readonly string[]>> = {
   "src/dataplane/bpf": ["src/dataplane", "src/compile", "src/model", "src/lib"],
   "src/dataplane/iptables": ["src/dataplane", "src/compile", "src/model", "src/lib"],
+  "src/dataplane/nftables": ["src/dataplane", "src/compile", "src/model", "src/lib"],
+  "src/dataplane/ipvs": ["src/dataplane", "src/compile", "src/model", "src/lib"],
   "src/dataplane/fake": ["src/dataplane", "src/dataplane/bpf", "src/model", "src/lib"],
   "src/dataplane": ["src/compile", "src/model", "src/lib"],
   "src/lib": [],
@@ -19,6 +21,8 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
     "src/dataplane",
     "src/dataplane/bpf",
     "src/dataplane/iptables",
+    "src/dataplane/nftables",
+    "src/dataplane/ipvs",
     "src/compile",
     "src/k8s",
     "src/model",
@@ -30,6 +34,8 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
     "src/dataplane",
     "src/dataplane/bpf",
     "src/dataplane/iptables",
+    "src/dataplane/nftables",
+    "src/dataplane/ipvs",
     "src/dataplane/fake",
     "src/compile",
     "src/k8s",
@@ -54,17 +60,25 @@ const PURE = [
   "src/dataplane/bpf/readback",
   "src/dataplane/bpf/rows",
   "src/dataplane/bpf/runs",
+  "src/dataplane/entries",
+  "src/dataplane/iptables/parse",
+  "src/dataplane/iptables/chains",
+  "src/dataplane/iptables/family",
+  "src/dataplane/iptables/readback",
   "src/dataplane/iptables/rules",
   "src/dataplane/iptables/text",
   "src/dataplane/iptables/jumps",
   "src/dataplane/iptables/saved",
   "src/dataplane/iptables/flows",
+  "src/dataplane/nftables/readback",
+  "src/dataplane/nftables/ruleset",
+  "src/dataplane/ipvs/readback",
 ];
 const IMPURE = /\bDate\.now\b|\bnew Date\(\)|\bMath\.random\b|\bprocess\./;
-const ONLY_IN: Readonly<Record<string, string>> = {
-  koffi: "src/dataplane/bpf/libbpf.ts",
-  "@kubernetes/client-node": "src/k8s/api.ts",
-  "node:child_process": "src/dataplane/iptables/command.ts",
+const ONLY_IN: Readonly<Record<string, readonly string[]>> = {
+  koffi: ["src/dataplane/bpf/libbpf.ts"],
+  "@kubernetes/client-node": ["src/k8s/api.ts"],
+  "node:child_process": ["src/dataplane/iptables/command.ts", "src/dataplane/listing.ts"],
 };
 
 const errors: string[] = [];
@@ -86,7 +100,8 @@ for (const file of globSync("src/**/*.ts")) {
     } else {
       if (pure && target.startsWith("node:")) errors.push(`${file}: a pure file imports ${target}`);
       const only = ONLY_IN[target];
-      if (only !== undefined && !file.startsWith(only)) errors.push(`${file}: only ${only} may import ${target}`);
+      if (only !== undefined && !only.includes(file))
+        errors.push(`${file}: only ${only.join(", ")} may import ${target}`);
     }
   }
 }

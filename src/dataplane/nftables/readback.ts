@@ -37,9 +37,9 @@ export interface NftablesOptions {
   readonly localAddresses: readonly Address[] | null;
 }
 
-/** `text`: what `nft -j list ruleset` printed. Throws InputError when it is something else. */
-export const readNftables = (text: string, { from, localAddresses }: NftablesOptions): Reading => {
-  const readers = parseNftables(text, from).map((table) => new TableReader(table, localAddresses));
+/** `texts`: what `nft -j list ruleset` printed, or `list table` for each. Throws InputError for anything else. */
+export const readNftables = (texts: readonly string[], { from, localAddresses }: NftablesOptions): Reading => {
+  const readers = parseNftables(texts, from).map((table) => new TableReader(table, localAddresses));
   const problems: Problem[] = readers.flatMap((reader) => reader.problems);
   if (readers.length === 0)
     problems.push({ object: "nftables", path: "", message: "no table kube-proxy: nothing to compare" });

@@ -45,9 +45,9 @@ export interface Statement {
 const FAMILIES: Readonly<Record<string, Family>> = { ip: "IPv4", ip6: "IPv6" };
 
 /** Throws InputError when it is no listing of nft's. Tables of others are passed over. */
-export const parseNftables = (text: string, name: string): readonly NftTable[] => {
+export const parseNftables = (texts: readonly string[], name: string): readonly NftTable[] => {
   const tables = new Map<Family, OpenTable>();
-  for (const item of itemsIn(text, name)) {
+  for (const item of texts.flatMap((text) => itemsIn(text, name))) {
     for (const [kind, value] of Object.entries(fieldsOf(item))) {
       const fields = fieldsOf(value);
       const family = FAMILIES[textOf(fields.family) ?? ""];
