@@ -1,0 +1,91 @@
+// Asks a lab every case, many at a time, as often as it takes to meet every server that should answer. Who is sent back
+// to one server is asked one probe after another: a second frontend of the Service must not choose in between.
+import type { Answer, TryRequest } from "../lib/host/protocol.ts";
+import type { Lab } from "../lib/lab.ts";
+import type { Case } from "./differences.ts";
+import { complaint, type DataplaneName, type Expected, isComplete } from "./expected.ts";
+import { type Probe, placeOf, sourceAddress } from "./world.ts";
+
+/** Twice as many tries as servers each; one of n servers is missed in all of them once in 10^10. */
+const ROUNDS = 12;
+const STICKY_TRIES = 4;
+
+/** For what should fail: an error that is later than this is as bad as none. */
+const TIMEOUT_MS = 400;
+/**
+ * The kernel drops an ICMPv6 error for a socket that is still inside connect(), and in a lab no time passes on the wire:
+ * the answer to the SYN that is repeated a second later is heard.
+ */
+const TIMEOUT_TCP6_MS = 1700;
+/** For what should be reached, on a machine that is busy. */
+const TIMEOUT_REACHED_MS = 3000;
+
+/** UDP flows have no end: the same port again within a minute or two would be taken for an old flow. */
+const UDP_PORTS = { first: 10_000, count: 18_000 } as const;
+let udpPorts = 0;
+const nextUdpPort = (): number => UDP_PORTS.first + (udpPorts++ % UDP_PORTS.count);
+
+interface Asked {
+  readonly one: Case;
+  readonly expected: Expected;
+  readonly answers: Answer[];
+}
+
+/** Asks every case, and tells what is wrong with each that is not as expected. `patience` multiplies every wait. */
+export const complaintsOf = async (
+  lab: Lab,
+  name: DataplaneName,
+  cases: readonly Case[],
+  patience = 1,
+): Promise<ReadonlyMap<Case, string>> => {
+  const asked = cases.map((one): Asked => ({ one, expected: one.answers[name], answers: [] }));
+  for (let round = 0; round < ROUNDS; round++) {
+    const open = asked.filter(isOpen);
+    if (open.length === 0) break;
+    const hosts = Map.groupBy(open, ({ one }) => one.probe.from);
+    await Promise.all([...hosts].map(([from, list]) => askHost(lab, from, list, patience)));
+  }
+  return new Map(
+    asked.flatMap(({ one, expected, answers }) => {
+      const wrong = complaint(one.probe, expected, answers);
+      return wrong === null ? [] : [[one, wrong] as const];
+    }),
+  );
+};
+
+const isOpen = ({ expected, answers }: Asked): boolean =>
+  answers.length === 0 || (!isComplete(expected, answers) && answers.every((answer) => answer.ok));
+
+const askHost = async (lab: Lab, from: string, list: readonly Asked[], patience: number): Promise<void> => {
+  const [together, apart] = [list.filter(isSticky), list.filter((asked) => !isSticky(asked))];
+  const turns = [
+    together.flatMap((asked) => triesOf(lab, asked, patience).map((request) => ({ asked, request }))),
+    ...apart.flatMap((asked) => triesOf(lab, asked, patience).map((request) => [{ asked, request }])),
+  ];
+  const host = await lab.host(from);
+  const answers = await host.tryAll(turns.map((turn) => turn.map(({ request }) => request)));
+  for (const [i, turn] of turns.entries()) {
+    for (const [k, { asked }] of turn.entries()) asked.answers.push(...(answers[i]?.slice(k, k + 1) ?? []));
+  }
+};
+
+const isSticky = ({ expected }: Asked): boolean => expected.kind === "reached" && expected.sticky;
+
+const triesOf = (lab: Lab, { one: { probe }, expected }: Asked, patience: number): readonly TryRequest[] => {
+  const count = expected.kind === "failed" ? 1 : expected.sticky ? STICKY_TRIES : 2 * expected.servers.size;
+  return Array.from({ length: count }, () => tryOf(lab, probe, patience * timeoutOf(probe, expected)));
+};
+
+const timeoutOf = ({ transport, address }: Probe, expected: Expected): number => {
+  if (expected.kind === "reached") return TIMEOUT_REACHED_MS;
+  return transport === "TCP" && address.includes(":") ? TIMEOUT_TCP6_MS : TIMEOUT_MS;
+};
+
+const tryOf = (lab: Lab, probe: Probe, timeout_ms: number): TryRequest => ({
+  transport: probe.transport,
+  address: probe.mapped ? `::ffff:${probe.address}` : probe.address,
+  port: probe.port,
+  timeout_ms,
+  ...(probe.bound === "no" ? {} : { localAddress: sourceAddress(placeOf(lab.places, probe.from), probe) }),
+  ...(probe.transport === "UDP" ? { connected: probe.connected, localPort: nextUdpPort() } : {}),
+});

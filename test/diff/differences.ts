@@ -1,0 +1,197 @@
+// The intended differences of docs/semantics.md, each as what bpf and what kube-proxy's rules answer where it applies.
+// Both answers are asserted: a difference that is gone is found like a new one.
+import { evaluate } from "../../src/compile/evaluate.ts";
+import type { Desired, DesiredService } from "../../src/model/desired.ts";
+import { servicePortKey } from "../../src/model/desired.ts";
+import {
+  type DataplaneName,
+  type Expected,
+  failed,
+  isFromNode,
+  isFromPod,
+  nodeSource,
+  ownSource,
+  plainAnswer,
+  REFUSED,
+  refusedByIcmp,
+  SILENT,
+} from "./expected.ts";
+import { desiredOf, type Meaning, meaningOf, type Probe, placeOf, type World } from "./world.ts";
+
+export type Answers = Readonly<Record<DataplaneName, Expected>>;
+
+/** A probe with all that is known of it. */
+export interface Case {
+  readonly probe: Probe;
+  readonly meaning: Meaning;
+  readonly answers: Answers;
+  /** Names of the differences that apply. */
+  readonly differences: readonly string[];
+}
+
+/** What applies to a probe: the answers as they are with the difference, or null where it does not apply. */
+interface Difference {
+  /** `1 source kept`: the number in docs/semantics.md. */
+  readonly name: string;
+  apply(asked: Asked, answers: Answers): Partial<Answers> | null;
+}
+
+interface Asked {
+  readonly world: World;
+  readonly probe: Probe;
+  readonly meaning: Meaning;
+}
+
+export const caseOf = (world: World, probe: Probe): Case => {
+  const meaning = meaningOf(world, probe);
+  const plain = plainAnswer(world, probe, meaning);
+  let answers: Answers = { bpf: plain, iptables: plain };
+  const names: string[] = [];
+  for (const { name, apply } of DIFFERENCES) {
+    const changed = apply({ world, probe, meaning }, answers);
+    if (changed === null) continue;
+    answers = { ...answers, ...changed };
+    names.push(name);
+  }
+  return { probe, meaning, answers, differences: names };
+};
+
+/** In the order in which they are applied. */
+export const DIFFERENCES: readonly Difference[] = [
+  {
+    // Who is here does not have to be told: bpf changes the source where a packet leaves the node, and what the node
+    // itself serves never passes kube-proxy's POSTROUTING.
+    name: "1 source kept for an endpoint that does not say where it runs",
+    apply: ({ world, probe, meaning }, { bpf, iptables }) => {
+      if (bpf.kind !== "reached" || iptables.kind !== "reached") return null;
+      const { handler } = meaning;
+      const own = ownSource(world, probe);
+      const here = (server: string): boolean => placeOf(world.places, placeNameOf(server)).node === handler;
+      const kept = whereSeen(bpf, (server, source) => (here(server) ? own : source));
+      if (kept === null) return null;
+      const inside = (server: string): boolean => placeNameOf(server) === handler;
+      return { bpf: kept, iptables: whereSeen(iptables, (s, source) => (inside(s) ? own : source)) ?? iptables };
+    },
+  },
+  {
+    name: "1 source kept",
+    apply: ({ world, probe, meaning }, { iptables }) => {
+      if (iptables.kind !== "reached" || !kubeProxyMasquerades(meaning)) return null;
+      const node = nodeSource(world, meaning.handler, probe);
+      const inside = (server: string): boolean => placeNameOf(server) === meaning.handler;
+      const servers = whereSeen(iptables, (server, source) => (inside(server) ? source : node));
+      return servers === null ? null : { iptables: servers };
+    },
+  },
+  {
+    name: "2 hairpin keeps its address",
+    apply: ({ world, probe, meaning }, { iptables }) => {
+      if (iptables.kind !== "reached" || !isFromPod(world, probe)) return null;
+      const own = (server: string): boolean => server.startsWith(`${probe.from}:`);
+      const node = nodeSource(world, meaning.handler, probe);
+      const servers = whereSeen(iptables, (server, source) => (own(server) ? node : source));
+      return servers === null ? null : { iptables: servers };
+    },
+  },
+  {
+    name: "3 answers at once: no endpoints",
+    apply: ({ world, probe, meaning }) => {
+      if (meaning.verdict.kind !== "reject" || meaning.verdict.scope !== "internal") return null;
+      return different({ bpf: REFUSED, iptables: kubeProxyRefuses(world, probe, meaning) });
+    },
+  },
+  {
+    name: "3 answers at once: no local endpoints",
+    apply: ({ world, probe, meaning }) => {
+      const { verdict } = meaning;
+      if (verdict.kind !== "drop" || verdict.reason !== "no local endpoints" || verdict.scope !== "internal")
+        return null;
+      return { bpf: failed("EHOSTUNREACH"), iptables: droppedOnTheWayOut(world, probe) };
+    },
+  },
+  {
+    name: "6 source ranges at the socket",
+    apply: ({ world, probe, meaning }) => {
+      const { verdict } = meaning;
+      if (verdict.kind !== "drop" || verdict.reason !== "not in source ranges" || verdict.scope !== "internal")
+        return null;
+      const unbound = isFromPod(world, probe) && probe.bound === "no";
+      const bpf = unbound ? openAnswer(world, probe, meaning) : failed("EPERM");
+      return { bpf, iptables: droppedOnTheWayOut(world, probe) };
+    },
+  },
+  {
+    name: "7 who is in no source range is dropped, endpoints or not",
+    apply: ({ world, probe, meaning }) => {
+      const { verdict } = meaning;
+      if (verdict.kind !== "drop" || verdict.reason !== "not in source ranges") return null;
+      if (verdict.frontend.internal.kind !== "reject") return null;
+      return different({ iptables: kubeProxyRefuses(world, probe, meaning) });
+    },
+  },
+];
+
+type Reached = Extract<Expected, { kind: "reached" }>;
+
+/** With clients seen otherwise; null where none is. */
+const whereSeen = (reached: Reached, seen: (server: string, source: string) => string): Reached | null => {
+  const servers = new Map([...reached.servers].map(([server, source]) => [server, seen(server, source)]));
+  const same = [...servers].every(([server, source]) => reached.servers.get(server) === source);
+  return same ? null : { ...reached, servers };
+};
+
+const placeNameOf = (server: string): string => server.slice(0, server.lastIndexOf(":"));
+
+/** Null where both would answer the same. */
+const different = (answers: Partial<Answers>): Partial<Answers> | null => {
+  const { bpf, iptables } = answers;
+  const same = bpf?.kind === "failed" && iptables?.kind === "failed" && bpf.codes.join() === iptables.codes.join();
+  return same ? null : answers;
+};
+
+/**
+ * kube-proxy's matrix of masqueraded traffic: at external addresses everything, but under policy Local only what the
+ * node itself sends; at a ClusterIP what no pod of this node sends.
+ */
+export const kubeProxyMasquerades = ({ verdict, packet }: Meaning): boolean => {
+  if (verdict.kind === "pass") return false;
+  const { place } = packet.from;
+  if (verdict.frontend.kind === "ClusterIP") return place !== "pod";
+  if (verdict.frontend.external.policy === "Cluster") return true;
+  return place === "node";
+};
+
+/**
+ * kube-proxy refuses by ICMP, in INPUT and FORWARD, for ClusterIPs in OUTPUT too, where the system call fails as well.
+ * External addresses are not looked at in OUTPUT: what the node sends to one leaves it, as if there were no Service.
+ */
+const kubeProxyRefuses = (world: World, probe: Probe, { verdict, packet }: Meaning): Expected => {
+  if (verdict.kind === "pass" || packet.from.place !== "node") return refusedByIcmp(probe);
+  const { kind, address } = verdict.frontend;
+  if (kind === "ClusterIP") return probe.transport === "UDP" ? failed("EPERM", "ECONNREFUSED") : REFUSED;
+  const own = [nodeSource(world, probe.from, probe), "127.0.0.1"].includes(probe.address);
+  if (kind === "NodePort" || address === null || own) return refusedByIcmp(probe);
+  return failed("TIMEOUT", "ECONNREFUSED", "EHOSTUNREACH");
+};
+
+/** Dropped in FORWARD is silence. Dropped in OUTPUT is an error of the system call, which TCP takes for a lost packet. */
+const droppedOnTheWayOut = (world: World, probe: Probe): Expected =>
+  isFromNode(world, probe) && probe.transport === "UDP" ? failed("EPERM") : SILENT;
+
+/** The answer as it would be without source ranges. */
+const openAnswer = (world: World, probe: Probe, meaning: Meaning): Expected => {
+  const { verdict, handler, packet } = meaning;
+  if (verdict.kind === "pass" || handler === null) return SILENT;
+  const desired = desiredOf(world, handler);
+  const key = servicePortKey(verdict.service);
+  const service = desired.services.get(key);
+  if (service === undefined) return SILENT;
+  const opened: Desired = { ...desired, services: new Map(desired.services).set(key, withoutRanges(service)) };
+  const open: Meaning = { verdict: evaluate(opened, packet), handler, packet };
+  return open.verdict.kind === "reject" ? REFUSED : plainAnswer(world, probe, open);
+};
+
+const withoutRanges = (service: DesiredService): DesiredService => ({
+  ...service,
+  frontends: service.frontends.map((frontend) => ({ ...frontend, restricted: false })),
+});

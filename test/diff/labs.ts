@@ -1,0 +1,161 @@
+// Two labs that are the same but for their agents: bpf in one, kube-proxy's rules in the other. Both read the same
+// manifests; apply() returns when every agent has taken them up.
+import { renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Agent } from "../lib/agent.ts";
+import { Lab } from "../lib/lab.ts";
+import type { Place } from "../lib/network.ts";
+import { BACKENDS, TARGET_PORTS } from "./cluster.ts";
+import type { DataplaneName } from "./expected.ts";
+import { VIP_ROUTES } from "./objects.ts";
+import { SOURCES } from "./probes.ts";
+import { AGENT_NODES, desiredOf, makeWorld, type World } from "./world.ts";
+
+export type Flavour = "legacy" | "nft";
+
+export interface LabsOptions {
+  readonly dataplanes: readonly DataplaneName[];
+  /** Of iptables. */
+  readonly flavour: Flavour;
+}
+
+/** How long agents may take to apply one cluster: far more than they need. */
+const APPLY_TIMEOUT_MS = 15_000;
+
+export class Labs {
+  readonly labs: ReadonlyMap<DataplaneName, Lab>;
+  readonly #manifests: string;
+  #generation = 0;
+  #lastPorts = 0;
+
+  private constructor(labs: ReadonlyMap<DataplaneName, Lab>, manifests: string) {
+    this.labs = labs;
+    this.#manifests = manifests;
+  }
+
+  static async create({ dataplanes, flavour }: LabsOptions): Promise<Labs> {
+    const labs = new Map<DataplaneName, Lab>();
+    try {
+      for (const name of dataplanes) labs.set(name, await Lab.create({ nodes: 3, podsPerNode: 2 }));
+      const [first] = labs.values();
+      const all = new Labs(labs, join(first?.directory ?? "", "cluster.json"));
+      all.write([]);
+      await Promise.all([...labs].map(([name, lab]) => all.#start(name, lab, flavour)));
+      return all;
+    } catch (error) {
+      await Promise.all([...labs.values()].map((lab) => lab.close()));
+      throw error;
+    }
+  }
+
+  get places(): readonly Place[] {
+    return [...this.labs.values()][0]?.places ?? [];
+  }
+
+  /** Makes these all the objects there are, waits until every agent has applied them, and answers what they mean. */
+  async apply(objects: readonly object[]): Promise<World> {
+    const agents = this.#agents();
+    const marks = agents.map((agent) => agent.log.length);
+    const world = this.write(objects);
+    const servicePorts = portsOf(world);
+    await Promise.all(agents.map((agent, i) => applied(agent, servicePorts, marks[i] ?? 0)));
+    return world;
+  }
+
+  /** Makes these all the objects there are, and does not wait. The last world written is told by its number of ports. */
+  write(objects: readonly object[]): World {
+    const worlds = [1, 2]
+      .map((ports) => [...objects, marker(++this.#generation, ports)])
+      .map((all) => ({
+        all,
+        world: makeWorld(all, this.places),
+      }));
+    const next = worlds.find(({ world }) => portsOf(world) % 2 !== this.#lastPorts % 2) ?? worlds[0];
+    if (next === undefined) throw new Error("There is no world");
+    this.#lastPorts = portsOf(next.world);
+    writeFileSync(`${this.#manifests}.new`, JSON.stringify({ apiVersion: "v1", kind: "List", items: next.all }));
+    renameSync(`${this.#manifests}.new`, this.#manifests);
+    return next.world;
+  }
+
+  logs(): string {
+    return [...this.labs].map(([name, lab]) => `==== ${name}\n${lab.logs()}`).join("\n");
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.labs.values()].map((lab) => lab.close()));
+  }
+
+  async #start(name: DataplaneName, lab: Lab, flavour: Flavour): Promise<void> {
+    for (const [prefix, node] of VIP_ROUTES) lab.routeVip(prefix, node);
+    for (const place of lab.places) lab.run(place.name, ["sh", "-c", UNLIMITED_ICMP]);
+    const hosts = [...new Set([...SOURCES, ...BACKENDS])];
+    await Promise.all(hosts.map((place) => lab.host(place)));
+    for (const place of BACKENDS) {
+      const host = await lab.host(place);
+      for (const port of TARGET_PORTS) await host.serve(`${place}:${port}`, port, "TCP", "UDP");
+    }
+    for (const node of AGENT_NODES)
+      await lab.startAgent(node, { manifests: this.#manifests, ...agentOptions(name, flavour) });
+  }
+
+  #agents(): readonly Agent[] {
+    return [...this.labs.values()].flatMap((lab) => lab.agents);
+  }
+}
+
+/** A Service of a new name each time makes every write a change. Its ports are nobody's. */
+const marker = (generation: number, ports: number): object => ({
+  apiVersion: "v1",
+  kind: "Service",
+  metadata: { name: `generation-${generation}`, namespace: "default" },
+  spec: {
+    clusterIP: "172.30.0.254",
+    ports: Array.from({ length: ports }, (_, i) => ({ name: `port-${i}`, port: i + 1 })),
+  },
+});
+
+const portsOf = (world: World): number => desiredOf(world, AGENT_NODES[0]).services.size;
+
+/** A kernel sends few ICMP errors a second, whoever makes them: many probes at once would time out instead. */
+const UNLIMITED_ICMP = [
+  "echo 0 >/proc/sys/net/ipv4/icmp_ratemask",
+  "echo 1000000 >/proc/sys/net/ipv4/icmp_msgs_per_sec",
+  "echo 1000000 >/proc/sys/net/ipv4/icmp_msgs_burst",
+  "echo 0 >/proc/sys/net/ipv6/icmp/ratelimit",
+].join("; ");
+
+const agentOptions = (
+  name: DataplaneName,
+  flavour: Flavour,
+): { readonly config: object; readonly args: readonly string[] } => {
+  const minSyncPeriod = "10ms";
+  if (name === "bpf") return { config: { bpf: { minSyncPeriod } }, args: [] };
+  return {
+    config: {
+      detectLocalMode: "InterfaceNamePrefix",
+      detectLocal: { interfaceNamePrefix: "pod" },
+      iptables: { minSyncPeriod, flavour },
+    },
+    args: ["--dataplane", "iptables"],
+  };
+};
+
+/** The agent's line about the apply of so many ports, or about the failure of one, after `mark` characters of its log. */
+const applied = async (agent: Agent, servicePorts: number, mark: number): Promise<void> => {
+  const deadline = performance.now() + APPLY_TIMEOUT_MS;
+  for (;;) {
+    const lines = agent.log.slice(mark).split("\n").slice(0, -1);
+    if (lines.some((line) => line.includes('"msg":"Applied"') && line.includes(`"servicePorts":${servicePorts},`)))
+      return;
+    const failure = lines.find((line) => line.includes('"msg":"Cannot apply'));
+    if (failure !== undefined) throw new Error(`The agent of ${agent.node} cannot apply: ${failure}`);
+    if (performance.now() > deadline) {
+      const said = lines.join("\n");
+      throw new Error(
+        `The agent of ${agent.node} has not applied ${servicePorts} ports in ${APPLY_TIMEOUT_MS} ms:\n${said}`,
+      );
+    }
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+};

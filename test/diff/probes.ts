@@ -1,0 +1,117 @@
+// Which probes a cluster is asked: every source kind at every address and port that a Service names, and at some that
+// none does. A choice of them takes turns among the kinds of questions, so that rare ones are asked as often as others.
+import { type Address, familyOf } from "../../src/model/address.ts";
+import type { Service } from "../../src/model/snapshot.ts";
+import type { Transport } from "../lib/host/protocol.ts";
+import { isNode } from "../lib/network.ts";
+import { type Case, caseOf } from "./differences.ts";
+import { AGENT_NODES, type Probe, placeOf, readAddress, type World } from "./world.ts";
+
+/** Everywhere a probe can come from: a pod that is an endpoint now and then, a node, the outside. */
+export const SOURCES = ["pod1a", "pod1b", "pod2a", "pod2b", "node1", "node2", "client"] as const;
+
+/** A port at which nothing listens anywhere, and that no Service names. */
+const UNLISTED = 81;
+
+interface Target {
+  readonly address: Address;
+  readonly port: number;
+  readonly transport: Transport;
+}
+
+/** Every probe there is for a cluster. */
+export const everyProbe = (world: World): readonly Probe[] =>
+  targetsOf(world).flatMap((target) => SOURCES.flatMap((from) => waysToAsk(world, from, target)));
+
+const targetsOf = (world: World): readonly Target[] => {
+  const nodeAddresses = AGENT_NODES.map((node) => placeOf(world.places, node)).flatMap(({ v4, v6 }) => [v4, v6]);
+  const targets = [...world.snapshot.services.values()].flatMap((service): readonly Target[] => [
+    ...vipsOf(service).flatMap((address) => [
+      ...numbersOf(service).flatMap((port) => bothTransports(address, port)),
+      { address, port: UNLISTED, transport: "TCP" as const },
+    ]),
+    ...service.ports.flatMap(({ nodePort }) =>
+      nodePort === null
+        ? []
+        : [...nodeAddresses, "127.0.0.1"].flatMap((ip) => bothTransports(readAddress(ip), nodePort)),
+    ),
+  ]);
+  return [...new Map(targets.map((target) => [JSON.stringify(target), target])).values()];
+};
+
+const vipsOf = ({ clusterIPs, externalIPs, loadBalancerIPs }: Service): readonly Address[] => [
+  ...clusterIPs,
+  ...externalIPs,
+  ...loadBalancerIPs,
+];
+
+const numbersOf = ({ ports }: Service): readonly number[] => [...new Set(ports.map(({ port }) => port))];
+
+const bothTransports = (address: Address, port: number): readonly Target[] => [
+  { address, port, transport: "TCP" },
+  { address, port, transport: "UDP" },
+];
+
+const waysToAsk = (world: World, from: string, target: Target): readonly Probe[] => {
+  const plain: Probe = { from, bound: "no", connected: true, mapped: false, ...target };
+  const place = placeOf(world.places, from);
+  const ways: Probe[] = [plain];
+  if (target.transport === "UDP") ways.push({ ...plain, connected: false });
+  if (from === "client") ways.push({ ...plain, bound: "other" });
+  else if (!isNode(place)) ways.push({ ...plain, bound: "own" });
+  if (familyOf(target.address) === "IPv4" && target.address !== "127.0.0.1") ways.push({ ...plain, mapped: true });
+  return ways;
+};
+
+/** `most` cases of a cluster; `random` gives numbers below 1. */
+export const chooseCases = (world: World, most: number, random: () => number): readonly Case[] => {
+  const byKind = new Map<string, Probe[]>();
+  for (const probe of shuffled(everyProbe(world), random)) {
+    const kind = kindOf(world, probe);
+    const probes = byKind.get(kind);
+    if (probes === undefined) byKind.set(kind, [probe]);
+    else probes.push(probe);
+  }
+  const chosen: Probe[] = [];
+  const kinds = shuffled([...byKind.values()], random);
+  for (let turn = 0; chosen.length < most && kinds.some((probes) => turn < probes.length); turn++)
+    chosen.push(...kinds.flatMap((probes) => probes[turn] ?? []).slice(0, most - chosen.length));
+  return chosen.map((probe) => caseOf(world, probe));
+};
+
+/** What makes two probes different questions: who asks how, what is there, what comes of it. */
+const kindOf = (world: World, probe: Probe): string => {
+  const { meaning, answers, differences } = caseOf(world, probe);
+  const { verdict } = meaning;
+  const where = verdict.kind === "pass" ? "no frontend" : `${verdict.frontend.kind} ${verdict.scope}`;
+  return [
+    placeOf(world.places, probe.from).node === null ? "outside" : probe.from.startsWith("pod") ? "pod" : "node",
+    meaning.handler === probe.from || probe.from.startsWith(`pod${meaning.handler?.slice(4)}`),
+    probe.transport,
+    familyOf(probe.address),
+    where,
+    verdict.kind === "forward" ? verdict.affinity_timeout_s > 0 : verdict.kind,
+    answers.bpf.kind,
+    differences.join(),
+  ].join(" ");
+};
+
+export const shuffled = <T>(values: readonly T[], random: () => number): T[] => {
+  const list = [...values];
+  for (let i = list.length - 1; i > 0; i--) {
+    const j = Math.floor(random() * (i + 1));
+    [list[i], list[j]] = [list[j] as T, list[i] as T];
+  }
+  return list;
+};
+
+/** `TCP pod1a -> [fd00::1]:80, connected`. */
+export const formatProbe = ({ from, bound, transport, connected, mapped, address, port }: Probe): string => {
+  const words = [
+    transport === "UDP" && !connected ? "unconnected" : "",
+    bound === "no" ? "" : `bound to its ${bound} address`,
+    mapped ? "by an IPv6 socket" : "",
+  ].filter(Boolean);
+  const to = address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+  return `${transport} ${from} -> ${to}${words.length === 0 ? "" : ` (${words.join(", ")})`}`;
+};

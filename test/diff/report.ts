@@ -1,0 +1,46 @@
+// What a comparison came to, in words; and a disagreement as a draft of a scenario file.
+import { stringify } from "yaml";
+import type { Place } from "../lib/network.ts";
+import { formatPacket, formatVerdict } from "../lib/scenario.ts";
+import type { Disagreement, Tally } from "./compare.ts";
+import { formatExpected } from "./expected.ts";
+import { clusterObjects } from "./objects.ts";
+import { formatProbe } from "./probes.ts";
+
+export const formatTally = ({ clusters, probes, same, differences, late, disagreements }: Tally): string =>
+  [
+    `${clusters} clusters, ${probes} probes, each asked of evaluate(), bpf and iptables`,
+    `  ${same} with one answer`,
+    ...[...differences].sort().map(([name, count]) => `  ${count} by intended difference ${name}`),
+    ...(late === 0 ? [] : [`  ${late} answers came late, and in time when asked again`]),
+    `  ${disagreements.length} disagreements`,
+  ].join("\n");
+
+export const formatDisagreement = ({ dataplane, one, complaint, cluster }: Disagreement): string => {
+  const { probe, meaning, answers, differences } = one;
+  return [
+    `${formatProbe(probe)}, cluster ${cluster.number}`,
+    `  evaluate  ${formatVerdict(meaning.verdict)}, at ${meaning.handler ?? "no node"}`,
+    `  expected  ${formatExpected(answers[dataplane])}${differences.length === 0 ? "" : ` (${differences.join("; ")})`}`,
+    `  ${dataplane.padEnd(8)}  ${complaint}`,
+  ].join("\n");
+};
+
+/** For test/scenarios/: `UPDATE=1 node --test test/scenarios/scenarios.test.ts` writes the rest. */
+export const scenarioDraft = ({ cluster, one, dataplane }: Disagreement, places: readonly Place[]): string => {
+  const { handler, packet, verdict } = one.meaning;
+  const node = places.find(({ name }) => name === (handler ?? "node1"));
+  const addresses = ["127.0.0.1", "::1", node?.v4, node?.v6];
+  return [
+    `${formatProbe(one.probe)}: ${dataplane} does not answer as expected.`,
+    "-- node --",
+    stringify({ name: node?.name, addresses }).trimEnd(),
+    "-- manifests.yaml --",
+    clusterObjects(cluster, places)
+      .map((object) => stringify(object))
+      .join("---\n")
+      .trimEnd(),
+    "-- probes --",
+    `${formatPacket(packet)} => ${formatVerdict(verdict)}`,
+  ].join("\n");
+};
