@@ -1,10 +1,9 @@
 // A running node agent: opens the dataplane, the source, the health and metrics servers, and ends them together.
 import { writeFileSync } from "node:fs";
 import { interfaceIndex } from "../dataplane/bpf/libbpf.ts";
-import { watchManifests } from "../k8s/manifests.ts";
-import type { Source, SourceHandlers } from "../k8s/source.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Family } from "../model/address.ts";
+import type { Problem } from "../model/snapshot.ts";
 import { Agent } from "./agent.ts";
 import type { Config } from "./config.ts";
 import { type Opened, openDataplane, requireRoot } from "./dataplane.ts";
@@ -14,12 +13,13 @@ import type { HttpServer } from "./http.ts";
 import type { Log } from "./log.ts";
 import { createMetrics } from "./metrics.ts";
 import { type Answering, serveAll } from "./pages.ts";
+import { type Watch, watchOf } from "./watch.ts";
 
 /** Runs until the signal; then leaves everything attached, so that a restart disturbs nobody. */
 export const runAgent = async (config: Config, log: Log, version: string, signal: AbortSignal): Promise<void> => {
   requireRoot("run the node agent");
   const servers: HttpServer[] = [];
-  const agent = createAgent(config, await sourceOf(config), log, version);
+  const agent = createAgent(config, await watchOf(config, { events: true }), log, version);
   try {
     protectFromOom(config.oomScoreAdj, log);
     await serveAll(agent, { config, log, servers, signal });
@@ -38,8 +38,6 @@ interface Running extends Answering {
   close(): Promise<void>;
 }
 
-type Watch = (handlers: SourceHandlers) => Source;
-
 /** The source comes first: with input that cannot be used, nothing is opened that could be half attached. */
 const createAgent = (config: Config, watch: Watch, log: Log, version: string): Running => {
   const source = watch({ changed: () => agent.changed(), log });
@@ -49,7 +47,7 @@ const createAgent = (config: Config, watch: Watch, log: Log, version: string): R
     {
       maps: () => opened.maps(),
       packets: () => opened.packets(),
-      problems: () => countByKind(agent),
+      problems: () => countByKind(agent.problems),
       pending: () => agent.pending,
       noLocalEndpoints: () => agent.noLocalEndpoints,
       backoff_s: () => agent.backoff_s,
@@ -83,17 +81,9 @@ const createAgent = (config: Config, watch: Watch, log: Log, version: string): R
   return { health, metrics, ready: () => agent.desired !== null, close };
 };
 
-/** The Kubernetes client is large: loaded only where there is a cluster to ask. */
-const sourceOf = async ({ source, nodeName, serviceProxyName }: Config): Promise<Watch> => {
-  if (source.kind === "manifests") return (handlers) => watchManifests(source.paths, nodeName, handlers);
-  const { watchCluster } = await import("../k8s/cluster.ts");
-  const options = { kubeconfig: source.kubeconfig, nodeName, serviceProxyName };
-  return (handlers) => watchCluster(options, handlers);
-};
-
-const countByKind = (agent: Agent): Record<string, number> => {
+export const countByKind = (problems: readonly Problem[]): Record<string, number> => {
   const counts: Record<string, number> = { Service: 0, EndpointSlice: 0, Endpoints: 0, Node: 0, other: 0 };
-  for (const { object } of agent.problems) {
+  for (const { object } of problems) {
     const kind = object.split(" ")[0] ?? "";
     const known = kind in counts ? kind : "other";
     counts[known] = (counts[known] ?? 0) + 1;
@@ -101,14 +91,14 @@ const countByKind = (agent: Agent): Record<string, number> => {
   return counts;
 };
 
-const aborted = (signal: AbortSignal): Promise<void> =>
+export const aborted = (signal: AbortSignal): Promise<void> =>
   new Promise((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
 
 /** A node that runs out of memory should not lose its services first. */
-const protectFromOom = (score: number, log: Log): void => {
+export const protectFromOom = (score: number, log: Log): void => {
   try {
     writeFileSync("/proc/self/oom_score_adj", String(score));
   } catch (error) {

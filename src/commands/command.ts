@@ -32,6 +32,9 @@ export interface Args extends Flags {
   readonly to?: "bpf" | "iptables" | undefined;
   readonly kubeProxy?: boolean | undefined;
   readonly strict?: boolean | undefined;
+  readonly left?: readonly string[] | undefined;
+  readonly against?: readonly string[] | undefined;
+  readonly observe?: boolean | undefined;
   readonly shell?: "bash" | "zsh" | undefined;
 }
 

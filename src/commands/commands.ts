@@ -203,6 +203,39 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import("./explain.ts")).explain,
   },
   {
+    usage: "diff [left..]",
+    summary: "Compare two of: what should be, the BPF maps, the rules of kube-proxy, files of them",
+    examples: [
+      ["beeline diff", "the maps of this node, against what the cluster says it should do"],
+      ["beeline diff --against kube-proxy", "before removing kube-proxy: does it mean the same here?"],
+      ["beeline diff desired --against kube-proxy", "the same before beeline has run here"],
+      ["iptables-save | beeline diff - -f manifests/ --node node-a", "a listing against manifests"],
+      ["beeline diff v4.txt v6.txt --against nft.json", "files: iptables-save, nft -j list ruleset, ipvsadm -Sn"],
+    ],
+    positionals: {
+      left: {
+        type: "string",
+        array: true,
+        describe: "desired, bpf, iptables, nftables, ipvs, kube-proxy, or files of one source [default: bpf]",
+      },
+    },
+    options: {
+      ...READER,
+      ...FILES,
+      against: {
+        type: "string",
+        array: true,
+        describe: "the other side: the same words, or a file (repeatable) [default: desired]",
+      },
+      manifests: { type: "string", array: true, describe: "the same as -f" },
+      kubeconfig: {
+        type: "string",
+        describe: "kubeconfig, without manifests [default: in-cluster, then $KUBECONFIG, then ~/.kube/config]",
+      },
+    },
+    load: async () => (await import("./diff.ts")).diff,
+  },
+  {
     usage: "version",
     summary: "Versions of beeline, its map layout, Node and the kernel",
     examples: [["beeline version -o json", "for scripts"]],

@@ -52,6 +52,16 @@ export const lostTo = (claims: Claims, key: string, claim: Claim): Claim | null 
   return winner;
 };
 
+/** Entrances, by entranceKey(), that more than one Service port asks for. */
+export const contestedEntrances = (services: Iterable<Service>): ReadonlySet<string> => {
+  const [seen, contested] = [new Set<string>(), new Set<string>()];
+  for (const service of services) {
+    if (service.skip !== null) continue;
+    for (const [key] of claimsOf(service)) (seen.has(key) ? contested : seen).add(key);
+  }
+  return contested;
+};
+
 const byRight = (a: Claim, b: Claim): number =>
   Number(b.entrance.kind === "ClusterIP") - Number(a.entrance.kind === "ClusterIP") ||
   age(a.service) - age(b.service) ||

@@ -61,7 +61,8 @@ export const compare = (left: Reading, right: Reading): Comparison => {
 export const nameOf = ({ name }: DesiredService): string | null =>
   name.namespace === "" ? null : `${name.namespace}/${name.name}${name.port === "" ? "" : `:${name.port}`}`;
 
-const foreignSide = (left: Reading, right: Reading): Sides["foreign"] => {
+/** The side that kube-proxy (or a dataplane like it) wrote, where the other one is beeline's own; else null. */
+export const foreignSide = (left: Reading, right: Reading): Sides["foreign"] => {
   const [here, there] = [left, right].map(({ source }) => source === "desired" || source === "bpf");
   if (here === there) return null;
   return here === true ? "right" : "left";

@@ -135,6 +135,22 @@ export const wholeReading = (
   contested: ReadonlySet<string> = new Set(),
 ): Reading => ({ source, from, desired, expresses: EXPRESSIBLE[source], contested, unreached: [], problems: [] });
 
+/** What nobody is told of a comparison, since one of the sides cannot say it. For people. */
+export const silences = (knows: Expressible): readonly string[] => [
+  ...(["IPv4", "IPv6"] as const).filter((family) => !knows.families.includes(family)),
+  ...(knows.names ? [] : ["names of services"]),
+  ...(knows.clusterIPs ? [] : ["kinds of frontends"]),
+  ...(knows.scopes ? [] : ["clients inside and outside apart"]),
+  ...(knows.refusals ? [] : ["frontends without endpoints"]),
+  ...(knows.drops ? [] : ["refused and dropped apart"]),
+  ...(knows.policies === "never" ? ["traffic policies"] : []),
+  ...(knows.sourceRanges === "never" ? ["source ranges"] : []),
+  ...(knows.locality ? [] : ["which backends are local"]),
+  ...(knows.draining ? [] : ["backends that drain"]),
+  ...(knows.healthChecks ? [] : ["health check ports"]),
+  ...(knows.nodeAddresses === "none" ? ["where NodePorts answer"] : []),
+];
+
 /** What two sources can both say. */
 export const bothExpress = (a: Expressible, b: Expressible): Expressible => ({
   families: a.families.filter((family) => b.families.includes(family)),

@@ -25,6 +25,8 @@ export interface ClusterOptions {
   readonly nodeName: string;
   /** null: Services without the label service-proxy-name are ours; else those with this value of it. */
   readonly serviceProxyName: string | null;
+  /** false: what is not used becomes no Events of the objects. */
+  readonly events?: boolean;
   readonly random?: () => number;
   /** For tests that cannot wait. */
   readonly times?: Partial<ReflectorTimes>;
@@ -91,7 +93,7 @@ class ClusterWatch implements Source {
     const uidOf = (key: ObjectKey): string => this.#store.snapshot().services.get(key)?.uid ?? "";
     const { log } = this.#handlers;
     const about = { nodeName, uidOf, log, now_ms: Date.now, pause_ms: EVENT_PAUSE_MS };
-    this.#events = new EventRecorder(api, about, this.#stop.signal);
+    if (this.#options.events !== false) this.#events = new EventRecorder(api, about, this.#stop.signal);
     const options = {
       random,
       log,
