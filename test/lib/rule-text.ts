@@ -14,12 +14,13 @@ export const inputOf = (desired: Desired, family: Family, options: RuleOptions):
 export const tablesOf = (desired: Desired, family: Family, options: RuleOptions): RuleTables =>
   readRules(inputOf(desired, family, options), jumpText());
 
-/** The jumps as a restore input that comes after the chains. */
+/** The jumps, and the chains they lead to. */
 export const jumpText = (): string =>
   (["filter", "nat"] as const)
     .map((table) =>
       [
         `*${table}`,
+        ...JUMPS.filter((jump) => jump.table === table).map(({ to }) => `:${to} - [0:0]`),
         ...JUMPS.filter((jump) => jump.table === table).map(({ from, match, to }) =>
           ["-I", from, ...match.map((word) => (word.includes(" ") ? `"${word}"` : word)), "-j", to].join(" "),
         ),
