@@ -7,6 +7,7 @@
 //     -- probes --            pod 10.244.1.2 -> 10.96.0.1:80/TCP => what evaluate() answers
 //     -- desired --           formatDesired()
 //     -- tables --            formatTables()
+//     -- iptables --          optional: the rules that the step's objects add to a node without any, by family
 //     -- problems --          what was left out; absent: nothing was
 //     -- step2.yaml --        changes: objects replace those of their name, `$patch: delete` removes one
 //     -- probes --            …
@@ -16,9 +17,17 @@ import { parse, parseAllDocuments } from "yaml";
 import type { Compiled, CompileOptions } from "../../src/compile/compile.ts";
 import { evaluate } from "../../src/compile/evaluate.ts";
 import { formatDesired } from "../../src/compile/format.ts";
+import { DEFAULT_RULE_OPTIONS, type RuleOptions, rulesOf } from "../../src/dataplane/iptables/rules.ts";
 import { type Kind, type ParseResult, parseObject } from "../../src/k8s/parse.ts";
 import { ObjectStore } from "../../src/k8s/store.ts";
-import { type Address, formatHostPort, type Prefix, parseAddress, parsePrefix } from "../../src/model/address.ts";
+import {
+  type Address,
+  type Family,
+  formatHostPort,
+  type Prefix,
+  parseAddress,
+  parsePrefix,
+} from "../../src/model/address.ts";
 import { type Desired, servicePortKey } from "../../src/model/desired.ts";
 import { type ObjectKey, objectKey, type Problem, type Protocol, type Snapshot } from "../../src/model/snapshot.ts";
 import type { Packet, Verdict } from "../../src/model/verdict.ts";
@@ -59,7 +68,7 @@ interface Section {
 }
 
 /** Expected sections, in the order in which they follow a step's manifests. */
-export const EXPECTED = ["probes", "desired", "tables", "problems"] as const;
+export const EXPECTED = ["probes", "desired", "tables", "iptables", "problems"] as const;
 export type Expected = (typeof EXPECTED)[number];
 
 export const scenarioFiles = (folder: string): readonly string[] =>
@@ -85,12 +94,54 @@ export const readScenario = (path: string): Scenario => {
 export type Answers = Readonly<Partial<Record<Expected, string>>>;
 
 /** What a step comes to, as the text of its expected sections. */
-export const answersOf = (step: Step, { desired, problems }: Compiled, tables: string): Answers => ({
+export const answersOf = (
+  step: Step,
+  options: CompileOptions,
+  { desired, problems }: Compiled,
+  tables: string,
+): Answers => ({
   probes: formatProbes(step.packets, desired),
   desired: formatDesired(desired),
   tables,
+  iptables: formatRules(desired, options),
   problems: [...step.problems, ...problems].map(formatProblem).join(""),
 });
+
+const readAddress = (text: string): Address => {
+  const address = parseAddress(text);
+  if (address === null) throw new Error(`Not an address: ${text}`);
+  return address;
+};
+
+const readPrefix = (text: string): Prefix => {
+  const prefix = parsePrefix(text);
+  if (prefix === null) throw new Error(`Not a prefix: ${text}`);
+  return prefix;
+};
+
+/** For rules: pods are 10.244.0.0/16 and fd00::/16, as most scenarios have them. */
+const RULE_OPTIONS: RuleOptions = {
+  ...DEFAULT_RULE_OPTIONS,
+  localDetector: { kind: "cidr", IPv4: readPrefix("10.244.0.0/16"), IPv6: readPrefix("fd00::/16") },
+};
+
+const formatRules = (desired: Desired, { nodePortAddresses }: CompileOptions): string =>
+  (["IPv4", "IPv6"] as const).map((family) => rulesOfServices(desired, family, nodePortAddresses)).join("");
+
+/** The tables' rules without those of every node, and without the lines that make chains. */
+const rulesOfServices = (desired: Desired, family: Family, nodePortAddresses: CompileOptions["nodePortAddresses"]) => {
+  const options = { ...RULE_OPTIONS, nodePortAddresses };
+  const rules = rulesOf(desired, family, options);
+  const common = rulesOf({ services: new Map(), nodeAddresses: [] }, family, RULE_OPTIONS);
+  const table = (name: "filter" | "nat"): string[] => {
+    const known = new Set(common[name].rules.map(({ chain, text }) => `${chain.name} ${text}`));
+    const lines = rules[name].rules
+      .map(({ chain, text }) => `${chain.name} ${text}`)
+      .filter((line) => !known.has(line));
+    return lines.length === 0 ? [] : [`${family} ${name}`, ...lines.map((line) => `  ${line}`)];
+  };
+  return [...table("filter"), ...table("nat")].map((line) => `${line}\n`).join("");
+};
 
 /** The file's text with these answers; a section that is not there is added where it has something to say. */
 export const rewrite = (text: string, answers: readonly Answers[]): string => {
@@ -100,7 +151,8 @@ export const rewrite = (text: string, answers: readonly Answers[]): string => {
     const wanted = EXPECTED.flatMap((name): Section[] => {
       const had = old.some((section) => section.name === name);
       const body = answers[i]?.[name] ?? "";
-      const keep = name === "problems" ? body !== "" : had || (i === 0 && name !== "probes" && body !== "");
+      const always = name === "desired" || name === "tables";
+      const keep = name === "problems" ? body !== "" : had || (i === 0 && always && body !== "");
       return keep ? [{ name, body }] : [];
     });
     return [manifests, ...wanted];
@@ -201,16 +253,4 @@ const readPacket = (line: string): Packet => {
     from: { place: knownPlace, address: readAddress(from) },
     to: { address: readAddress(to.replace(/^\[(.*)\]$/, "$1")), port: Number(port), protocol: knownProtocol },
   };
-};
-
-const readAddress = (text: string): Address => {
-  const address = parseAddress(text);
-  if (address === null) throw new Error(`Not an address: ${text}`);
-  return address;
-};
-
-const readPrefix = (text: string): Prefix => {
-  const prefix = parsePrefix(text);
-  if (prefix === null) throw new Error(`Not a prefix: ${text}`);
-  return prefix;
 };

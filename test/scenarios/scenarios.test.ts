@@ -30,7 +30,7 @@ for (const path of scenarioFiles(import.meta.dirname)) {
     const answers = scenario.steps.map((step, i): Answers => {
       const result = compiled[i];
       assert.ok(result !== undefined);
-      return answersOf(step, result, tables[i] ?? "");
+      return answersOf(step, scenario.options, result, tables[i] ?? "");
     });
     if (process.env.UPDATE === "1") writeFileSync(path, rewrite(readFileSync(path, "utf8"), answers));
     for (const [i, expected] of expectedOf(readFileSync(path, "utf8")).entries()) {
