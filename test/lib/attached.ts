@@ -1,6 +1,7 @@
 // Which BPF programs are attached on a node of a lab, asked of the kernel and not of beeline's own records.
 import { fileURLToPath } from "node:url";
 import { attachType, interfaceIndex, queryPrograms } from "../../src/dataplane/bpf/libbpf.ts";
+import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
 import type { Lab } from "./lab.ts";
 
 /** Hook and program, of the node's cgroup and eth0, sorted: `cgroup_inet4_connect sock_connect4`, `tcx_ingress tc_ingress`. */
@@ -32,6 +33,7 @@ const parseList = <T>(json: string): readonly T[] => (json.trim() === "" ? [] : 
 
 /** Runs inside the node: program ids on a device's tcx hooks. */
 const printTcx = (device: string): void => {
+  if (!hasTcx()) return console.log("[]");
   const index = interfaceIndex(device);
   const hooks = (Object.keys(attachType) as (keyof typeof attachType)[]).filter((hook) => hook.startsWith("tcx_"));
   const found = hooks.flatMap((hook) => queryPrograms(index ?? 0, hook).program_ids.map((id) => [hook, id]));
