@@ -47,8 +47,11 @@ const tableOf = (line: string): string => line.split(" ", 1)[0] ?? "";
 /** Matches that iptables-save adds, or that name a module of what follows. */
 const IMPLIED: ReadonlySet<string> = new Set(["-m", "--mask", "--rsource"]);
 
+const isImplied = ({ name, negated, values: [value = ""] }: RuleOption): boolean =>
+  IMPLIED.has(name) || (!negated && (name === "-s" || name === "-d") && value.endsWith("/0"));
+
 const normal = (rule: readonly RuleOption[], family: Family): string => {
-  const options = rule.filter(({ name }) => !IMPLIED.has(name)).map((option) => normalOption(option, family));
+  const options = rule.filter((option) => !isImplied(option)).map((option) => normalOption(option, family));
   const refuses = rule.some(({ name, values }) => name === "-j" && values[0] === "REJECT");
   if (refuses && !rule.some(({ name }) => name === "--reject-with"))
     options.push(`--reject-with ${family === "IPv4" ? "icmp" : "icmp6"}-port-unreachable`);

@@ -10,6 +10,7 @@ import { chooseFlavour } from "./flavour.ts";
 import { answerers, staleFlows } from "./flows.ts";
 import { JUMPS, TABLES } from "./jumps.ts";
 import { isServiceChain, KUBE_PROXY_CANARY } from "./names.ts";
+import { readIptables, type SavedText } from "./readback.ts";
 import { answersAtLocalhost, type Chain, type RuleOptions, type Rules, rulesOf, type TableRules } from "./rules.ts";
 import { chainsIn, strangersJumps } from "./saved.ts";
 import { makeChains, restoreInput } from "./text.ts";
@@ -66,7 +67,6 @@ export class IptablesDataplane implements Dataplane {
   #podCIDRs: readonly Prefix[] = [];
   /** null: to be asked for. */
   #rules: RuleOptions | null = null;
-  #applied: Desired = { services: new Map(), nodeAddresses: [] };
   /** UDP services whose remembered flows have been looked through. */
   #cleaned: ReadonlySet<DesiredService> = new Set();
 
@@ -101,13 +101,13 @@ export class IptablesDataplane implements Dataplane {
       }
     }
     if (errors.length > 0) throw errors[0];
-    this.#applied = wanted;
     this.#cleanFlows(wanted);
     return { written, removed };
   }
 
+  /** What rules can say, so without draining backends; node addresses are not among it. */
   readBack(): Desired {
-    return this.#applied;
+    return readIptables(saveRules(this.#families), { from: "this node", localAddresses: null }).desired;
   }
 
   /** What somebody took away of the rules: names of canary chains. Writing everything again mends it. */
@@ -204,6 +204,21 @@ export class IptablesDataplane implements Dataplane {
     this.#cleaned = udp;
   }
 }
+
+/** All rules of this node in the flavour that is in use, for readers. Throws RefusedError when iptables is not there. */
+export const readNodeRules = (families: readonly Family[], flavour: Flavour | "auto"): readonly SavedText[] => {
+  const chosen = chooseFlavour(flavour);
+  return saveRules(families.map((family) => openIptables(family, chosen)));
+};
+
+const saveRules = (families: readonly Iptables[]): readonly SavedText[] =>
+  families.flatMap((iptables) =>
+    (["filter", "nat"] as const).map((table) => ({
+      name: `${iptables.family} ${table} (${iptables.flavour})`,
+      text: iptables.save(table),
+      family: iptables.family,
+    })),
+  );
 
 /** The chains and jumps that lead to ours, and the canaries. */
 const ensureEntrances = (iptables: Iptables): void => {
