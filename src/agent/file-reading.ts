@@ -31,7 +31,7 @@ export const readFiles = (paths: readonly string[]): Reading => {
         { from, localAddresses: null },
       );
     case "nft -j":
-      return readNftables([first.text], { from, localAddresses: null });
+      return readNftables([first.text], { from, localAddresses: null, families: null });
     case "ipvsadm -Sn":
       return readIpvs(first.text, from);
     case "beeline compile -o json":

@@ -20,6 +20,8 @@ export interface Facts {
   backoff_s(): number;
   healthCheckFailures(): number;
   devices(): number;
+  /** With --observe: by kind, what differs between the rules of this node and what should be. */
+  differences?(): Readonly<Record<string, number>>;
 }
 
 /** kube-proxy's: 0.001 s, doubled, 15 of them. */
@@ -165,6 +167,12 @@ export const createMetrics = (
   gauge("beeline_health_check_listen_failures", "healthCheckNodePorts that cannot be listened on", [], (g) =>
     g.set(facts.healthCheckFailures()),
   );
+  const { differences } = facts;
+  if (differences !== undefined) {
+    gauge("beeline_differences", "Differences between the rules of this node and what should be", ["kind"], (g) => {
+      for (const [kind, count] of Object.entries(differences())) g.set({ kind }, count);
+    });
+  }
   const failures = counter("beeline_apply_failures_total", "Applies that the kernel refused");
   const drifts = counter("beeline_drifts_total", "Audits that found the maps other than they should be");
 

@@ -10,6 +10,7 @@ import { readNftables } from "../dataplane/nftables/readback.ts";
 import { isRefusedError, messageOf, RefusedError } from "../lib/errors.ts";
 import { count, list } from "../lib/text.ts";
 import type { Address, Family } from "../model/address.ts";
+import { hasIPv6 } from "./host.ts";
 
 export type Rules = "iptables" | "nftables" | "ipvs";
 
@@ -58,17 +59,22 @@ const PLACES: readonly Place[] = [
 ];
 
 const readFlavour = (flavour: Flavour, localAddresses: readonly Address[]): Reading | null => {
-  const texts = (["IPv4", "IPv6"] as const).flatMap((family) => savedBy(family, flavour));
-  return texts.length === 0 ? null : readIptables(texts, { from: `iptables-${flavour} of this node`, localAddresses });
+  const texts = families().flatMap((family) => savedBy(family, flavour));
+  return readIptables(texts, { from: `iptables-${flavour} of this node`, localAddresses });
 };
 
 const savedBy = (family: Family, flavour: Flavour): readonly SavedText[] => {
   const iptables = openIptables(family, flavour);
   const name = `${family === "IPv4" ? "iptables" : "ip6tables"}-${flavour}`;
-  return (["nat", "filter"] as const)
-    .filter((table) => flavour === "nft" || hasLegacyTable(family, table))
-    .map((table) => ({ text: iptables.save(table), name: `${name} ${table}`, family }));
+  return (["nat", "filter"] as const).map((table) => {
+    const there = flavour === "nft" || hasLegacyTable(family, table);
+    // What is not there is known to be empty.
+    const text = (there ? iptables.save(table) : "") || `*${table}\nCOMMIT\n`;
+    return { text, name: `${name} ${table}`, family };
+  });
 };
+
+const families = (): readonly Family[] => (hasIPv6() ? ["IPv4", "IPv6"] : ["IPv4"]);
 
 /** Asking iptables-legacy for a table would make it. */
 const hasLegacyTable = (family: Family, table: string): boolean => {
@@ -78,7 +84,8 @@ const hasLegacyTable = (family: Family, table: string): boolean => {
 
 const readTables = (localAddresses: readonly Address[]): Reading | null => {
   const texts = listNftables();
-  return texts.length === 0 ? null : readNftables(texts, { from: "nftables of this node", localAddresses });
+  const options = { from: "nftables of this node", localAddresses, families: families() };
+  return texts.length === 0 ? null : readNftables(texts, options);
 };
 
 /** The list has three lines of headings. */

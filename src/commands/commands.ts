@@ -18,7 +18,10 @@ const PLACE: Record<string, Option> = {
     array: true,
     describe: "device to serve, a name or a pattern like 'eth*'; repeatable [default: found]",
   },
-  dataplane: { type: "string", describe: "bpf, or iptables: the rules of kube-proxy's iptables mode [default: bpf]" },
+  dataplane: {
+    type: "string",
+    describe: "bpf; iptables: kube-proxy's rules; userspace: its first proxy [default: bpf]",
+  },
   iptables: {
     type: "string",
     choices: ["auto", "nft", "legacy"],
@@ -61,9 +64,14 @@ export const COMMANDS: readonly Command[] = [
       ["beeline run --manifests ./manifests --node node-a", "from files, watched"],
       ["beeline run --config /etc/beeline/config.yaml --device 'eth*'", "flags override the file"],
       ["beeline run --dataplane iptables", "the reference: what kube-proxy's iptables mode would write"],
+      ["beeline run --observe --metrics-bind-address 127.0.0.1:10349", "beside kube-proxy: only compare"],
     ],
     options: {
       ...PLACE,
+      observe: {
+        type: "boolean",
+        describe: "write nothing: compare what should be with kube-proxy's rules, log and count what differs",
+      },
       manifests: { type: "string", array: true, describe: "manifest file or folder to watch; repeatable" },
       kubeconfig: {
         type: "string",

@@ -119,22 +119,29 @@ const rowsOf = (differences: readonly Difference[], heads: Heads, style: Style):
 interface Group<D> {
   readonly of: D;
   readonly frontends: (string | null)[];
+  /** What only one side says, of each. */
+  readonly left: Set<string>;
+  readonly right: Set<string>;
 }
 
-/** One difference of many frontends of a service is one row; wide has a row for each. */
+/** One difference of many frontends of a service is one row, and so are all that only one side has; wide has them all. */
 const groupsOf = <D extends Difference>(differences: readonly D[], { wide }: Style): readonly Group<D>[] => {
   const groups = new Map<string, Group<D>>();
   for (const difference of differences) {
-    const { frontend, ...rest } = difference;
-    const key = JSON.stringify(wide || difference.service === null ? difference : rest);
-    const known = groups.get(key);
-    if (known === undefined) groups.set(key, { of: difference, frontends: [frontend] });
-    else known.frontends.push(frontend);
+    const { frontend, left, right, ...rest } = difference;
+    const apart = wide || difference.service === null;
+    const alike = difference.kind === "only_left" || difference.kind === "only_right" ? rest : { ...rest, left, right };
+    const key = JSON.stringify(apart ? difference : alike);
+    const known = groups.get(key) ?? { of: difference, frontends: [], left: new Set(), right: new Set() };
+    groups.set(key, known);
+    known.frontends.push(frontend);
+    for (const text of left) known.left.add(text);
+    for (const text of right) known.right.add(text);
   }
   return [...groups.values()];
 };
 
-const rowOf = ({ of: one, frontends }: Group<Difference>, heads: Heads, { wide }: Style): string[] => {
+const rowOf = ({ of: one, frontends, left, right }: Group<Difference>, heads: Heads, { wide }: Style): string[] => {
   const [first] = frontends;
   const more = frontends.length > 1 ? ` and ${frontends.length - 1} more` : "";
   return [
@@ -142,14 +149,17 @@ const rowOf = ({ of: one, frontends }: Group<Difference>, heads: Heads, { wide }
     `${first ?? "all"}${more}`,
     one.clients ?? "all",
     WORDS[one.kind](heads),
-    listText(one.left, wide),
-    listText(one.right, wide),
+    sideText([...left], one, frontends.length, wide),
+    sideText([...right], one, frontends.length, wide),
   ];
 };
 
 const SHOWN = 3;
 
-const listText = (items: readonly string[], wide: boolean): string => {
+/** Of many that only one side has, the kinds are enough. */
+const sideText = (items: readonly string[], { kind }: Difference, frontends: number, wide: boolean): string => {
+  const alone = kind === "only_left" || kind === "only_right";
+  if (alone && frontends > 1) return [...new Set(items.map((text) => text.split(":")[0]))].join(", ") || "-";
   if (items.length === 0) return "-";
   if (wide || items.length <= SHOWN) return items.join(" ");
   return `${items.slice(0, SHOWN).join(" ")} and ${items.length - SHOWN} more`;
@@ -186,6 +196,7 @@ const verdict = (
 ): string => {
   const design = intended.length === 0 ? "" : `; by design ${intended.length} more`;
   if (differences.length === 0) return `${paint("green", "No difference")}${design}`;
-  const services = new Set(differences.map(({ service, frontend }) => service ?? frontend ?? "the node")).size;
-  return `${paint("red", count(differences.length, "difference"))} in ${count(services, "service")}${design}`;
+  const services = new Set(differences.flatMap(({ service, frontend }) => service ?? frontend ?? [])).size;
+  const where = services === 0 ? "" : ` in ${count(services, "service")}`;
+  return `${paint("red", count(differences.length, "difference"))}${where}${design}`;
 };

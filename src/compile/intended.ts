@@ -17,6 +17,8 @@ export const INTENDED = {
   13: "NodePorts do not answer on link-local IPv6 addresses",
   14: "No firewall is opened or closed.",
   15: "healthCheckNodePort counts pods, not addresses",
+  16: "A NodePort is refused where it would be served.",
+  17: "The node itself is refused as well.",
 } as const satisfies Readonly<Record<number, string>>;
 
 export type IntendedNumber = keyof typeof INTENDED;

@@ -71,7 +71,7 @@ export class FamilyReader {
     if (this.#podsOutside > 0)
       this.#complain(
         null,
-        `these rules do not tell pods from outside clients: pods meet policy Local at ${this.#podsOutside} external addresses and NodePorts`,
+        `${this.family}: pods are not told from outside clients and meet policy Local at ${this.#podsOutside} external addresses and NodePorts`,
       );
   }
 

@@ -35,10 +35,15 @@ export interface NftablesOptions {
   readonly from: string;
   /** Of the node that the rules are from; null: unknown. */
   readonly localAddresses: readonly Address[] | null;
+  /** Known to have no other table than those in the texts; null: known of the families that have one. */
+  readonly families: readonly Family[] | null;
 }
 
 /** `texts`: what `nft -j list ruleset` printed, or `list table` for each. Throws InputError for anything else. */
-export const readNftables = (texts: readonly string[], { from, localAddresses }: NftablesOptions): Reading => {
+export const readNftables = (
+  texts: readonly string[],
+  { from, localAddresses, families }: NftablesOptions,
+): Reading => {
   const readers = parseNftables(texts, from).map((table) => new TableReader(table, localAddresses));
   const problems: Problem[] = readers.flatMap((reader) => reader.problems);
   if (readers.length === 0)
@@ -53,7 +58,7 @@ export const readNftables = (texts: readonly string[], { from, localAddresses }:
     ),
     expresses: {
       ...EXPRESSIBLE.nftables,
-      families: readers.map(({ family }) => family),
+      families: families ?? readers.map(({ family }) => family),
       clusterIPs: readers.every(({ knowsClusterIPs }) => knowsClusterIPs),
       nodeAddresses: known ? "listed" : "none",
     },
