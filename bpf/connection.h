@@ -4,41 +4,15 @@
 #define BEELINE_CONNECTION_H
 
 #include "affinity.h"
+#include "client_port.h"
 #include "frontend.h"
 #include "range.h"
 #include "snat.h"
 
-/*
- * The reply is known by backend and client alone. When the client's port already talks to
- * this backend by way of another VIP, only one of the two can be answered: the living one.
- */
-SUBPROGRAM int is_clash(const struct connection *c)
-{
-	const struct flow *undo, *dnat;
-	struct flow_key key;
-	struct party vip;
-
-	if (!c)
-		return 0;
-	key = key_in(c, FLOW_UNDO_DNAT);
-	undo = bpf_map_lookup_elem(&flows, &key);
-	if (!undo || is_translation_of(undo, &c->vip))
-		return 0;
-	vip = translation_of(undo);
-	key = key_of(&c->client, &vip, c->proto);
-	dnat = bpf_map_lookup_elem(&flows, &key);
-	if (!dnat || !is_translation_of(dnat, &c->backend))
-		return 0;
-	if ((undo->flags | dnat->flags) & FLOW_CLOSING)
-		return 0;
-	return !is_over(undo, dnat, c->proto, c->now_ns);
-}
-
 /* The flow that admits packets comes last: before it, no packet is translated. */
 static __always_inline int store(const struct connection *c)
 {
-	if (write_flow(c, FLOW_UNDO_DNAT, BPF_ANY) ||
-	    (c->node.port && write_flow(c, FLOW_SNAT, BPF_ANY)) ||
+	if ((c->node.port && write_flow(c, FLOW_SNAT, BPF_ANY)) ||
 	    write_flow(c, FLOW_DNAT, BPF_ANY)) {
 		forget_connection(c);
 		return REASON_FLOWS_FULL;
@@ -48,14 +22,16 @@ static __always_inline int store(const struct connection *c)
 
 static __always_inline int open_connection(struct connection *c)
 {
-	int reason;
+	int reason = claim_client_port(c);
 
-	if (is_clash(c))
-		return REASON_FLOW_CLASH;
+	if (reason != UNDECIDED)
+		return reason;
 	if (!c->is_local) {
 		reason = claim_snat(c);
-		if (reason != UNDECIDED)
+		if (reason != UNDECIDED) {
+			forget_flow(c, FLOW_UNDO_DNAT);
 			return reason;
+		}
 	}
 	return store(c);
 }
@@ -66,7 +42,7 @@ static __always_inline bool is_taken_over(const struct connection *c)
 	struct flow_key key = key_in(c, FLOW_UNDO_DNAT);
 	const struct flow *undo = bpf_map_lookup_elem(&flows, &key);
 
-	return undo && !is_translation_of(undo, &c->vip);
+	return undo && !is_undo_of(undo, c);
 }
 
 /* A connection that starts anew, or a UDP flow that loses its backend, leaves nothing of its
@@ -81,6 +57,7 @@ SUBPROGRAM int forget_former(const struct packet *packet, const struct flow *dna
 	former.client = source_of(packet);
 	former.vip = destination_of(packet);
 	former.backend = translation_of(dnat);
+	former.inner_port = dnat->client_port ?: former.client.port;
 	former.node.port = dnat->snat_port;
 	former.node.addr = *snat_addr(config, packet->family);
 	former.proto = packet->key.proto;
@@ -151,8 +128,8 @@ SUBPROGRAM int choose_for_packet(const struct packet *packet, struct connection 
 	return reason;
 }
 
-/* REASON_NEW_FLOW: the connection's flows are stored, and `to` is its backend. */
-SUBPROGRAM int connect_packet(const struct packet *packet, struct party *to)
+/* REASON_NEW_FLOW: the connection's flows are stored, and `to` is what FLOW_DNAT writes. */
+SUBPROGRAM int connect_packet(const struct packet *packet, struct translation *to)
 {
 	struct connection c = {};
 	int reason = choose_for_packet(packet, &c);
@@ -163,7 +140,9 @@ SUBPROGRAM int connect_packet(const struct packet *packet, struct party *to)
 	if (reason != REASON_NEW_FLOW)
 		return reason;
 	count_new_flow(c.backend_id);
-	*to = c.backend;
+	to->addr = c.backend.addr;
+	to->port = c.backend.port;
+	to->other_port = client_port_in(&c, FLOW_DNAT);
 	return REASON_NEW_FLOW;
 }
 

@@ -16,14 +16,25 @@
 #define IDLE_UDP_FOR_NS (120 * 1000000000ull)
 #define IDLE_TCP_FOR_NS (86400 * 1000000000ull)
 
+/* Whoever inserts a flow where there was none holds what its key stands for. */
+enum claim {
+	CLAIMED,
+	REUSABLE, /* of a connection that is over: to be taken when nothing is free */
+	TAKEN,
+	FAILED,
+};
+
+#define EEXIST 17
+
 struct connection {
 	struct party client;
 	struct party vip;
 	struct party backend;
 	struct party node; /* as which a remote backend sees the client; port 0: it does not */
-	__u32 is_local;	   /* the backend runs on this node */
-	__u32 hash;	   /* of the packet that opens it */
-	__u32 proto;
+	__be16 inner_port; /* the client's between the hooks: its own, or another one */
+	__u8 proto;
+	bool is_local; /* the backend runs on this node */
+	__u32 hash;    /* of the packet that opens it */
 	__u32 service_id;
 	__u32 backend_id;
 	__u32 generation;
@@ -59,15 +70,21 @@ static __always_inline struct party translation_of(const struct flow *flow)
 
 static __always_inline struct flow_key key_in(const struct connection *c, __u32 kind)
 {
+	struct flow_key key;
+
 	switch (kind) {
 	case FLOW_DNAT:
 		return key_of(&c->client, &c->vip, c->proto);
 	case FLOW_SNAT:
-		return key_of(&c->client, &c->backend, c->proto);
+		key = key_of(&c->client, &c->backend, c->proto);
+		key.src_port = c->inner_port;
+		return key;
 	case FLOW_UNDO_SNAT:
 		return key_of(&c->backend, &c->node, c->proto);
 	default:
-		return key_of(&c->backend, &c->client, c->proto);
+		key = key_of(&c->backend, &c->client, c->proto);
+		key.dst_port = c->inner_port;
+		return key;
 	}
 }
 
@@ -85,6 +102,16 @@ static __always_inline const struct party *translation_in(const struct connectio
 	}
 }
 
+/* What a flow writes over the client's port; 0: nothing. */
+static __always_inline __be16 client_port_in(const struct connection *c, __u32 kind)
+{
+	if (c->inner_port == c->client.port)
+		return 0;
+	if (kind == FLOW_DNAT)
+		return c->inner_port;
+	return kind == FLOW_UNDO_DNAT ? c->client.port : 0;
+}
+
 /* 0, or a negative errno. */
 static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 flags)
 {
@@ -92,12 +119,13 @@ static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 f
 	const struct party *to = translation_in(c, kind);
 	struct flow flow = {
 		.addr = to->addr,
-		.port = to->port,
+		.port = kind == FLOW_UNDO_SNAT ? c->inner_port : to->port,
 		.kind = kind,
 		.service_id = c->service_id,
 		.backend_id = c->backend_id,
 		.generation = c->generation,
 		.snat_port = kind == FLOW_DNAT ? c->node.port : 0,
+		.client_port = client_port_in(c, kind),
 		.created_ns = c->now_ns,
 		.last_seen_ns = c->now_ns,
 	};
@@ -171,6 +199,8 @@ SUBPROGRAM int mark_closing(const struct packet *packet, struct flow *flow, bool
 	to = translation_of(flow);
 	other = is_source ? destination_of(packet) : source_of(packet);
 	replaced = is_source ? source_of(packet) : destination_of(packet);
+	if (flow->client_port)
+		other.port = flow->client_port;
 	pair_key = is_source ? key_of(&other, &to, packet->key.proto)
 			     : key_of(&to, &other, packet->key.proto);
 	pair = bpf_map_lookup_elem(&flows, &pair_key);

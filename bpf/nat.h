@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Writes another address and port over one side of a packet, and keeps its checksums as right
- * or wrong as they were: incremental update, RFC 1624, never computed anew.
+ * Writes another address and port over one side of a packet, and maybe another port over the
+ * other, and keeps its checksums as right or wrong as they were: incremental update, RFC 1624,
+ * never computed anew.
  */
 #ifndef BEELINE_NAT_H
 #define BEELINE_NAT_H
@@ -58,31 +59,42 @@ static __always_inline bool write_ipv6_addr(void *start, void *end, enum side si
 	return true;
 }
 
-static __always_inline bool write_port(void *start, void *end, __u32 l4, enum side side,
-				       __be16 port)
+static __always_inline bool write_ports(void *start, void *end, __u32 l4, struct ports new)
 {
 	struct ports *ports = start + l4;
 
 	if (ports + 1 > end)
 		return false;
-	if (side == SOURCE)
-		ports->source = port;
-	else
-		ports->dest = port;
+	*ports = new;
 	return true;
 }
 
 static __always_inline bool write_headers(struct __sk_buff *ctx, const struct packet *packet,
-					  enum side side, const struct party *to, __u32 change)
+					  enum side side, const struct addr *to, struct ports ports,
+					  __u32 change)
 {
 	void *start = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 
-	if (packet->l4 > MAX_L4_OFFSET || !write_port(start, end, packet->l4, side, to->port))
+	if (packet->l4 > MAX_L4_OFFSET || !write_ports(start, end, packet->l4, ports))
 		return false;
 	if (packet->family == FAMILY_IPV4)
-		return write_ipv4_addr(start, end, side, &to->addr, change);
-	return write_ipv6_addr(start, end, side, &to->addr);
+		return write_ipv4_addr(start, end, side, to, change);
+	return write_ipv6_addr(start, end, side, to);
+}
+
+static __always_inline struct ports packet_ports(const struct packet *packet)
+{
+	return (struct ports){packet->key.src_port, packet->key.dst_port};
+}
+
+/* As the checksum sees them. */
+static __always_inline __u32 word_of(struct ports ports)
+{
+	__u32 word;
+
+	__builtin_memcpy(&word, &ports, sizeof(word));
+	return word;
 }
 
 static __always_inline __u32 checksum_offset(const struct packet *packet)
@@ -99,30 +111,34 @@ static __always_inline __u32 checksum_offset(const struct packet *packet)
  * adding it back works everywhere.)
  */
 static __always_inline bool fix_checksum(struct __sk_buff *ctx, const struct packet *packet,
-					 __u32 change, __be16 old_port, __be16 new_port)
+					 __u32 change, struct ports ports)
 {
 	__u32 offset = checksum_offset(packet);
+	__u32 old = word_of(packet_ports(packet)), new = word_of(ports);
 	__u64 flags = packet->key.proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 
 	if (bpf_l4_csum_replace(ctx, offset, 0, change, BPF_F_PSEUDO_HDR | flags))
 		return false;
 	if (packet->family == FAMILY_IPV6)
 		bpf_csum_update(ctx, change);
-	if (old_port == new_port)
+	if (old == new)
 		return true;
-	return !bpf_l4_csum_replace(ctx, offset, old_port, new_port, flags | sizeof(new_port));
+	return !bpf_l4_csum_replace(ctx, offset, old, new, flags | sizeof(new));
 }
 
 static __always_inline bool rewrite(struct __sk_buff *ctx, const struct packet *packet,
-				    enum side side, const struct party *to)
+				    enum side side, const struct translation *to)
 {
-	bool source = side == SOURCE;
 	const struct flow_key *key = &packet->key;
-	__u32 change = difference(source ? &key->src_addr : &key->dst_addr, &to->addr);
-	__be16 old_port = source ? key->src_port : key->dst_port;
+	__u32 change = difference(side == SOURCE ? &key->src_addr : &key->dst_addr, &to->addr);
+	struct ports ports = packet_ports(packet);
 
-	return write_headers(ctx, packet, side, to, change) &&
-	       fix_checksum(ctx, packet, change, old_port, to->port);
+	if (side == SOURCE)
+		ports = (struct ports){to->port, to->other_port ?: ports.dest};
+	else
+		ports = (struct ports){to->other_port ?: ports.source, to->port};
+	return write_headers(ctx, packet, side, &to->addr, ports, change) &&
+	       fix_checksum(ctx, packet, change, ports);
 }
 
 #endif

@@ -11,12 +11,12 @@
 
 #define SNAT_TRIES 32
 #define SNAT_STRIDE 7919 /* a prime: every port of a small range is tried, and none in a row */
-#define EEXIST 17
 
 /* Its own former port: a connection whose other flows were lost takes it up again. */
 static __always_inline bool is_own(const struct flow *undo, const struct connection *c)
 {
-	return undo->kind == FLOW_UNDO_SNAT && is_translation_of(undo, &c->client);
+	return undo->kind == FLOW_UNDO_SNAT && undo->port == c->inner_port &&
+	       same_addr(&undo->addr, &c->client.addr);
 }
 
 static __always_inline bool is_port_reusable(const struct flow *undo, const struct connection *c)
@@ -29,13 +29,6 @@ static __always_inline bool is_port_reusable(const struct flow *undo, const stru
 		return true;
 	return is_over(undo, snat, c->proto, c->now_ns);
 }
-
-enum claim {
-	CLAIMED,
-	REUSABLE, /* of a connection that is over: to be taken when no port is free */
-	TAKEN,
-	FAILED,
-};
 
 SUBPROGRAM int claim(const struct connection *c)
 {

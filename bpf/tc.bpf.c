@@ -32,7 +32,7 @@ static __always_inline int verdict(int reason)
 static __always_inline int follow(struct __sk_buff *ctx, const struct packet *packet,
 				  struct flow *flow, enum side side)
 {
-	struct party to = translation_of(flow);
+	struct translation to = {flow->addr, flow->port, flow->client_port};
 	int reason = flow->kind == FLOW_DNAT || flow->kind == FLOW_SNAT ? REASON_ESTABLISHED
 									: REASON_REPLY;
 
@@ -50,7 +50,7 @@ static __always_inline bool is_inward(const struct flow *flow)
 
 static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *packet)
 {
-	struct party to;
+	struct translation to;
 	int reason;
 
 	if (!is_for_frontend(packet))

@@ -168,12 +168,13 @@ struct flow {
 	__u8 flags;
 	__u32 service_id;
 	__u32 backend_id;
-	__u32 generation; /* of the backend; a flow to another generation is to a backend that is
-			     gone */
-	__be16 snat_port; /* FLOW_DNAT to a remote backend: the port that SNAT took; else 0 */
-	__u16 pad;
-	__u32 last_tick;  /* the kernel tick (jiffies) in which last_seen_ns was written */
-	__u64 created_ns; /* CLOCK_BOOTTIME */
+	__u32 generation;   /* of the backend; a flow to another generation is to a backend that is
+			       gone */
+	__be16 snat_port;   /* FLOW_DNAT to a remote backend: the port that SNAT took; else 0 */
+	__be16 client_port; /* FLOW_DNAT and FLOW_UNDO_DNAT write it over the client's port, where
+			       the backend sees another one; else 0 */
+	__u32 last_tick;    /* the kernel tick (jiffies) in which last_seen_ns was written */
+	__u64 created_ns;   /* CLOCK_BOOTTIME */
 	__u64 last_seen_ns;
 };
 
@@ -246,8 +247,7 @@ enum reason {
 	REASON_NO_BACKEND = 11,	       /* dropped: a slot names no backend (a bug) */
 	REASON_SNAT_EXHAUSTED = 12,    /* dropped: no free SNAT port to this backend */
 	REASON_NO_SNAT_ADDRESS = 13,   /* dropped: the node has no address of this family */
-	REASON_FLOW_CLASH =
-		14, /* dropped: another flow between client and backend holds the reply */
+	REASON_FLOW_CLASH = 14,	    /* dropped: no port of the client is free towards the backend */
 	REASON_FLOWS_FULL = 15,	    /* dropped: the flow could not be stored */
 	REASON_REWRITE_FAILED = 16, /* dropped: the kernel refused to change the packet */
 	REASON_REPLY_FAILED = 17,   /* dropped: the ICMP refusal could not be built */

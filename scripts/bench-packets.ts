@@ -74,6 +74,7 @@ const putLoop = (tc: Datapath, a: Addresses, program: Program, kind: number, pro
       backend_id: 1,
       generation: 1,
       snat_port: 0,
+      client_port: 0,
       flags: 0,
       last_tick: 0,
       created_ns: 1n,

@@ -16,7 +16,7 @@ export const reasonTexts = {
   no_backend: "Dropped: a slot names no backend, which is a bug",
   snat_exhausted: "Dropped: no source port is free for SNAT to this backend",
   no_snat_address: "Dropped: the node has no address of this family that a remote backend could reply to",
-  flow_clash: "Dropped: another flow between this client and backend holds the way back",
+  flow_clash: "Dropped: other flows between this client and backend hold every way back that was tried",
   flows_full: "Dropped: the flow could not be stored",
   rewrite_failed: "Dropped: the kernel refused to change the packet",
   reply_failed: "Dropped: the ICMP message that refuses could not be built",

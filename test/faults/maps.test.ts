@@ -160,7 +160,16 @@ test("Flows and affinity are read as records, backends' statistics and counters 
     store.update("flows", [
       [
         encode("flow_key", { src_addr: client, dst_addr: vip, src_port: 50_000, dst_port: 80, proto: 17 }),
-        encode("flow", { addr: backend, port: 8080, kind: 1, flags: 1, snat_port: 61_000, last_tick: 1, ...seen }),
+        encode("flow", {
+          addr: backend,
+          port: 8080,
+          kind: 1,
+          flags: 1,
+          snat_port: 61_000,
+          client_port: 61_001,
+          last_tick: 1,
+          ...seen,
+        }),
       ],
     ]);
     assert.deepEqual(readFlows(store), [
@@ -171,6 +180,7 @@ test("Flows and affinity are read as records, backends' statistics and counters 
         to: { address: vip, port: 80 },
         rewrite: { address: backend, port: 8080 },
         snat_port: 61_000,
+        client_port: 61_001,
         closing: true,
         ...seen,
       },

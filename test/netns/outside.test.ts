@@ -219,23 +219,37 @@ for (const attach of ["tcx", "clsact"] as const) {
       }
     });
 
-    test("one client port to several VIPs that share a pod: no answer comes from a VIP that was not asked", async () => {
+    test("one client port to several VIPs that share a pod: each answers as itself, UDP and TCP, local and remote", async () => {
       const client = await lab.host("client");
-      const { id } = await client.openUdp(4);
-      for (let round = 0; round < 2; round++) {
-        for (const [address, port] of [
-          ["198.51.100.16", 53],
-          ["198.51.100.116", 53],
-          [v4("node1"), 30116],
-        ] as const) {
-          const answer = await client.askUdp(id, { address, port }, 200);
-          const first = address === "198.51.100.16";
-          if (first || answer.ok)
-            assert.partialDeepStrictEqual(answer, { ok: true, name: "pod1a", peer: address, peerPort: port });
-          else assert.equal(answer.code, "TIMEOUT");
+      for (const [number, name] of [[16, "pod1a"] as const, [17, "pod2a"] as const]) {
+        const { id } = await client.openUdp(4);
+        const targets = [`198.51.100.${number}`, `198.51.100.1${number}`].map((address) => ({ address, port: 53 }));
+        targets.push({ address: v4("node1"), port: 30100 + number });
+        for (let round = 0; round < 3; round++) {
+          for (const { address, port } of targets) {
+            const answer = await client.askUdp(id, { address, port }, 1000);
+            assert.partialDeepStrictEqual(answer, { ok: true, name, peer: address, peerPort: port });
+            if (name === "pod1a")
+              assert.equal(answer.ok && answer.client, v4("client"), "the client's address is kept");
+          }
+        }
+        await client.drop(id);
+
+        const own = { localAddress: v4("client"), localPort: (attach === "tcx" ? 41_000 : 41_100) + number };
+        const held = [];
+        for (const { address } of targets) {
+          const port = address === v4("node1") ? 30000 + number : 80;
+          const answer = await client.hold(address, port, 20, own);
+          assert.ok(answer.ok && answer.name === name && answer.ms < 500, JSON.stringify(answer));
+          held.push(answer.id);
+        }
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        for (const id of held) {
+          const beats = await client.beats(id);
+          assert.ok(beats.ended === null && beats.echoed > 2, JSON.stringify(beats));
+          await client.drop(id);
         }
       }
-      await client.drop(id);
     });
 
     test("backends in the nodes' own network: reached through the same node and the other, inside and outside", async () => {

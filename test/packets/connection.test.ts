@@ -4,8 +4,17 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { backend_flag, backend_state, flow_flag, flow_kind, frontend_flag } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { Address } from "../../src/model/address.ts";
-import { type BackendSpec, Datapath, families, flowKey, type KeyOf, publish, putBackend } from "../lib/datapath.ts";
-import { buildFrame, type FrameOptions, parseFrame } from "../lib/packet.ts";
+import {
+  type BackendSpec,
+  Datapath,
+  families,
+  flowKey,
+  type KeyOf,
+  type Outcome,
+  publish,
+  putBackend,
+} from "../lib/datapath.ts";
+import { buildFrame, type Frame, type FrameOptions, parseFrame } from "../lib/packet.ts";
 
 let datapath: Datapath;
 beforeEach(() => {
@@ -331,49 +340,159 @@ for (const a of families) {
   for (const backend of [local(1), remote]) {
     const what = backend.local ? "local" : "remote";
     describe(`${a.family}: one client port, two VIPs, the same ${what} backend`, () => {
-      const publishBoth = () => {
-        publish(datapath, { address: a.vip, port: 80 }, [backend]);
-        publish(datapath, { address: a.vip2, port: 80, service_id: 2, slot_base: 10 }, [{ ...backend, id: 2 }]);
-        assert.equal(send().reason, "REASON_NEW_FLOW");
+      const publishBoth = (proto: "TCP" | "UDP" = "TCP") => {
+        publish(datapath, { address: a.vip, port: 80, proto }, [backend]);
+        publish(datapath, { address: a.vip2, port: 80, proto, service_id: 2, slot_base: 10 }, [{ ...backend, id: 2 }]);
       };
-      const second = () => send({ to: a.vip2 });
+      const second = (change: Partial<FrameOptions> = {}) => send({ to: a.vip2, ...change });
+      const whole = (bytes: Uint8Array) => {
+        const f = parseFrame(bytes);
+        assert.deepEqual([f.ip_checksum_ok, f.checksum_ok], [true, true]);
+        return f;
+      };
 
-      test("the second is dropped while the first lives", () => {
+      /** As the backend sees a packet, after both hooks. */
+      const atBackend = (inward: Outcome) => whole(backend.local ? inward.frame : datapath.egress(inward.frame).frame);
+
+      /** What the client gets when the backend answers a packet as it saw it: from, to, port. */
+      const answer = (seen: Frame, flags = "SA") => {
+        const [proto, payload] = [seen.proto === 17 ? "UDP" : "TCP", "pong"] as const;
+        let frame = buildFrame({ from: seen.to, to: seen.from, sport: 8080, dport: seen.sport, proto, flags, payload });
+        if (!backend.local) frame = datapath.ingress(frame).frame;
+        const reply = datapath.egress(frame);
+        const f = whole(reply.frame);
+        return [reply.reason, f.from, f.to, f.dport];
+      };
+      const portOf = (vip: string, sport = 40000, proto: "TCP" | "UDP" = "TCP") =>
+        datapath.get("flows", dnat(sport, vip, proto))?.client_port;
+
+      for (const proto of ["TCP", "UDP"] as const) {
+        test(`${proto}: the second gets another port towards the backend, each hears its own VIP`, () => {
+          publishBoth(proto);
+          const one = atBackend(send({ proto, payload: "ping" }));
+          const outcome = second({ proto, payload: "ping" });
+          const two = atBackend(outcome);
+          assert.equal(outcome.reason, "REASON_NEW_FLOW");
+          assert.notEqual(one.sport, two.sport);
+          if (backend.local) assert.deepEqual([one.from, two.from], [a.client, a.client], "the address is kept");
+          assert.deepEqual([portOf(a.vip, 40000, proto), portOf(a.vip2, 40000, proto) !== 0], [0, true]);
+          for (let round = 0; round < 2; round++) {
+            assert.deepEqual(answer(one), ["REASON_REPLY", a.vip, a.client, 40000]);
+            assert.deepEqual(answer(two), ["REASON_REPLY", a.vip2, a.client, 40000]);
+            assert.equal(atBackend(send({ proto, flags: "A" })).sport, one.sport);
+            assert.equal(atBackend(second({ proto, flags: "A" })).sport, two.sport);
+          }
+          assert.equal(datapath.entries("flows").length, backend.local ? 4 : 8);
+        });
+      }
+
+      test("a second whose flows were lost in part finds its port again", () => {
         publishBoth();
-        const flows = datapath.entries("flows").length;
-        const outcome = second();
-        assert.deepEqual([outcome.verdict, outcome.reason], ["drop", "REASON_FLOW_CLASH"]);
-        assert.equal(datapath.entries("flows").length, flows);
-        const reply = datapath.egress(buildFrame({ from: backend.address, to: a.client, sport: 8080, dport: 40000 }));
-        assert.equal(parseFrame(reply.frame).from, a.vip);
+        send();
+        const two = atBackend(second());
+        assert.ok(datapath.remove("flows", dnat(40000, a.vip2)));
+        assert.equal(atBackend(second({ flags: "A" })).sport, two.sport);
+        assert.equal(datapath.entries("flows").length, backend.local ? 4 : 8);
       });
 
-      test("the second takes over when the first is closing, or its way in is gone", () => {
-        for (const end of [() => send({ flags: "FA" }), () => datapath.remove("flows", dnat())]) {
+      test("an end of the second marks all of its flows, and none of the first", () => {
+        publishBoth();
+        send();
+        const two = atBackend(second());
+        atBackend(second({ flags: "FA" }));
+        answer(two, "FA");
+        for (const [key, flow] of datapath.entries("flows")) {
+          const vips = [key.dst_addr, flow.addr].filter((address) => address === a.vip || address === a.vip2);
+          if (vips.length > 0) assert.equal(flow.flags, vips[0] === a.vip2 ? flow_flag.FLOW_CLOSING : 0);
+        }
+        assert.equal(datapath.entries("flows").filter(([, flow]) => flow.flags !== 0).length, backend.local ? 2 : 4);
+        assert.deepEqual(answer(two), ["REASON_REPLY", a.vip2, a.client, 40000]);
+      });
+
+      test("a second that starts anew leaves nothing of its former self", () => {
+        publishBoth();
+        send();
+        second();
+        second({ flags: "R" });
+        assert.equal(second().reason, "REASON_NEW_FLOW");
+        assert.equal(datapath.entries("flows").length, backend.local ? 4 : 8);
+      });
+
+      test("the second takes the port of a first whose way in is gone, or that was closed 11 s ago", () => {
+        for (const end of ["gone", "closed"] as const) {
           publishBoth();
-          end();
-          assert.equal(second().reason, "REASON_NEW_FLOW");
-          const reply = datapath.egress(buildFrame({ from: backend.address, to: a.client, sport: 8080, dport: 40000 }));
-          assert.equal(parseFrame(reply.frame).from, a.vip2);
+          send();
+          if (end === "gone") datapath.remove("flows", dnat());
+          else {
+            send({ flags: "FA" });
+            for (const [key, flow] of datapath.entries("flows")) {
+              const ago = { last_seen_ns: flow.last_seen_ns - 11n * S, created_ns: flow.created_ns - 11n * S };
+              datapath.put("flows", key, { ...flow, ...ago });
+            }
+          }
+          const two = atBackend(second());
+          assert.equal(portOf(a.vip2), 0, end);
+          assert.equal(portOf(a.vip), undefined, "no way in is left to what was taken over");
+          assert.deepEqual(answer(two), ["REASON_REPLY", a.vip2, a.client, 40000]);
           for (const [key] of datapath.entries("flows")) datapath.remove("flows", key);
         }
       });
 
-      test("the first, coming back, does not take the second's flows away", () => {
+      test("the first, coming back after its port was taken over, gets another one", () => {
         publishBoth();
-        send({ flags: "FA" });
-        assert.equal(second().reason, "REASON_NEW_FLOW");
-        assert.equal(send().reason, "REASON_FLOW_CLASH");
-        const reply = datapath.egress(buildFrame({ from: backend.address, to: a.client, sport: 8080, dport: 40000 }));
-        assert.deepEqual([reply.reason, parseFrame(reply.frame).from], ["REASON_REPLY", a.vip2]);
-        const onward = datapath.egress(send({ to: a.vip2, flags: "A" }).frame);
-        assert.equal(onward.reason, backend.local ? "REASON_NOT_OURS" : "REASON_ESTABLISHED");
+        send();
+        datapath.remove("flows", dnat());
+        const two = atBackend(second());
+        const one = atBackend(send());
+        assert.notEqual(one.sport, two.sport);
+        assert.deepEqual(answer(one), ["REASON_REPLY", a.vip, a.client, 40000]);
+        assert.deepEqual(answer(two), ["REASON_REPLY", a.vip2, a.client, 40000]);
+      });
+
+      test("a port that stands for another one is not the client's own to give: its own user gets a third", () => {
+        publishBoth();
+        send();
+        const two = atBackend(second());
+        const stand_in = portOf(a.vip2) ?? 0;
+        const three = atBackend(send({ sport: stand_in }));
+        assert.notEqual(three.sport, two.sport);
+        assert.deepEqual(answer(three), ["REASON_REPLY", a.vip, a.client, stand_in]);
+        assert.deepEqual(answer(two), ["REASON_REPLY", a.vip2, a.client, 40000]);
+      });
+
+      test("a privileged port is replaced by a privileged one; where all are taken, a counted drop leaves nothing", () => {
+        publishBoth();
+        for (let port = 600; port < 1024; port++) {
+          assert.equal(send({ sport: port }).reason, "REASON_NEW_FLOW");
+          if (port !== 900) continue;
+          assert.equal(second({ sport: 900 }).reason, "REASON_NEW_FLOW");
+          const other = portOf(a.vip2, 900) ?? 0;
+          assert.ok(other >= 600 && other < 1024, `${other}`);
+          second({ sport: 900, flags: "R" });
+          for (const [key, flow] of datapath.entries("flows")) if (flow.service_id === 2) datapath.remove("flows", key);
+        }
+        const flows = datapath.entries("flows").length;
+        const outcome = second({ sport: 800 });
+        assert.deepEqual([outcome.verdict, outcome.reason], ["drop", "REASON_FLOW_CLASH"]);
+        assert.equal(datapath.entries("flows").length, flows);
+        assert.equal(send({ sport: 800, flags: "A" }).reason, "REASON_ESTABLISHED");
       });
 
       test("another client port is no clash", () => {
         publishBoth();
-        assert.equal(send({ to: a.vip2, sport: 40001 }).reason, "REASON_NEW_FLOW");
+        send();
+        assert.equal(second({ sport: 40001 }).reason, "REASON_NEW_FLOW");
+        assert.equal(portOf(a.vip2, 40001), 0);
       });
     });
   }
+
+  test(`${a.family}: no SNAT port for the second: a drop that leaves the first alone`, () => {
+    publish(datapath, { address: a.vip, port: 80 }, [remote]);
+    publish(datapath, { address: a.vip2, port: 80, service_id: 2, slot_base: 10 }, [{ ...remote, id: 2 }]);
+    datapath.configure({ snat_port_min: 61000, snat_port_max: 61000 });
+    send();
+    assert.equal(send({ to: a.vip2 }).reason, "REASON_SNAT_EXHAUSTED");
+    assert.equal(datapath.entries("flows").length, 4);
+  });
 }

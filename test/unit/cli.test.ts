@@ -306,6 +306,7 @@ const addFlow = (store: MapStore): void => {
     backend_id: 2,
     generation: 1,
     snat_port: 61000,
+    client_port: 1024,
     last_tick: 0,
     created_ns: 5n * SECOND_NS,
     last_seen_ns: 60n * SECOND_NS,
@@ -319,8 +320,8 @@ test("flows: each direction, with what is written over it", async () => {
   await assertScreen(
     flowReport(store, 65n * SECOND_NS),
     `
-PROTO   FROM                TO                 DOES   WITH              IDLE   STATE     SERVICE             AGE   SERVICE-ID   BACKEND-ID   GENERATION   SNAT-PORT
-TCP     203.0.113.9:40000   192.0.2.11:30080   DNAT   10.244.2.2:8080   5s     closing   shop/web:http/TCP   60s   2            2            1            61000
+PROTO   FROM                TO                 DOES   WITH              IDLE   STATE     SERVICE             AGE   SERVICE-ID   BACKEND-ID   GENERATION   SNAT-PORT   CLIENT-PORT
+TCP     203.0.113.9:40000   192.0.2.11:30080   DNAT   10.244.2.2:8080   5s     closing   shop/web:http/TCP   60s   2            2            1            61000       1024
 `,
     { output: "wide" },
   );
@@ -358,7 +359,8 @@ CLIENT        SERVICE             BACKEND           EXPIRES
 });
 
 const FLOW: readonly string[] = [
-  ...["kind", "protocol", "from", "to", "rewrite", "service_id", "backend_id", "generation", "snat_port", "closing"],
+  ...["kind", "protocol", "from", "to", "rewrite", "service_id", "backend_id", "generation", "snat_port"],
+  ...["client_port", "closing"],
   ...["created_ns", "last_seen_ns", "service"],
 ];
 

@@ -46,6 +46,7 @@ export interface Flow {
   readonly backend_id: number;
   readonly generation: number;
   readonly snat_port: number;
+  readonly client_port: number;
   readonly last_tick: number;
   readonly created_ns: bigint;
   readonly last_seen_ns: bigint;
@@ -211,6 +212,7 @@ export const layouts = {
       { name: "backend_id", offset: 24, type: "u32" },
       { name: "generation", offset: 28, type: "u32" },
       { name: "snat_port", offset: 32, type: "be16" },
+      { name: "client_port", offset: 34, type: "be16" },
       { name: "last_tick", offset: 36, type: "u32" },
       { name: "created_ns", offset: 40, type: "u64" },
       { name: "last_seen_ns", offset: 48, type: "u64" },
@@ -417,4 +419,4 @@ export const maps = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "a6f9eba21f49";
+export const ABI_HASH = "84ba85ec79f1";

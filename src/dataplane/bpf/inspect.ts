@@ -73,6 +73,8 @@ export interface FlowRecord {
   readonly generation: number;
   /** 0: none. */
   readonly snat_port: number;
+  /** Written over the client's port, where its own was taken; 0: nothing is. */
+  readonly client_port: number;
   readonly closing: boolean;
   /** CLOCK_BOOTTIME. */
   readonly created_ns: bigint;
@@ -95,6 +97,7 @@ export const readFlows = (store: MapStore): readonly FlowRecord[] => {
       backend_id: flow.backend_id,
       generation: flow.generation,
       snat_port: flow.snat_port,
+      client_port: flow.client_port,
       closing: (flow.flags & flow_flag.FLOW_CLOSING) !== 0,
       created_ns: flow.created_ns,
       last_seen_ns: flow.last_seen_ns,

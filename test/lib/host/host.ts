@@ -110,8 +110,13 @@ export class Host {
     return this.ask("transfer", { address, port, size_bytes });
   }
 
-  hold(address: string, port: number, beat_ms: number): Promise<Answer & { readonly id: number }> {
-    return this.ask("hold", { address, port, beat_ms });
+  hold(
+    address: string,
+    port: number,
+    beat_ms: number,
+    how: Omit<ConnectRequest, keyof Target> = {},
+  ): Promise<Answer & { readonly id: number }> {
+    return this.ask("hold", { address, port, beat_ms, ...how });
   }
 
   beats(id: number): Promise<Beats> {

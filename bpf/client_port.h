@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * A port of the client's for a connection, as its backend will see it. The reply is known by
+ * backend and client alone, so a port that already talks to this backend by way of another VIP
+ * is taken: then, as the kernel's NAT does, another one stands for it between the hooks. The
+ * port belongs to whoever's FLOW_UNDO_DNAT was inserted where there was none.
+ */
+#ifndef BEELINE_CLIENT_PORT_H
+#define BEELINE_CLIENT_PORT_H
+
+#include "flow.h"
+
+#define CLIENT_PORT_TRIES 16
+#define CLIENT_PORT_STRIDE 7919 /* a prime, so that no port is tried twice */
+
+/* Is it this client port and this VIP that `undo`, found by `c`'s key, answers for? */
+static __always_inline bool is_undo_of(const struct flow *undo, const struct connection *c)
+{
+	return is_translation_of(undo, &c->vip) &&
+	       undo->client_port == client_port_in(c, FLOW_UNDO_DNAT);
+}
+
+/* The connection that holds the port: over, or its way in is gone, and so is all of it now. */
+static __noinline int is_holder_gone(const struct flow *undo, const struct connection *c)
+{
+	struct party client = {.addr = c->client.addr, .port = undo->client_port ?: c->inner_port};
+	struct party vip = translation_of(undo);
+	struct flow_key key = key_of(&client, &vip, c->proto);
+	const struct flow *dnat = bpf_map_lookup_elem(&flows, &key);
+
+	if (!dnat || !is_translation_of(dnat, &c->backend) ||
+	    (dnat->client_port ?: client.port) != c->inner_port)
+		return true;
+	if (!is_over(undo, dnat, c->proto, c->now_ns))
+		return false;
+	bpf_map_delete_elem(&flows, &key);
+	return true;
+}
+
+/* Whether `c->inner_port` is this connection's from now on. */
+SUBPROGRAM int claim_inner_port(const struct connection *c)
+{
+	const struct flow *undo;
+	struct flow_key key;
+	int error;
+
+	if (!c)
+		return FAILED;
+	error = write_flow(c, FLOW_UNDO_DNAT, BPF_NOEXIST);
+	if (!error)
+		return CLAIMED;
+	if (error != -EEXIST)
+		return FAILED;
+	key = key_in(c, FLOW_UNDO_DNAT);
+	undo = bpf_map_lookup_elem(&flows, &key);
+	if (!undo)
+		return TAKEN;
+	if (is_undo_of(undo, c))
+		return write_flow(c, FLOW_UNDO_DNAT, BPF_ANY) ? FAILED : CLAIMED;
+	/* Of several that see the same old connection, the one that deletes it takes its port. */
+	if (!is_holder_gone(undo, c) || bpf_map_delete_elem(&flows, &key))
+		return TAKEN;
+	return write_flow(c, FLOW_UNDO_DNAT, BPF_NOEXIST) ? TAKEN : CLAIMED;
+}
+
+/* Some servers trust a port below 1024: such a one is replaced by its like. */
+static __always_inline __be16 other_port(__be16 own, __u32 choice)
+{
+	if (bpf_ntohs(own) < 1024)
+		return bpf_htons(600 + choice % (1024 - 600));
+	return bpf_htons(1024 + choice % (65536 - 1024));
+}
+
+/* Fills `c->inner_port`. UNDECIDED: it is this connection's, and FLOW_UNDO_DNAT is written. */
+static __always_inline int claim_client_port(struct connection *c)
+{
+	c->inner_port = c->client.port;
+	for (__u32 i = 0; i < CLIENT_PORT_TRIES; i++) {
+		int answer = claim_inner_port(c);
+
+		if (answer == CLAIMED)
+			return UNDECIDED;
+		if (answer == FAILED)
+			return REASON_FLOWS_FULL;
+		c->inner_port = other_port(c->client.port, c->hash + i * CLIENT_PORT_STRIDE);
+	}
+	return REASON_FLOW_CLASH;
+}
+
+#endif
