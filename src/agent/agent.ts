@@ -142,8 +142,8 @@ export class Agent {
     this.#reconciler.trigger();
   }
 
-  /** One apply. Throws when the kernel refuses; the reconciler comes back. */
-  #sync(): void {
+  /** One apply. Rejects when the kernel refuses; the reconciler comes back. */
+  async #sync(): Promise<void> {
     const { config, health } = this.#parts;
     // Half a picture is worse than none: a Service whose slices have not been seen would be refused to its clients.
     if (!this.#source.synced()) return;
@@ -154,7 +154,7 @@ export class Agent {
     const compiled = compile(snapshot, compileOptions(config, this.#host), this.#memory);
     this.#nameProblems(compiled.problems);
     this.#source.recordProblems(compiled.problems);
-    const { applied, refused } = this.#apply(compiled.desired);
+    const { applied, refused } = await this.#apply(compiled.desired);
     const before = this.#applied?.snapshot ?? EMPTY;
     this.#applied = { snapshot, compiled };
     void this.#healthChecks.update(compiled.healthChecks, healthCheckHosts(config, compiled.desired));
@@ -164,11 +164,11 @@ export class Agent {
   }
 
   /** What was written; null when there was nothing to do. What did not fit is refused, and all the rest is written. */
-  #apply(desired: Desired): { readonly applied: Applied | null; readonly refused: Error | null } {
+  async #apply(desired: Desired): Promise<{ readonly applied: Applied | null; readonly refused: Error | null }> {
     if (this.#clean && desired === this.desired) return { applied: null, refused: null };
     this.#clean = false;
     try {
-      const applied = this.#parts.dataplane.apply(desired, { prune: true });
+      const applied = await this.#parts.dataplane.apply(desired, { prune: true });
       this.#clean = true;
       return { applied, refused: null };
     } catch (error) {

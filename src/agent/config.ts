@@ -12,18 +12,17 @@ import {
   type Bind,
   beelineSchema,
   type ConfigFile,
+  type DataplaneName,
   kubeProxySchema,
   parseBind,
-  RULES_ONLY,
   SIZED_MAPS,
   type SizedMap,
+  UNUSED_BY,
   WITHOUT_MEANING,
 } from "./schema.ts";
 
-export type { Bind } from "./schema.ts";
+export type { Bind, DataplaneName } from "./schema.ts";
 export type Level = "error" | "warn" | "info" | "debug" | "trace";
-
-export type DataplaneName = "bpf" | "iptables";
 
 export interface Config {
   readonly nodeName: string;
@@ -55,6 +54,10 @@ export interface Config {
     | { readonly mode: "ClusterCIDR"; readonly cidrs: readonly Prefix[] }
     | { readonly mode: "NodeCIDR" }
     | { readonly mode: "BridgeInterface" | "InterfaceNamePrefix"; readonly name: string };
+  readonly userspace: {
+    /** How long a UDP client and its backend may both be silent before it is a new client. */
+    readonly udpIdleTimeout_ms: number;
+  };
   readonly bpf: {
     readonly attach: "auto" | "tcx" | "clsact";
     readonly forwarding: "kernel";
@@ -191,8 +194,7 @@ const show = (value: unknown): string => {
 
 const warningsOf = (path: string, raw: Readonly<Record<string, unknown>>, dataplane: DataplaneName): string[] => {
   const modes = raw.kind === "KubeProxyConfiguration" && raw.mode !== dataplane ? ["mode"] : [];
-  const rules = dataplane === "iptables" ? [] : RULES_ONLY;
-  const set = [...modes, ...rules, ...WITHOUT_MEANING].filter((field) => {
+  const set = [...modes, ...UNUSED_BY[dataplane], ...WITHOUT_MEANING].filter((field) => {
     const value = field.split(".").reduce<unknown>((v, key) => (v as Record<string, unknown> | null)?.[key], raw);
     return !isZero(value);
   });
@@ -257,6 +259,7 @@ const resolve = (file: ConfigFile | null, flags: Flags): Config => {
       localhostNodePorts: file?.iptables?.localhostNodePorts ?? true,
     },
     detectLocal: detectLocalOf(file),
+    userspace: { udpIdleTimeout_ms: file?.udpIdleTimeout || 250 },
     bpf: {
       attach: flags.attach ?? bpf?.attach ?? "auto",
       forwarding: bpf?.forwarding ?? "kernel",
@@ -289,8 +292,8 @@ const sectionOf = (file: ConfigFile | null) => {
 const dataplaneOf = (flag: string | undefined, file: ConfigFile | null): DataplaneName => {
   const mode = file?.kind === "BeelineConfiguration" ? file.mode || undefined : undefined;
   const [name, value] = flag !== undefined ? ["--dataplane", flag] : ["mode", mode ?? "bpf"];
-  if (value === "bpf" || value === "iptables") return value;
-  throw new InputError(`${name}: expected bpf or iptables, got ${show(value)}`);
+  if (value === "bpf" || value === "iptables" || value === "userspace") return value;
+  throw new InputError(`${name}: expected bpf, iptables or userspace, got ${show(value)}`);
 };
 
 const detectLocalOf = (file: ConfigFile | null): Config["detectLocal"] => {

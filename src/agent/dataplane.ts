@@ -14,6 +14,7 @@ import { chooseDevices, hasIPv6, readHost } from "./host.ts";
 import type { Log } from "./log.ts";
 import type { Facts } from "./metrics.ts";
 import { openIptables } from "./rules.ts";
+import { openUserspace } from "./userspace.ts";
 
 /** What an agent or a command drives, and what there is to tell of it. */
 export interface Opened {
@@ -33,6 +34,8 @@ export const openDataplane = (config: Config, log: Log, observer?: Observer): Op
       return openBpf(config, log);
     case "iptables":
       return openIptables(config, log, observer);
+    case "userspace":
+      return openUserspace(config, log);
   }
 };
 

@@ -171,6 +171,7 @@ const kubeProxyFields = {
   detectLocal: z.strictObject({ bridgeInterface: string, interfaceNamePrefix: string }).nullish(),
   clusterCIDR: leaf('a prefix like "10.244.0.0/16", or two of different families with a comma', parseClusterCIDR),
   nodePortAddresses,
+  udpIdleTimeout: duration, // kube-proxy's, as long as it had a userspace mode
   oomScoreAdj: integer(-1000, 1000),
   conntrack: z
     .strictObject({
@@ -198,17 +199,17 @@ export const kubeProxySchema = z.strictObject(kubeProxyFields);
 /** What either kind parses to. */
 export type ConfigFile = z.output<typeof beelineSchema>;
 
-/** Fields that only rules have a use for. */
-export const RULES_ONLY: readonly string[] = [
-  "iptables.masqueradeBit",
-  "iptables.masqueradeAll",
-  "iptables.localhostNodePorts",
-  "iptables.flavour",
-  "detectLocalMode",
-  "detectLocal.bridgeInterface",
-  "detectLocal.interfaceNamePrefix",
-  "clusterCIDR",
-];
+export type DataplaneName = "bpf" | "iptables" | "userspace";
+
+const MASQUERADING = ["iptables.masqueradeBit", "iptables.masqueradeAll", "iptables.localhostNodePorts"];
+const BY_DEVICE = ["detectLocal.bridgeInterface", "detectLocal.interfaceNamePrefix"];
+
+/** Fields that others have a use for. */
+export const UNUSED_BY: Readonly<Record<DataplaneName, readonly string[]>> = {
+  bpf: [...MASQUERADING, "iptables.flavour", "detectLocalMode", ...BY_DEVICE, "clusterCIDR", "udpIdleTimeout"],
+  iptables: ["udpIdleTimeout"],
+  userspace: [...MASQUERADING, ...BY_DEVICE],
+};
 
 /** Fields that no dataplane here has a use for. Setting one to more than nothing is worth a warning. */
 export const WITHOUT_MEANING: readonly string[] = [

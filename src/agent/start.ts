@@ -24,7 +24,8 @@ export const runAgent = async (config: Config, log: Log, version: string, signal
     protectFromOom(config.oomScoreAdj, log);
     await serveAll(agent, { config, log, servers, signal });
     await aborted(signal);
-    log("info", "Stopping; what is attached stays", { signal: String(signal.reason) });
+    const stays = config.dataplane === "userspace" ? "" : "; what is attached stays";
+    log("info", `Stopping${stays}`, { signal: String(signal.reason) });
   } finally {
     for (const server of servers) server.close();
     await agent.close();

@@ -9,12 +9,14 @@ import { InputError } from "../lib/errors.ts";
 import type { Run } from "./command.ts";
 import { reportProblems } from "./problems.ts";
 
-export const apply: Run = (args, io) => {
+export const apply: Run = async (args, io) => {
   const { config, warnings } = loadConfig(args);
   const log = createLog({ ...config.logging, format: args.logFormat ?? "text" }, (line) => io.err(line));
   for (const warning of warnings) log("warn", warning);
   const files = args.filename ?? [];
   if (files.length === 0) throw new InputError("apply needs manifests: -f FILE or folder");
+  if (config.dataplane === "userspace")
+    throw new InputError("apply: the userspace dataplane answers only while it runs (see beeline run)");
   const { snapshot, problems } = readManifests(files, config.nodeName);
   const host = readHost();
   const { nodeName, nodePortAddresses } = config;
@@ -25,7 +27,7 @@ export const apply: Run = (args, io) => {
   try {
     dataplane.setPodCIDRs?.(snapshot.node?.podCIDRs ?? []);
     dataplane.setDevices?.(chooseDevices(host, config.bpf.devices, snapshot.node?.addresses ?? []));
-    const { written, removed } = dataplane.apply(compiled.desired, { prune: true });
+    const { written, removed } = await dataplane.apply(compiled.desired, { prune: true });
     io.err(
       `applied ${compiled.desired.services.size} service ports; written ${counts(written)}; removed ${counts(removed)}\n`,
     );

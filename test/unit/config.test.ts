@@ -51,6 +51,7 @@ test("without a file and flags everything has kube-proxy's default", () => {
     logging: { format: "json", level: "info" },
     iptables: { flavour: "auto", masqueradeAll: false, masqueradeBit: 14, localhostNodePorts: true },
     detectLocal: { mode: "ClusterCIDR", cidrs: [] },
+    userspace: { udpIdleTimeout_ms: 250 },
     bpf: {
       attach: "auto",
       forwarding: "kernel",
@@ -194,6 +195,17 @@ clusterCIDR: 10.1.2.3/16,fd00:1::/48
   assert.equal(own.config.syncPeriod_ms, 7_000);
 });
 
+test("the userspace proxy waits for UDP as long as kube-proxy's did, and has no use for masquerading", () => {
+  const { config, warnings } = load(`${BEELINE}mode: userspace
+udpIdleTimeout: 3s
+iptables: {flavour: nft, masqueradeAll: true}
+clusterCIDR: 10.1.2.3/16
+`);
+  assert.equal(config.dataplane, "userspace");
+  assert.deepEqual(config.userspace, { udpIdleTimeout_ms: 3_000 });
+  assert.match(warnings.join(), /have no meaning here: iptables.masqueradeAll$/);
+});
+
 test("the four ways of telling the traffic of pods", () => {
   const detects = (text: string) => load(`${BEELINE}mode: iptables\n${text}\n`).config.detectLocal;
   assert.deepEqual(detects(""), { mode: "ClusterCIDR", cidrs: [] });
@@ -266,10 +278,10 @@ test("kube-proxy's configuration has no section bpf", () => {
 test("conflicts are mistakes", () => {
   const conflict = (flags: Flags) => () => loadConfig(flags);
   assert.throws(conflict({ manifests: ["a"], kubeconfig: "b" }), /only one source at a time/);
-  assert.throws(conflict({ dataplane: "ipvs" }), /--dataplane: expected bpf or iptables, got "ipvs"/);
+  assert.throws(conflict({ dataplane: "ipvs" }), /--dataplane: expected bpf, iptables or userspace, got "ipvs"/);
   assert.throws(conflict({ bpffs: "relative" }), /--bpffs: expected an absolute path, got "relative"/);
   assert.throws(conflict({ metricsBindAddress: "localhost:1" }), /--metrics-bind-address: expected an address/);
-  assert.match(mistakes(`${BEELINE}mode: nftables\n`), /mode: expected bpf or iptables, got "nftables"/);
+  assert.match(mistakes(`${BEELINE}mode: nftables\n`), /mode: expected bpf, iptables or userspace, got "nftables"/);
   assert.match(mistakes(`${BEELINE}bpf: {snatPorts: {min: 9, max: 8}}\n`), /bpf.snatPorts: min 9 is more than max 8/);
   assert.match(
     mistakes(`${BEELINE}bpf: {syncPeriod: 1s, minSyncPeriod: 2s}\n`),

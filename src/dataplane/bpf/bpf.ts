@@ -3,6 +3,7 @@
 import { randomInt } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { InputError, messageOf, RefusedError } from "../../lib/errors.ts";
+import type { Desired } from "../../model/desired.ts";
 import type { Applied, Dataplane } from "../dataplane.ts";
 import { maps } from "./abi.gen.ts";
 import { type Attachment, checkSocketHooksFree } from "./attach.ts";
@@ -38,6 +39,7 @@ export interface BpfOptions extends HookOptions {
 
 export interface BpfDataplane extends Dataplane {
   readonly store: MapStore;
+  apply(desired: Desired, options: { readonly prune: boolean }): Applied;
   /** Attaches to new devices, lets go of the others, and repairs what somebody detached anywhere, from the cgroup too.
    * What fails is named in the log, and the rest goes on. */
   setDevices(devices: readonly string[]): void;
