@@ -21,17 +21,6 @@ export interface Iptables {
   hasChain(table: Table, chain: string): boolean;
 }
 
-/** A program of iptables or conntrack refused. `line` is that of a restore's input, where it names one. */
-export class CommandError extends Error {
-  override readonly name = "CommandError";
-  readonly line: string | null;
-
-  constructor(message: string, line: string | null = null) {
-    super(message);
-    this.line = line;
-  }
-}
-
 /** How long the lock that all iptables programs share may be held by another, in seconds. */
 const LOCK_WAIT_S = "5";
 
@@ -40,7 +29,7 @@ export const openIptables = (family: Family, flavour: Flavour): Iptables => {
   const run = (args: readonly string[]): string => demand(base, ["-w", LOCK_WAIT_S, ...args]);
   const agrees = (args: readonly string[]): boolean => {
     const { status, stderr } = runProgram(base, ["-w", LOCK_WAIT_S, ...args]);
-    if (status === RESOURCE_PROBLEM) throw new CommandError(refusal(base, args, stderr));
+    if (status === RESOURCE_PROBLEM) throw new RefusedError(refusal(base, args, stderr));
     return status === 0;
   };
   return {
@@ -82,7 +71,7 @@ export const deleteUdpFlows = (family: Family, flow: UdpFlow): number => {
   args.push("--reply-src", flow.from, "--reply-port-src", String(flow.fromPort));
   const { status, stderr } = runProgram("conntrack", args);
   const deleted = /(\d+) flow entries have been deleted/.exec(stderr)?.[1];
-  if (deleted === undefined) throw new CommandError(refusal("conntrack", args, stderr || `exit ${status}`));
+  if (deleted === undefined) throw new RefusedError(refusal("conntrack", args, stderr || `exit ${status}`));
   return Number(deleted);
 };
 
@@ -98,7 +87,7 @@ const familyWord = (family: Family): string => (family === "IPv4" ? "ipv4" : "ip
 
 const demand = (program: string, args: readonly string[]): string => {
   const { status, stdout, stderr } = runProgram(program, args);
-  if (status !== 0) throw new CommandError(refusal(program, args, stderr));
+  if (status !== 0) throw new RefusedError(refusal(program, args, stderr));
   return stdout;
 };
 
@@ -125,11 +114,11 @@ const refusal = (program: string, args: readonly string[], stderr: string): stri
   `${program} ${args.join(" ")}: ${firstLines(stderr)}`;
 
 /** Every version names the line in another way, and some by the one that follows; the text is shown to be sure. */
-const restoreError = (program: string, stderr: string, input: string): CommandError => {
+const restoreError = (program: string, stderr: string, input: string): RefusedError => {
   const number = Number(/\bline:? (\d+)/.exec(stderr)?.[1] ?? 0);
   const line = input.split("\n")[number - 1] ?? null;
   const where = line === null ? "" : ` (line ${number} of the input: ${line})`;
-  return new CommandError(`${program}: ${firstLines(stderr)}${where}`, line);
+  return new RefusedError(`${program}: ${firstLines(stderr)}${where}`);
 };
 
 /** Without the advice to ask for help. */

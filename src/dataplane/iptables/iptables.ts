@@ -13,7 +13,7 @@ import { isServiceChain, KUBE_PROXY_CANARY } from "./names.ts";
 import { readIptables, type SavedText } from "./readback.ts";
 import { answersAtLocalhost, type Chain, type RuleOptions, type Rules, rulesOf, type TableRules } from "./rules.ts";
 import { chainsIn, strangersJumps } from "./saved.ts";
-import { makeChains, restoreInput } from "./text.ts";
+import { makeChains, NOTHING_STALE, restoreInput, type Stale } from "./text.ts";
 
 type Level = "warn" | "info";
 
@@ -67,6 +67,8 @@ export class IptablesDataplane implements Dataplane {
   #podCIDRs: readonly Prefix[] = [];
   /** null: to be asked for. */
   #rules: RuleOptions | null = null;
+  /** Stale chains that strangers use, so that each is named once. */
+  #kept: ReadonlySet<string> = new Set();
   /** UDP services whose remembered flows have been looked through. */
   #cleaned: ReadonlySet<DesiredService> = new Set();
 
@@ -148,7 +150,7 @@ export class IptablesDataplane implements Dataplane {
       if (before === null) ensureEntrances(iptables);
       const rules = rulesOf(desired, family, options);
       const looks = before === null || !rules.large || started_ms - before.looked_ms >= this.#options.syncPeriod_ms;
-      const stale = looks ? this.#staleChains(iptables, rules) : [];
+      const stale = looks ? this.#staleChains(iptables, rules) : NOTHING_STALE;
       const writes = ({ owner }: Chain): boolean => owner === null || before?.services.has(owner) !== true;
       iptables.restore(restoreInput(rules, { stale, writes }));
       this.#written.set(family, {
@@ -158,7 +160,7 @@ export class IptablesDataplane implements Dataplane {
       });
       const counts = { filter: countRules(rules.filter, writes), nat: countRules(rules.nat, writes) };
       observer?.synced({ family, full: before === null, seconds: (now_ms() - started_ms) / 1000, rules: counts });
-      return { written: counts.filter.written + counts.nat.written, removed: stale.length };
+      return { written: counts.filter.written + counts.nat.written, removed: stale.removed.length };
     } catch (error) {
       this.#written.delete(family);
       observer?.failed(family, before === null);
@@ -172,18 +174,20 @@ export class IptablesDataplane implements Dataplane {
     return before?.nodeAddresses === nodeAddresses ? before : null;
   }
 
-  /** Service chains that nothing uses any more. One that a stranger's rule jumps to cannot go: it is named, and stays. */
-  #staleChains(iptables: Iptables, { nat }: Rules): readonly string[] {
+  /** Service chains that nothing of ours uses any more. One that a stranger's rule jumps to cannot go. */
+  #staleChains(iptables: Iptables, { nat }: Rules): Stale {
     const used = new Set(nat.chains.map(({ name }) => name));
     const saved = iptables.save("nat");
     const stale = chainsIn(saved).filter((chain) => isServiceChain(chain) && !used.has(chain));
     const users = strangersJumps(saved);
-    return stale.filter((chain) => {
-      const user = users.get(chain);
-      if (user === undefined) return true;
-      this.#options.log("warn", `${chain} stays: a rule of ${user} uses it`, { family: iptables.family });
-      return false;
-    });
+    const emptied = stale.filter((chain) => users.has(chain));
+    for (const chain of emptied) {
+      if (this.#kept.has(chain)) continue;
+      const { family } = iptables;
+      this.#options.log("warn", `${chain} stays, empty: a rule of ${users.get(chain)} uses it`, { family });
+    }
+    this.#kept = new Set(emptied);
+    return { removed: stale.filter((chain) => !users.has(chain)), emptied };
   }
 
   /** When a UDP service is not what it was. Failing does not fail the apply: the rules are right. */

@@ -3,28 +3,38 @@ import type { Table } from "./jumps.ts";
 import type { Chain, Rules, TableRules } from "./rules.ts";
 
 export interface RestoreOptions {
-  /** Service chains in nat that nothing uses any more. */
-  readonly stale?: readonly string[];
+  /** Service chains in nat that nothing of ours uses any more. */
+  readonly stale?: Stale;
   /** Whether a chain is written. What all share always is: a chain line empties the chain. Default: every one. */
   readonly writes?: (chain: Chain) => boolean;
 }
 
+export interface Stale {
+  readonly removed: readonly string[];
+  /** Still used by a stranger's rule, so that they are emptied only. */
+  readonly emptied: readonly string[];
+}
+
+export const NOTHING_STALE: Stale = { removed: [], emptied: [] };
+
 /** A chain that is not written keeps its rules; every other one holds exactly what is said here. */
-export const restoreInput = (rules: Rules, { stale = [], writes = () => true }: RestoreOptions = {}): string =>
-  tableText("filter", rules.filter, [], writes) + tableText("nat", rules.nat, stale, writes);
+export const restoreInput = (
+  rules: Rules,
+  { stale = NOTHING_STALE, writes = () => true }: RestoreOptions = {},
+): string => tableText("filter", rules.filter, NOTHING_STALE, writes) + tableText("nat", rules.nat, stale, writes);
 
 const tableText = (
   name: Table,
   { chains, rules }: TableRules,
-  stale: readonly string[],
+  { removed, emptied }: Stale,
   writes: (chain: Chain) => boolean,
 ): string => {
   const lines = [
     `*${name}`,
     ...chains.filter(writes).map((chain) => chainLine(chain.name)),
-    ...stale.map(chainLine),
+    ...[...removed, ...emptied].map(chainLine),
     ...rules.filter(({ chain }) => writes(chain)).map(({ chain, text }) => `-A ${chain.name} ${text}`),
-    ...stale.map((chain) => `-X ${chain}`),
+    ...removed.map((chain) => `-X ${chain}`),
     "COMMIT",
   ];
   return `${lines.join("\n")}\n`;
