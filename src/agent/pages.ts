@@ -6,6 +6,7 @@ import type { Health } from "./health.ts";
 import { type HttpServer, json, type Reply, serve, text } from "./http.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
+import { createSlis } from "./slis.ts";
 
 /** What the pages are made of. */
 export interface Answering {
@@ -27,7 +28,7 @@ interface Serving {
 export const serveAll = async (answering: Answering, serving: Serving): Promise<void> => {
   const { config } = serving;
   await keepServing("healthz", config.healthzBindAddress, answers(healthPages(answering)), serving);
-  await keepServing("metrics", config.metricsBindAddress, answers(metricsPages(config, answering.metrics)), serving);
+  await keepServing("metrics", config.metricsBindAddress, answers(metricsPages(config, answering)), serving);
 };
 
 type Pages = Readonly<Record<string, () => Reply | Promise<Reply>>>;
@@ -44,15 +45,21 @@ const healthPages = ({ health, metrics, ready }: Answering): Pages => {
   };
 };
 
-const metricsPages = (config: Config, metrics: Metrics): Pages => ({
-  "/metrics": async () => ({
-    status: 200,
-    headers: { "Content-Type": metrics.contentType, "X-Content-Type-Options": "nosniff" },
-    body: await metrics.scrape(),
-  }),
-  "/healthz": () => text(200, "ok"),
-  "/proxyMode": () => text(200, config.dataplane),
-  "/configz": () => json(200, `${JSON.stringify({ "beeline.dev": config }, null, 2)}\n`),
+const metricsPages = (config: Config, { metrics, health, ready }: Answering): Pages => {
+  const slis = createSlis({ healthz: health.healthy, readyz: ready });
+  return {
+    "/metrics": () => scraped(metrics),
+    "/metrics/slis": () => scraped(slis),
+    "/healthz": () => text(200, "ok"),
+    "/proxyMode": () => text(200, config.dataplane),
+    "/configz": () => json(200, `${JSON.stringify({ "beeline.dev": config }, null, 2)}\n`),
+  };
+};
+
+const scraped = async (source: Pick<Metrics, "contentType" | "scrape">): Promise<Reply> => ({
+  status: 200,
+  headers: { "Content-Type": source.contentType, "X-Content-Type-Options": "nosniff" },
+  body: await source.scrape(),
 });
 
 const answers =

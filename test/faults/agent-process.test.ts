@@ -74,6 +74,9 @@ test("every page of the agent answers as documented", async (t) => {
     get(sandbox, "http://127.0.0.1:10249/configz"),
     /^200 \{\n {2}"beeline.dev": \{\n {4}"nodeName": "node-a",/,
   );
+  const slis = get(sandbox, "http://127.0.0.1:10249/metrics/slis");
+  assert.match(slis, /^kubernetes_healthcheck\{name="proxy",type="healthz"\} 1$/m);
+  assert.match(slis, /^kubernetes_healthchecks_total\{name="proxy",status="success",type="readyz"\} 1$/m);
   const metrics = get(sandbox, "http://127.0.0.1:10249/metrics");
   for (const line of [
     'kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} 1',
