@@ -38,8 +38,8 @@ interface Side {
 
 /** A word, or the paths of one source's files. */
 const sideOf = (words: readonly string[]): Side => {
-  const known = words.find((word) => SIDES[word] !== undefined);
-  const side = SIDES[known ?? ""];
+  const known = words.find((word) => SIDES.has(word));
+  const side = SIDES.get(known ?? "");
   if (side === undefined) return { live: false, read: () => readFiles(words) };
   if (words.length === 1) return side;
   throw new InputError(`${words.join(" ")}: expected ${known} or files, not both (a file of that name is ./${known})`);
@@ -47,14 +47,16 @@ const sideOf = (words: readonly string[]): Side => {
 
 const rules = (wanted: Wanted): Side => ({ live: true, read: () => readNodeRules(wanted, localAddresses()) });
 
-const SIDES: Readonly<Record<string, Side>> = {
-  desired: { live: false, read: (context) => readDesired(context) },
-  bpf: { live: true, read: ({ args }) => readMaps(args) },
-  iptables: rules("iptables"),
-  nftables: rules("nftables"),
-  ipvs: rules("ipvs"),
-  "kube-proxy": rules("kube-proxy"),
-};
+const SIDES: ReadonlyMap<string, Side> = new Map(
+  Object.entries({
+    desired: { live: false, read: (context) => readDesired(context) },
+    bpf: { live: true, read: ({ args }) => readMaps(args) },
+    iptables: rules("iptables"),
+    nftables: rules("nftables"),
+    ipvs: rules("ipvs"),
+    "kube-proxy": rules("kube-proxy"),
+  }),
+);
 
 const readMaps = async (args: Args): Promise<Reading> => {
   const { withPinnedMaps } = await import("./pinned.ts");

@@ -19,8 +19,9 @@ export const everything = (family: Family): Prefix =>
 /** An address as a prefix that holds nothing else. */
 export const hostPrefix = (address: Address): Prefix => makePrefix(address, familyOf(address) === "IPv4" ? 32 : 128);
 
-/** The fewest prefixes for the addresses from `first` to `last`, both of one family; none when they are not in order. */
+/** The fewest prefixes for the addresses from `first` to `last`; none when they are of two families or not in order. */
 export const prefixesOfRange = (first: Address, last: Address): readonly Prefix[] => {
+  if (familyOf(first) !== familyOf(last)) return [];
   const bits = familyOf(first) === "IPv4" ? 32 : 128;
   const end = toNumber(last);
   const found: Prefix[] = [];

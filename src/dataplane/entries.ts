@@ -130,16 +130,16 @@ const frontendText = ({ kind, address, family, port }: Frontend): string => `${k
 
 const addressText = ({ address }: NodeAddress): string => `${familyOf(address)} ${address}`;
 
-export const protocolOf = (text: string | null): Protocol | null => PROTOCOLS[text?.toLowerCase() ?? ""] ?? null;
+export const protocolOf = (text: string | null): Protocol | null => PROTOCOLS.get(text?.toLowerCase() ?? "") ?? null;
 
-const PROTOCOLS: Readonly<Record<string, Protocol>> = {
-  tcp: "TCP",
-  udp: "UDP",
-  sctp: "SCTP",
-  "6": "TCP",
-  "17": "UDP",
-  "132": "SCTP",
-};
+const PROTOCOLS: ReadonlyMap<string, Protocol> = new Map([
+  ["tcp", "TCP"],
+  ["udp", "UDP"],
+  ["sctp", "SCTP"],
+  ["6", "TCP"],
+  ["17", "UDP"],
+  ["132", "SCTP"],
+]);
 
 export const portOf = (text: string | null): number | null => {
   const port = text !== null && /^\d{1,5}$/.test(text) ? Number(text) : 0;

@@ -49,13 +49,13 @@ interface VirtualServer {
 /** IPVS' own, where `-p` has no number. */
 const PERSISTENT_S = 300;
 
-const PROTOCOLS: Readonly<Record<string, Protocol>> = {
-  "-t": "TCP",
-  "--tcp-service": "TCP",
-  "-u": "UDP",
-  "--udp-service": "UDP",
-  "--sctp-service": "SCTP",
-};
+const PROTOCOLS: ReadonlyMap<string, Protocol> = new Map([
+  ["-t", "TCP"],
+  ["--tcp-service", "TCP"],
+  ["-u", "UDP"],
+  ["--udp-service", "UDP"],
+  ["--sctp-service", "SCTP"],
+]);
 
 /** `-A -t 10.96.0.1:443 -s rr -p 10800`. */
 const readService = (words: readonly string[], virtual: Map<string, VirtualServer>): string | null => {
@@ -79,8 +79,8 @@ const readServer = (words: readonly string[], virtual: Map<string, VirtualServer
 };
 
 const placeOf = (words: readonly string[]) => {
-  const at = words.findIndex((word) => PROTOCOLS[word] !== undefined);
-  const protocol = PROTOCOLS[words[at] ?? ""];
+  const at = words.findIndex((word) => PROTOCOLS.has(word));
+  const protocol = PROTOCOLS.get(words[at] ?? "");
   const target = at < 0 ? null : parseTarget(words[at + 1] ?? null);
   if (target === null || protocol === undefined) return null;
   return { ...target, protocol, key: `${formatHostPort(target.address, target.port)}/${protocol}` };

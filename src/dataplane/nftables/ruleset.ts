@@ -42,7 +42,10 @@ export interface Statement {
   readonly value: unknown;
 }
 
-const FAMILIES: Readonly<Record<string, Family>> = { ip: "IPv4", ip6: "IPv6" };
+const FAMILIES: ReadonlyMap<unknown, Family> = new Map([
+  ["ip", "IPv4"],
+  ["ip6", "IPv6"],
+]);
 
 /** Throws InputError when it is no listing of nft's. Tables of others are passed over. */
 export const parseNftables = (texts: readonly string[], name: string): readonly NftTable[] => {
@@ -50,7 +53,7 @@ export const parseNftables = (texts: readonly string[], name: string): readonly 
   for (const item of texts.flatMap((text) => itemsIn(text, name))) {
     for (const [kind, value] of Object.entries(fieldsOf(item))) {
       const fields = fieldsOf(value);
-      const family = FAMILIES[textOf(fields.family) ?? ""];
+      const family = FAMILIES.get(fields.family);
       if (family === undefined || (kind === "table" ? fields.name : fields.table) !== "kube-proxy") continue;
       const table = tables.get(family) ?? { family, chains: new Map(), sets: new Map(), maps: new Map() };
       tables.set(family, table);
