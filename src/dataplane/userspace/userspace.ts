@@ -134,10 +134,15 @@ export class UserspaceDataplane implements Dataplane {
     this.#written.clear();
   }
 
-  /** Takes the rules away, then ends listeners and connections. */
+  /**
+   * Ends connections and listeners, then takes the rules away: with the last rule the kernel may stop to translate, and
+   * no client would hear of the end.
+   */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    for (const { listener } of this.#running.values()) listener.abort();
+    this.#running.clear();
     try {
       removeRules(this.#families);
     } catch (error) {
@@ -145,8 +150,6 @@ export class UserspaceDataplane implements Dataplane {
         error: messageOf(error),
       });
     }
-    for (const { listener } of this.#running.values()) listener.abort();
-    this.#running.clear();
   }
 
   // ---- what is wanted ----------------------------------------------------------------------------------------------
