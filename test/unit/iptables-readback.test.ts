@@ -140,6 +140,13 @@ test("both families in one text, or one each", () => {
   const [together, apart] = [read(WHOLE + v6), read(v6, WHOLE)];
   assert.deepEqual(together.expresses.families, ["IPv4", "IPv6"]);
   assert.equal(shown(together), shown(apart));
+  // Without the first lines, and with nothing in a filter table that tells.
+  const bare = (text: string): string =>
+    text.replace(/^#.*\n/, "").replace(/^-A KUBE-(PROXY|SERVICES|EXT).*(DROP|REJECT).*\n/gm, "");
+  assert.deepEqual(
+    named(read(bare(WHOLE) + bare(v6))).filter((text) => text.includes("no filter table")),
+    [],
+  );
   assert.match(shown(together), /LoadBalancer \[2001:db8::1\]:80 restricted/);
   assert.match(shown(together), /NodePort IPv4 30080[\s\S]*NodePort IPv6 30080/);
   assert.deepEqual(named(together), []);

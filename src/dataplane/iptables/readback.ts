@@ -71,11 +71,15 @@ interface Placed extends Table {
   readonly family: Family;
 }
 
-/** A table that does not tell is of the family of its neighbours. */
+/** A table that does not tell is of the family of its neighbour: the one before, unless that has such a table already. */
 const withFamily = (tables: readonly Table[], { family, name }: SavedText): readonly Placed[] => {
-  let last = family ?? tables.find((table) => table.family !== null)?.family ?? "IPv4";
-  return tables.map((table) => {
-    last = table.family ?? last;
+  const seen = new Set<string>();
+  let last = family;
+  return tables.map((table, i) => {
+    const next = tables.slice(i).find((one) => one.family !== null)?.family ?? null;
+    const near = last === null || seen.has(`${last} ${table.name}`) ? (next ?? last) : last;
+    last = table.family ?? near ?? "IPv4";
+    seen.add(`${last} ${table.name}`);
     return { ...table, object: name, family: last };
   });
 };
