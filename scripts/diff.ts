@@ -33,7 +33,7 @@ console.log(`seed ${seed}`);
 let said_ms = performance.now();
 for (let number = first; performance.now() < deadline; ) {
   const flavour = Math.floor(number / CLUSTERS_OF_A_FLAVOUR) % 2 === 0 ? "nft" : "legacy";
-  const labs = await Labs.create({ dataplanes: ["bpf", "iptables"], flavour });
+  const labs = await Labs.create({ flavour });
   try {
     do {
       await runClusters(labs, { seed, first: number, clusters: 1, cases, say: console.log }, tally);

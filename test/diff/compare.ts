@@ -52,7 +52,7 @@ export const compareCluster = async (
 ): Promise<World> => {
   const world = await labs.apply(clusterObjects(cluster, labs.places));
   const chosen = chooseCases(world, cases, random);
-  const wrong = await disagreements(labs, cluster, chosen, tally);
+  const wrong = await askBoth(labs, cluster, chosen, tally);
   tally.clusters++;
   tally.probes += chosen.length;
   const bad = new Set(wrong.map(({ one }) => one));
@@ -66,7 +66,7 @@ export const compareCluster = async (
 };
 
 /** Asks both labs at once. What only came too late is asked once more, with patience. */
-const disagreements = async (
+const askBoth = async (
   labs: Labs,
   cluster: Cluster,
   cases: readonly Case[],

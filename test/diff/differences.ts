@@ -97,8 +97,16 @@ export const DIFFERENCES: readonly Difference[] = [
     name: "3 answers at once: no endpoints",
     apply: ({ world, probe, meaning }) => {
       if (meaning.verdict.kind !== "reject" || meaning.verdict.scope !== "internal") return null;
+      if (leavesTheNode(world, probe, meaning)) return null;
       return different({ bpf: REFUSED, iptables: kubeProxyRefuses(world, probe, meaning) });
     },
+  },
+  {
+    name: "17 the node itself is refused as well",
+    apply: ({ world, probe, meaning }) =>
+      meaning.verdict.kind === "reject" && leavesTheNode(world, probe, meaning)
+        ? { bpf: REFUSED, iptables: AFTER_LEAVING }
+        : null,
   },
   {
     name: "3 answers at once: no local endpoints",
@@ -161,18 +169,23 @@ export const kubeProxyMasquerades = ({ verdict, packet }: Meaning): boolean => {
   return place === "node";
 };
 
-/**
- * kube-proxy refuses by ICMP, in INPUT and FORWARD, for ClusterIPs in OUTPUT too, where the system call fails as well.
- * External addresses are not looked at in OUTPUT: what the node sends to one leaves it, as if there were no Service.
- */
-const kubeProxyRefuses = (world: World, probe: Probe, { verdict, packet }: Meaning): Expected => {
-  if (verdict.kind === "pass" || packet.from.place !== "node") return refusedByIcmp(probe);
-  const { kind, address } = verdict.frontend;
-  if (kind === "ClusterIP") return probe.transport === "UDP" ? failed("EPERM", "ECONNREFUSED") : REFUSED;
-  const own = [nodeSource(world, probe.from, probe), "127.0.0.1"].includes(probe.address);
-  if (kind === "NodePort" || address === null || own) return refusedByIcmp(probe);
-  return failed("TIMEOUT", "ECONNREFUSED", "EHOSTUNREACH");
+/** kube-proxy refuses by ICMP; in OUTPUT, where ClusterIPs are refused to the node itself, the system call fails as well. */
+const kubeProxyRefuses = (world: World, probe: Probe, meaning: Meaning): Expected => {
+  const { verdict, packet } = meaning;
+  if (leavesTheNode(world, probe, meaning)) return AFTER_LEAVING;
+  if (verdict.kind === "pass" || packet.from.place !== "node" || verdict.frontend.kind !== "ClusterIP")
+    return refusedByIcmp(probe);
+  return probe.transport === "UDP" ? failed("EPERM", "ECONNREFUSED") : REFUSED;
 };
+
+/** What the node sends to an address that is not its own and no ClusterIP passes neither INPUT nor FORWARD here. */
+const leavesTheNode = (world: World, probe: Probe, { verdict, packet }: Meaning): boolean => {
+  if (verdict.kind === "pass" || packet.from.place !== "node" || verdict.frontend.kind === "ClusterIP") return false;
+  return ![nodeSource(world, probe.from, probe), "127.0.0.1"].includes(probe.address);
+};
+
+/** The next node refuses it; or the same node, to which its own packet came back, never answers. */
+const AFTER_LEAVING = failed("TIMEOUT", "ECONNREFUSED", "EHOSTUNREACH");
 
 /** Dropped in FORWARD is silence. Dropped in OUTPUT is an error of the system call, which TCP takes for a lost packet. */
 const droppedOnTheWayOut = (world: World, probe: Probe): Expected =>

@@ -14,10 +14,14 @@ import { AGENT_NODES, desiredOf, makeWorld, type World } from "./world.ts";
 export type Flavour = "legacy" | "nft";
 
 export interface LabsOptions {
-  readonly dataplanes: readonly DataplaneName[];
   /** Of iptables. */
   readonly flavour: Flavour;
+  /** How the bpf programs are attached; by default what the kernel has. */
+  readonly attach?: "tcx" | "clsact";
 }
+
+/** kube-proxy's way to tell pods of the own node from everybody else, as beeline means it: by where a packet comes in. */
+export const BY_INTERFACE = { detectLocalMode: "InterfaceNamePrefix", detectLocal: { interfaceNamePrefix: "pod" } };
 
 /** How long agents may take to apply one cluster: far more than they need. */
 const APPLY_TIMEOUT_MS = 15_000;
@@ -25,22 +29,25 @@ const APPLY_TIMEOUT_MS = 15_000;
 export class Labs {
   readonly labs: ReadonlyMap<DataplaneName, Lab>;
   readonly #manifests: string;
+  readonly #options: LabsOptions;
+  readonly #running = new Map<DataplaneName, readonly Agent[]>();
   #generation = 0;
   #lastPorts = 0;
 
-  private constructor(labs: ReadonlyMap<DataplaneName, Lab>, manifests: string) {
+  private constructor(labs: ReadonlyMap<DataplaneName, Lab>, manifests: string, options: LabsOptions) {
     this.labs = labs;
+    this.#options = options;
     this.#manifests = manifests;
   }
 
-  static async create({ dataplanes, flavour }: LabsOptions): Promise<Labs> {
+  static async create(options: LabsOptions): Promise<Labs> {
     const labs = new Map<DataplaneName, Lab>();
     try {
-      for (const name of dataplanes) labs.set(name, await Lab.create({ nodes: 3, podsPerNode: 2 }));
+      for (const name of ["bpf", "iptables"] as const) labs.set(name, await Lab.create({ nodes: 3, podsPerNode: 2 }));
       const [first] = labs.values();
-      const all = new Labs(labs, join(first?.directory ?? "", "cluster.json"));
+      const all = new Labs(labs, join(first?.directory ?? "", "cluster.json"), options);
       all.write([]);
-      await Promise.all([...labs].map(([name, lab]) => all.#start(name, lab, flavour)));
+      await Promise.all([...labs].map(([name, lab]) => all.#start(name, lab)));
       return all;
     } catch (error) {
       await Promise.all([...labs.values()].map((lab) => lab.close()));
@@ -86,7 +93,7 @@ export class Labs {
     await Promise.all([...this.labs.values()].map((lab) => lab.close()));
   }
 
-  async #start(name: DataplaneName, lab: Lab, flavour: Flavour): Promise<void> {
+  async #start(name: DataplaneName, lab: Lab): Promise<void> {
     for (const [prefix, node] of VIP_ROUTES) lab.routeVip(prefix, node);
     for (const place of lab.places) lab.run(place.name, ["sh", "-c", UNLIMITED_ICMP]);
     const hosts = [...new Set([...SOURCES, ...BACKENDS])];
@@ -95,12 +102,20 @@ export class Labs {
       const host = await lab.host(place);
       for (const port of TARGET_PORTS) await host.serve(`${place}:${port}`, port, "TCP", "UDP");
     }
-    for (const node of AGENT_NODES)
-      await lab.startAgent(node, { manifests: this.#manifests, ...agentOptions(name, flavour) });
+    await this.restart(name, BY_INTERFACE);
+  }
+
+  /** Ends a lab's agents, and starts new ones with these fields of a configuration. */
+  async restart(name: DataplaneName, config: object): Promise<void> {
+    const lab = this.labs.get(name);
+    if (lab === undefined) throw new Error(`There is no lab of ${name}`);
+    for (const agent of this.#running.get(name) ?? []) await agent.stop();
+    const options = { manifests: this.#manifests, ...agentOptions(name, config, this.#options) };
+    this.#running.set(name, await Promise.all(AGENT_NODES.map((node) => lab.startAgent(node, options))));
   }
 
   #agents(): readonly Agent[] {
-    return [...this.labs.values()].flatMap((lab) => lab.agents);
+    return [...this.#running.values()].flat();
   }
 }
 
@@ -127,16 +142,15 @@ const UNLIMITED_ICMP = [
 
 const agentOptions = (
   name: DataplaneName,
-  flavour: Flavour,
+  config: object,
+  { flavour, attach }: LabsOptions,
 ): { readonly config: object; readonly args: readonly string[] } => {
   const minSyncPeriod = "10ms";
-  if (name === "bpf") return { config: { bpf: { minSyncPeriod } }, args: [] };
+  if (name === "bpf")
+    return { config: { bpf: { minSyncPeriod } }, args: attach === undefined ? [] : ["--attach", attach] };
+  const { iptables, ...others } = config as { readonly iptables?: object };
   return {
-    config: {
-      detectLocalMode: "InterfaceNamePrefix",
-      detectLocal: { interfaceNamePrefix: "pod" },
-      iptables: { minSyncPeriod, flavour },
-    },
+    config: { ...others, iptables: { ...iptables, minSyncPeriod, flavour } },
     args: ["--dataplane", "iptables"],
   };
 };

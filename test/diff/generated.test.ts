@@ -1,0 +1,71 @@
+// Generated clusters: the same traffic through evaluate(), bpf and kube-proxy's rules. A bounded run, of seeds that are
+// always the same and of one that never is; `npm run diff` goes on.
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { globSync } from "node:fs";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { complaintsOf } from "./ask.ts";
+import { drawCluster } from "./cluster.ts";
+import { newTally } from "./compare.ts";
+import type { Case } from "./differences.ts";
+import { Labs } from "./labs.ts";
+import { clusterObjects } from "./objects.ts";
+import { chooseCases } from "./probes.ts";
+import { formatDisagreement, formatTally } from "./report.ts";
+import { randomOf, runClusters } from "./run.ts";
+
+const labs = await Labs.create({ flavour: "nft" });
+after(() => labs.close());
+
+const FRESH = Math.floor(Math.random() * 1_000_000);
+
+for (const [title, seed] of [
+  ["seed 1", 1],
+  ["seed 2", 2],
+  ["a fresh seed", FRESH],
+] as const) {
+  test(`evaluate(), bpf and iptables agree on generated clusters: ${title}`, async (t) => {
+    t.diagnostic(`seed ${seed}`);
+    const tally = newTally();
+    await runClusters(labs, { seed, first: 0, clusters: 8, cases: 150, say: (text) => t.diagnostic(text) }, tally);
+    t.diagnostic(formatTally(tally));
+    assert.ok(tally.probes > 500, formatTally(tally));
+    assert.deepEqual(tally.disagreements.map(formatDisagreement), [], `seed ${seed}`);
+  });
+}
+
+test("what somebody changes by hand, in either lab, is a disagreement", async () => {
+  const cluster = drawCluster(3, 4);
+  const world = await labs.apply(clusterObjects(cluster, labs.places));
+  const cases = chooseCases(world, 200, randomOf(3, 4)).filter(isQuick).slice(0, 40);
+  const ask = async (): Promise<readonly string[]> => {
+    const wrong = [...labs.labs].map(async ([name, lab]) =>
+      (await complaintsOf(lab, name, cases)).size > 0 ? [name] : [],
+    );
+    return (await Promise.all(wrong)).flat();
+  };
+  assert.deepEqual(await ask(), []);
+  iptables("-F", "KUBE-MARK-MASQ");
+  assert.deepEqual(await ask(), ["iptables"]);
+  iptables("-A", "KUBE-MARK-MASQ", "-j", "MARK", "--or-mark", "0x4000");
+  assert.deepEqual(await ask(), []);
+  removeFrontends();
+  assert.deepEqual(await ask(), ["bpf"]);
+});
+
+/** Fails at once when it fails: not one after another, as where affinity is asked for. */
+const isQuick = ({ answers }: Case): boolean => answers.bpf.kind === "failed" || !answers.bpf.sticky;
+
+const iptables = (...args: readonly string[]): void => {
+  const result = labs.labs.get("iptables")?.run("node1", ["iptables-nft", "-t", "nat", ...args]);
+  assert.equal(result?.status, 0, result?.stderr);
+};
+
+const removeFrontends = (): void => {
+  const [path = ""] = globSync(join(labs.labs.get("bpf")?.bpffs("node1") ?? "", "**", "frontends"));
+  const dump = execFileSync("bpftool", ["-j", "map", "dump", "pinned", path], { encoding: "utf8" });
+  const entries = JSON.parse(dump) as readonly { readonly key: readonly string[] }[];
+  for (const { key } of entries)
+    execFileSync("bpftool", ["map", "delete", "pinned", path, "key", "hex", ...key.map((byte) => byte.slice(2))]);
+};
