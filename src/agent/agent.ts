@@ -65,6 +65,8 @@ export class Agent {
   #applied: { readonly snapshot: Snapshot; readonly compiled: Compiled } | null = null;
   /** The last apply went through, and nobody has touched the maps since. */
   #clean = false;
+  /** How often everything was to be applied again, which may be in the midst of an apply. */
+  #doubts = 0;
   #named: ReadonlySet<string> = new Set();
   #backoff_ms = 0;
 
@@ -161,15 +163,18 @@ export class Agent {
     if (applied !== null) this.#report(applied, changesBetween(before, snapshot), started_ms);
     if (refused !== null) throw refused;
     health.updated();
+    const { services, slices } = this.pending;
+    if (services + slices > 0) health.queued(); // what came meanwhile waits since then
   }
 
   /** What was written; null when there was nothing to do. What did not fit is refused, and all the rest is written. */
   async #apply(desired: Desired): Promise<{ readonly applied: Applied | null; readonly refused: Error | null }> {
     if (this.#clean && desired === this.desired) return { applied: null, refused: null };
     this.#clean = false;
+    const doubts = this.#doubts;
     try {
       const applied = await this.#parts.dataplane.apply(desired, { prune: true });
-      this.#clean = true;
+      this.#clean = doubts === this.#doubts;
       return { applied, refused: null };
     } catch (error) {
       if (!isCapacityError(error)) throw error;
@@ -263,6 +268,7 @@ export class Agent {
 
   /** Applies everything, whatever is there. */
   #again(): void {
+    this.#doubts++;
     this.#clean = false;
     this.#parts.dataplane.forget?.();
     this.changed();

@@ -83,10 +83,13 @@ export class Reconciler {
     this.#next = null;
     this.#again = false;
     this.#lastStart_ms = this.#clock.now_ms();
-    this.#running = this.#run().finally(() => {
-      this.#running = null;
-      if (this.#again) this.trigger();
-    });
+    // Not before #running says so: an apply may trigger another one.
+    this.#running = Promise.resolve()
+      .then(() => this.#run())
+      .finally(() => {
+        this.#running = null;
+        if (this.#again) this.trigger();
+      });
   }
 
   async #run(): Promise<void> {

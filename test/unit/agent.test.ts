@@ -79,13 +79,18 @@ interface Setup {
   say(text: string): void;
   host: HostView;
   synced: boolean;
-  /** Called before every apply; may throw. */
-  beforeApply: () => void;
+  /** Called before every apply, which waits for what it promises; may throw. */
+  beforeApply: () => void | Promise<void>;
   beforeReadBack: () => void;
   applies: number;
 }
 
-const start = (t: { after(call: () => Promise<void>): void }, text: string, synced = true): Setup => {
+const start = (
+  t: { after(call: () => Promise<void>): void },
+  text: string,
+  synced = true,
+  more: Partial<AgentDataplane> = {},
+): Setup => {
   const log: string[] = [];
   const metrics: string[] = [];
   const devices: (readonly string[])[] = [];
@@ -102,9 +107,9 @@ const start = (t: { after(call: () => Promise<void>): void }, text: string, sync
   };
   const dataplane: AgentDataplane = {
     name: "bpf",
-    apply(desired, options) {
+    async apply(desired, options) {
       setup.applies++;
-      setup.beforeApply();
+      await setup.beforeApply();
       return programmer.apply(desired, options);
     },
     readBack() {
@@ -114,6 +119,7 @@ const start = (t: { after(call: () => Promise<void>): void }, text: string, sync
     setDevices: (names) => void devices.push(names),
     forget: () => programmer.forget(),
     close: () => {},
+    ...more,
   };
   const { config } = loadConfig({ node: "node-a", manifests: ["x"] });
   const now_ms = Date.now;
@@ -300,4 +306,20 @@ test("a node that is being deleted stays programmed, and is not eligible", async
   );
   await eventually(() => assert.equal(s.healthz(), 503));
   assert.equal(s.agent.desired?.services.size, 1);
+});
+
+test("what comes while an apply is under way is applied next: a change, and the wish to write everything again", async (t) => {
+  const s = start(t, NODE + web(["10.244.1.2", "10.244.2.2"]), true, { refresh_ms: 40 });
+  let ended = false;
+  s.beforeApply = async () => {
+    if (s.applies > 1) return;
+    s.say(NODE + web(["10.244.2.2"]));
+    await new Promise((resolve) => setTimeout(resolve, 60)); // a refresh falls into it
+    ended = true;
+  };
+  await eventually(() => assert.equal(tablesToDesired(readTables(s.store)).services.get(WEB)?.backends.length, 1));
+  assert.ok(ended);
+  const applies = s.applies;
+  await eventually(() => assert.ok(s.applies >= applies + 2), 2000); // every 40 ms, though nothing changes
+  assert.equal(s.metrics.includes("drifted"), false);
 });

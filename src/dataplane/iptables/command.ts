@@ -1,6 +1,6 @@
 // Runs iptables, ip6tables, their -save and -restore, and conntrack: the one file of this folder that starts programs.
 // Says in words what they refused: which program, why, and for a restore the line of its input.
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { RefusedError } from "../../lib/errors.ts";
 import type { Family } from "../../model/address.ts";
 import type { Jump, Table } from "./jumps.ts";
@@ -16,6 +16,8 @@ export interface Iptables {
   save(table: Table): string;
   /** All of a table or nothing of it; chains that are not named stay as they are. */
   restore(input: string): void;
+  /** The same without holding up this process: rules of ten thousand endpoints may take half a minute. */
+  restoreAside(input: string): Promise<void>;
   /** Puts the rule first in its chain, unless the chain has it. True: it was put there. */
   ensure(jump: Jump): boolean;
   hasChain(table: Table, chain: string): boolean;
@@ -37,8 +39,11 @@ export const openIptables = (family: Family, flavour: Flavour): Iptables => {
     flavour,
     save: (table) => demand(`${base}-save`, ["-t", table]),
     restore: (input) => {
-      const args = ["-w", LOCK_WAIT_S, "--noflush", "--counters"];
-      const { status, stderr } = runProgram(`${base}-restore`, args, input);
+      const { status, stderr } = runProgram(`${base}-restore`, RESTORE, input);
+      if (status !== 0) throw restoreError(`${base}-restore`, stderr, input);
+    },
+    restoreAside: async (input) => {
+      const { status, stderr } = await runAside(`${base}-restore`, RESTORE, input);
       if (status !== 0) throw restoreError(`${base}-restore`, stderr, input);
     },
     ensure: ({ table, from, match, to }) => {
@@ -50,6 +55,8 @@ export const openIptables = (family: Family, flavour: Flavour): Iptables => {
     hasChain: (table, chain) => agrees(["-t", table, "-S", chain]),
   };
 };
+
+const RESTORE = ["-w", LOCK_WAIT_S, "--noflush", "--counters"];
 
 /** iptables' exit code when the lock is held, or the kernel has no room. */
 const RESOURCE_PROBLEM = 4;
@@ -100,14 +107,31 @@ interface Result {
 /** Rules of 100,000 endpoints are some 50 MB. */
 const LONGEST_OUTPUT_BYTES = 1 << 30;
 
-/** Blocks, as every write to the kernel here does. Throws RefusedError when the program is not there. */
+/** Blocks, as all other writes to the kernel do. Throws RefusedError when the program is not there. */
 const runProgram = (program: string, args: readonly string[], input = ""): Result => {
   const result = spawnSync(program, args, { encoding: "utf8", input, maxBuffer: LONGEST_OUTPUT_BYTES });
-  if (result.error === undefined || (result.error as NodeJS.ErrnoException).code === "EPIPE") return result;
-  const missing = (result.error as NodeJS.ErrnoException).code === "ENOENT";
+  const error: NodeJS.ErrnoException | undefined = result.error;
+  if (error === undefined || error.code === "EPIPE") return result;
+  throw notRun(program, error);
+};
+
+const runAside = (program: string, args: readonly string[], input: string): Promise<Result> =>
+  new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: ["pipe", "ignore", "pipe"] });
+    let stderr = "";
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      stderr += text;
+    });
+    child.on("error", (error) => reject(notRun(program, error)));
+    child.on("close", (status) => resolve({ status, stdout: "", stderr }));
+    child.stdin.on("error", () => {}); // it ended without reading everything, and says why
+    child.stdin.end(input);
+  });
+
+const notRun = (program: string, error: NodeJS.ErrnoException): RefusedError => {
   const hint = program === "conntrack" ? "conntrack" : "iptables";
-  const why = missing ? `not found (Debian package ${hint})` : result.error.message;
-  throw new RefusedError(`Cannot run ${program}: ${why}`, { cause: result.error });
+  const why = error.code === "ENOENT" ? `not found (Debian package ${hint})` : error.message;
+  return new RefusedError(`Cannot run ${program}: ${why}`, { cause: error });
 };
 
 const refusal = (program: string, args: readonly string[], stderr: string): string =>

@@ -49,6 +49,11 @@ const FULL_SYNC_MS = 60 * 60 * 1000;
 export const openIptablesDataplane = (options: IptablesOptions): IptablesDataplane =>
   new IptablesDataplane(options, chooseFlavour(options.flavour));
 
+interface Done {
+  readonly written: number;
+  readonly removed: number;
+}
+
 /** What one family's rules were written from. */
 interface Written {
   readonly services: ReadonlySet<DesiredService>;
@@ -64,6 +69,8 @@ export class IptablesDataplane implements Dataplane {
   readonly #options: IptablesOptions;
   readonly #families: readonly Iptables[];
   readonly #written = new Map<Family, Written>();
+  /** How often all that was written has been forgotten, which may be in the midst of a write. */
+  #forgotten = 0;
   #podCIDRs: readonly Prefix[] = [];
   /** null: to be asked for. */
   #rules: RuleOptions | null = null;
@@ -86,7 +93,7 @@ export class IptablesDataplane implements Dataplane {
   }
 
   /** Both families are tried, whatever becomes of one. Tables are written whole or not at all, filter before nat. */
-  apply(desired: Desired, { prune }: { readonly prune: boolean }): Applied {
+  async apply(desired: Desired, { prune }: { readonly prune: boolean }): Promise<Applied> {
     const wanted = prune ? desired : withServices(this.readBack(), desired);
     const options = this.#ruleOptions();
     if (answersAtLocalhost(options)) routeLocalnet();
@@ -95,7 +102,7 @@ export class IptablesDataplane implements Dataplane {
     const errors: unknown[] = [];
     for (const iptables of this.#families) {
       try {
-        const done = this.#sync(iptables, wanted, options);
+        const done = await this.#sync(iptables, wanted, options);
         written[`${iptables.family} rules`] = done.written;
         if (done.removed > 0) removed[`${iptables.family} chains`] = done.removed;
       } catch (error) {
@@ -123,6 +130,7 @@ export class IptablesDataplane implements Dataplane {
 
   /** The next apply writes everything. */
   forget(): void {
+    this.#forgotten++;
     this.#written.clear();
   }
 
@@ -137,27 +145,25 @@ export class IptablesDataplane implements Dataplane {
     return this.#rules;
   }
 
-  #sync(
-    iptables: Iptables,
-    desired: Desired,
-    options: RuleOptions,
-  ): { readonly written: number; readonly removed: number } {
+  async #sync(iptables: Iptables, desired: Desired, options: RuleOptions): Promise<Done> {
     const { family } = iptables;
     const { observer, now_ms } = this.#options;
     const started_ms = now_ms();
     const before = this.#partialFrom(family, desired);
+    const times = this.#forgotten;
     try {
       if (before === null) ensureEntrances(iptables);
       const rules = rulesOf(desired, family, options);
       const looks = before === null || !rules.large || started_ms - before.looked_ms >= this.#options.syncPeriod_ms;
       const stale = looks ? this.#staleChains(iptables, rules) : NOTHING_STALE;
       const writes = ({ owner }: Chain): boolean => owner === null || before?.services.has(owner) !== true;
-      iptables.restore(restoreInput(rules, { stale, writes }));
-      this.#written.set(family, {
+      await iptables.restoreAside(restoreInput(rules, { stale, writes }));
+      const written = {
         services: new Set(desired.services.values()),
         nodeAddresses: desired.nodeAddresses,
         looked_ms: looks ? started_ms : before.looked_ms,
-      });
+      };
+      if (times === this.#forgotten) this.#written.set(family, written);
       const counts = { filter: countRules(rules.filter, writes), nat: countRules(rules.nat, writes) };
       observer?.synced({ family, full: before === null, seconds: (now_ms() - started_ms) / 1000, rules: counts });
       return { written: counts.filter.written + counts.nat.written, removed: stale.removed.length };
@@ -208,12 +214,6 @@ export class IptablesDataplane implements Dataplane {
     this.#cleaned = udp;
   }
 }
-
-/** All rules of this node in the flavour that is in use, for readers. Throws RefusedError when iptables is not there. */
-export const readNodeRules = (families: readonly Family[], flavour: Flavour | "auto"): readonly SavedText[] => {
-  const chosen = chooseFlavour(flavour);
-  return saveRules(families.map((family) => openIptables(family, chosen)));
-};
 
 const saveRules = (families: readonly Iptables[]): readonly SavedText[] =>
   families.flatMap((iptables) =>
