@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { compile } from "../../src/compile/compile.ts";
+import { compile, createMemory } from "../../src/compile/compile.ts";
 import { answerers, staleFlows } from "../../src/dataplane/iptables/flows.ts";
-import { DEFAULT_RULE_OPTIONS, rulesOf } from "../../src/dataplane/iptables/rules.ts";
+import { createRuleMemory, DEFAULT_RULE_OPTIONS, rulesOf } from "../../src/dataplane/iptables/rules.ts";
 import { chainsIn, removal, strangersJumps } from "../../src/dataplane/iptables/saved.ts";
 import { restoreInput } from "../../src/dataplane/iptables/text.ts";
 import type { Desired } from "../../src/model/desired.ts";
@@ -90,6 +90,23 @@ test("the order in which objects arrive does not show", () => {
       assert.equal(a, b);
     }),
     { numRuns: 50 },
+  );
+});
+
+test("what is remembered does not show: not of other Services, options or node addresses", () => {
+  const memory = createRuleMemory();
+  const variants = [
+    DEFAULT_RULE_OPTIONS,
+    { ...DEFAULT_RULE_OPTIONS, localDetector: { kind: "bridge", name: "cbr0" } },
+    { ...DEFAULT_RULE_OPTIONS, masqueradeAll: true },
+  ] as const;
+  const compiled = createMemory();
+  fc.assert(
+    fc.property(arbitrarySnapshot, fc.constantFrom(...variants), fc.boolean(), (one, ruleOptions, moved) => {
+      const localAddresses = moved ? [address("203.0.113.1")] : options.localAddresses;
+      const { desired } = compile(one, { ...options, localAddresses }, compiled);
+      assert.deepEqual(rulesOf(desired, "IPv4", ruleOptions, memory), rulesOf(desired, "IPv4", ruleOptions));
+    }),
   );
 });
 

@@ -11,7 +11,15 @@ import { answerers, staleFlows } from "./flows.ts";
 import { JUMPS, TABLES } from "./jumps.ts";
 import { isServiceChain, KUBE_PROXY_CANARY } from "./names.ts";
 import { readIptables, type SavedText } from "./readback.ts";
-import { answersAtLocalhost, type Chain, type RuleOptions, type Rules, rulesOf, type TableRules } from "./rules.ts";
+import {
+  answersAtLocalhost,
+  type Chain,
+  createRuleMemory,
+  type RuleOptions,
+  type Rules,
+  rulesOf,
+  type TableRules,
+} from "./rules.ts";
 import { chainsIn, strangersJumps } from "./saved.ts";
 import { makeChains, NOTHING_STALE, restoreInput, type Stale } from "./text.ts";
 
@@ -69,6 +77,7 @@ export class IptablesDataplane implements Dataplane {
   readonly #options: IptablesOptions;
   readonly #families: readonly Iptables[];
   readonly #written = new Map<Family, Written>();
+  readonly #memories = { IPv4: createRuleMemory(), IPv6: createRuleMemory() };
   /** How often all that was written has been forgotten, which may be in the midst of a write. */
   #forgotten = 0;
   #podCIDRs: readonly Prefix[] = [];
@@ -153,7 +162,7 @@ export class IptablesDataplane implements Dataplane {
     const times = this.#forgotten;
     try {
       if (before === null) ensureEntrances(iptables);
-      const rules = rulesOf(desired, family, options);
+      const rules = rulesOf(desired, family, options, this.#memories[family]);
       const looks = before === null || !rules.large || started_ms - before.looked_ms >= this.#options.syncPeriod_ms;
       const stale = looks ? this.#staleChains(iptables, rules) : NOTHING_STALE;
       const writes = ({ owner }: Chain): boolean => owner === null || before?.services.has(owner) !== true;

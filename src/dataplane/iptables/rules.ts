@@ -88,8 +88,25 @@ export interface Rule {
 /** kube-proxy's limit, in endpoints: above it the rules of endpoints have no comments, which saves 40 % of the text. */
 const LARGE_CLUSTER = 1000;
 
-/** Services by namespace, name, port and protocol: equal input gives equal rules, in equal order. */
-export const rulesOf = (desired: Desired, family: Family, options: RuleOptions): Rules => {
+/** What rulesOf() remembers from one call to the next, for one family: a Service that did not change costs nothing. */
+export interface RuleMemory {
+  /** What the rules of every Service depend on. */
+  context: string;
+  parts: WeakMap<DesiredService, PortRules>;
+}
+
+export const createRuleMemory = (): RuleMemory => ({ context: "", parts: new WeakMap() });
+
+/**
+ * Services by namespace, name, port and protocol: equal input gives equal rules, in equal order. The memory must not be
+ * that of another family.
+ */
+export const rulesOf = (
+  desired: Desired,
+  family: Family,
+  options: RuleOptions,
+  memory: RuleMemory = createRuleMemory(),
+): Rules => {
   const services = [...desired.services.values()].sort(byName);
   const endpoints = services.reduce((sum, service) => sum + backendsIn(service, family).length, 0);
   const large = endpoints > LARGE_CLUSTER;
@@ -99,9 +116,12 @@ export const rulesOf = (desired: Desired, family: Family, options: RuleOptions):
     local: matchLocal(options.localDetector, family),
     endpointComments: !large,
   };
-  const parts = services.flatMap((service) => {
-    const port = portOf(service, family);
-    return port === null ? [] : [rulesOfPort(port, context)];
+  const text = JSON.stringify(context);
+  if (memory.context !== text) Object.assign(memory, { context: text, parts: new WeakMap() });
+  const parts = services.map((service) => {
+    const known = memory.parts.get(service) ?? rulesOfService(service, family, context);
+    memory.parts.set(service, known);
+    return known;
   });
   const localhost = family === "IPv4" && answersAtLocalhost(options);
   const firewall = localhost ? [rule(shared.firewall, ANTI_MARTIAN)] : [];
@@ -319,7 +339,9 @@ interface PortRules {
   readonly nat: readonly Rule[];
 }
 
-const rulesOfPort = (port: Port, context: Context): PortRules => {
+const rulesOfService = (service: DesiredService, family: Family, context: Context): PortRules => {
+  const port = portOf(service, family);
+  if (port === null) return { filter: [], chains: [], nat: [] };
   const own = ownChains(port, context);
   return {
     filter: filterRules(port),
