@@ -16,7 +16,7 @@ import { differenceReport } from "./difference-report.ts";
 import { show } from "./report.ts";
 
 export const diff: Run = (args, io) => {
-  const sides = { left: sideOf(args.left ?? ["bpf"]), right: sideOf(args.against ?? ["desired"]) };
+  const sides = { left: sideOf(args.left ?? [], "bpf"), right: sideOf(args.against ?? [], "desired") };
   const live = sides.left.live || sides.right.live;
   return show(args, io, async () => {
     const [left, right] = [await sides.left.read({ args, io, live }), await sides.right.read({ args, io, live })];
@@ -36,8 +36,9 @@ interface Side {
   read(context: Context): Reading | Promise<Reading>;
 }
 
-/** A word, or the paths of one source's files. */
-const sideOf = (words: readonly string[]): Side => {
+/** A word, or the paths of one source's files; `otherwise` where nothing is said. */
+const sideOf = (said: readonly string[], otherwise: string): Side => {
+  const words = said.length === 0 ? [otherwise] : said;
   const known = words.find((word) => SIDES.has(word));
   const side = SIDES.get(known ?? "");
   if (side === undefined) return { live: false, read: () => readFiles(words) };
