@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { once } from "node:events";
+import { readdirSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -203,6 +204,23 @@ test("close() takes nobody any more and lets connections live; abort() ends them
   assert.equal(String((await once(socket, "data"))[0]), "two");
   proxy.abort();
   assert.equal(await errorOf(socket), "ECONNRESET");
+});
+
+test("Whatever is going on when it ends, no socket is left", async (t) => {
+  const port = await tcpBackend(t, (socket) => void socket.resume().end("hello"));
+  const sockets = (): number => process.getActiveResourcesInfo().filter((name) => name === "TCPSocketWrap").length;
+  const before = readdirSync("/proc/self/fd").length;
+  for (let n = 0; n < 30; n++) {
+    const proxy = await listenTcp(NODE, inOrder([backendAt(port)]));
+    const socket = client(t, proxy.port);
+    await once(socket, "data");
+    if (n % 2 === 0) socket.end();
+    else socket.destroy();
+    for (let tick = 0; tick < n % 5; tick++) await new Promise((resolve) => setImmediate(resolve));
+    proxy.abort();
+    socket.destroy();
+  }
+  await eventually(() => assert.deepEqual([sockets(), readdirSync("/proc/self/fd").length], [0, before]));
 });
 
 test("Nobody can listen at an address that is not there", async () => {

@@ -51,7 +51,7 @@ const listener = (server: Server, sockets: ReadonlySet<Socket>): Listener => {
     close: () => void server.close(),
     abort: () => {
       server.close();
-      for (const socket of sockets) socket.resetAndDestroy();
+      for (const socket of sockets) reset(socket);
     },
   };
 };
@@ -72,7 +72,7 @@ const serve = async (client: Socket, choose: Choose, sockets: Set<Socket>): Prom
     }
     failed.add(backendKey(backend));
   }
-  client.resetAndDestroy();
+  reset(client);
 };
 
 const dial = ({ address, port }: Backend, timeout_ms: number): Promise<Socket | null> =>
@@ -100,7 +100,14 @@ const track = (socket: Socket, sockets: Set<Socket>): void => {
 const join = (client: Socket, backend: Socket): void => {
   for (const [from, to] of [[client, backend] as const, [backend, client] as const]) {
     from.setKeepAlive(true, KEEP_ALIVE_MS);
-    from.on("error", () => to.resetAndDestroy());
+    // After its end nothing is missing of what it said: that still arrives.
+    from.on("error", () => (to.writableEnded ? to.destroySoon() : reset(to)));
     from.pipe(to);
   }
+};
+
+/** Node 24 loses the descriptor of a socket that it resets while its end() is under way (libuv answers EINVAL). */
+const reset = (socket: Socket): void => {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 };

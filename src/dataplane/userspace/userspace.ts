@@ -85,24 +85,23 @@ export class UserspaceDataplane implements Dataplane {
     this.#look(this.#applied);
   }
 
-  /** Rejects when a port or a table cannot be had: what answered before goes on answering. */
+  /** Rejects when a port or a table cannot be had: everything else is as wanted, and what answered goes on answering. */
   async apply(desired: Desired, { prune }: { readonly prune: boolean }): Promise<Applied> {
     const all = prune ? desired : withServices(this.#applied, desired);
     const wanted = this.#wanted(all);
-    const opened = await this.#open(wanted);
+    const { opened, errors } = await this.#open(wanted);
     this.#look(all);
     for (const { name, key, service, frontend } of wanted) {
       const running = this.#running.get(name);
       if (running !== undefined) Object.assign(running.said, { key, service, frontend });
     }
-    const portals = wanted.map((one) => this.#portal(one));
-    const rules = this.#families.map((iptables) => this.#write(iptables, portals, all));
+    const rules = this.#writeAll(wanted, all);
     const closed = this.#closeOthers(wanted);
     this.#applied = all;
     this.#forgetClients(all);
     for (const { family } of this.#families) this.#cleanFlows(family, wanted, all);
-    const written = { listeners: opened, rules: rules.reduce((sum, count) => sum + count, 0) };
-    return { written, removed: closed > 0 ? { listeners: closed } : {} };
+    if (errors.length > 0) throw new Error("Cannot listen for a frontend", { cause: errors[0] });
+    return { written: { listeners: opened, rules }, removed: closed > 0 ? { listeners: closed } : {} };
   }
 
   /** What it answers and refuses, as far as there are listeners for it. */
@@ -169,8 +168,9 @@ export class UserspaceDataplane implements Dataplane {
   }
 
   #portal({ service, frontend, name, refusal }: Wanted): Portal {
-    const port = this.#running.get(name)?.listener.port ?? 0;
-    const to = refusal === null ? ({ kind: "listener", port } as const) : { kind: refusal };
+    const port = this.#running.get(name)?.listener.port;
+    const to: Portal["to"] =
+      refusal === null && port !== undefined ? { kind: "listener", port } : { kind: refusal ?? "REJECT" };
     return {
       name: serviceText(service.name),
       protocol: protocolOf(service),
@@ -183,13 +183,12 @@ export class UserspaceDataplane implements Dataplane {
 
   // ---- listeners ---------------------------------------------------------------------------------------------------
 
-  /** Answers how many were opened. Those that are open stay so, whatever becomes of the others. */
-  async #open(wanted: readonly Wanted[]): Promise<number> {
+  /** Those that are open stay so, whatever becomes of the others. */
+  async #open(wanted: readonly Wanted[]): Promise<{ readonly opened: number; readonly errors: readonly unknown[] }> {
     const missing = wanted.filter(({ name, refusal }) => refusal === null && !this.#running.has(name));
     const results = await Promise.allSettled(missing.map((one) => this.#listen(one)));
-    const failed = results.find((result) => result.status === "rejected");
-    if (failed !== undefined) throw new Error("Cannot open a port for a frontend", { cause: failed.reason });
-    return missing.length;
+    const errors = results.flatMap((result) => (result.status === "rejected" ? [result.reason] : []));
+    return { opened: missing.length - errors.length, errors };
   }
 
   async #listen({ key, service, frontend, listens, name }: Wanted): Promise<void> {
@@ -249,6 +248,22 @@ export class UserspaceDataplane implements Dataplane {
   }
 
   // ---- rules -------------------------------------------------------------------------------------------------------
+
+  /** Both families are tried. Throws when one fails: its old rules lead to listeners that are still there. */
+  #writeAll(wanted: readonly Wanted[], desired: Desired): number {
+    const portals = wanted.map((one) => this.#portal(one));
+    const errors: unknown[] = [];
+    let count = 0;
+    for (const iptables of this.#families) {
+      try {
+        count += this.#write(iptables, portals, desired);
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    if (errors.length > 0) throw errors[0];
+    return count;
+  }
 
   /** Answers how many rules were written: none, where they are as they were. */
   #write(iptables: Iptables, portals: readonly Portal[], desired: Desired): number {
