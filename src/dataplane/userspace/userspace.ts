@@ -99,7 +99,7 @@ export class UserspaceDataplane implements Dataplane {
     const closed = this.#closeOthers(wanted);
     this.#applied = all;
     this.#forgetClients(all);
-    for (const { family } of this.#families) this.#cleanFlows(family, wanted, all);
+    if (opened + rules + closed > 0) for (const { family } of this.#families) this.#cleanFlows(family, wanted, all);
     if (errors.length > 0) throw new Error("Cannot listen for a frontend", { cause: errors[0] });
     return { written: { listeners: opened, rules }, removed: closed > 0 ? { listeners: closed } : {} };
   }
