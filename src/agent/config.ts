@@ -7,6 +7,7 @@ import type { z } from "zod";
 import { InputError } from "../lib/errors.ts";
 import { hint } from "../lib/suggest.ts";
 import type { Prefix } from "../model/address.ts";
+import type { ConntrackConfig } from "./conntrack.ts";
 import { DEFAULT_BPFFS, defaultNodeName, findCgroup } from "./defaults.ts";
 import {
   type Bind,
@@ -54,6 +55,8 @@ export interface Config {
     | { readonly mode: "ClusterCIDR"; readonly cidrs: readonly Prefix[] }
     | { readonly mode: "NodeCIDR" }
     | { readonly mode: "BridgeInterface" | "InterfaceNamePrefix"; readonly name: string };
+  /** For rules. */
+  readonly conntrack: ConntrackConfig;
   readonly userspace: {
     /** How long a UDP client and its backend may both be silent before it is a new client. */
     readonly udpIdleTimeout_ms: number;
@@ -259,6 +262,15 @@ const resolve = (file: ConfigFile | null, flags: Flags): Config => {
       localhostNodePorts: file?.iptables?.localhostNodePorts ?? true,
     },
     detectLocal: detectLocalOf(file),
+    conntrack: {
+      maxPerCore: file?.conntrack?.maxPerCore ?? 32_768,
+      min: file?.conntrack?.min ?? 131_072,
+      tcpEstablishedTimeout_ms: file?.conntrack?.tcpEstablishedTimeout ?? 24 * 60 * 60_000,
+      tcpCloseWaitTimeout_ms: file?.conntrack?.tcpCloseWaitTimeout ?? 60 * 60_000,
+      tcpBeLiberal: file?.conntrack?.tcpBeLiberal ?? false,
+      udpTimeout_ms: file?.conntrack?.udpTimeout ?? 0,
+      udpStreamTimeout_ms: file?.conntrack?.udpStreamTimeout ?? 0,
+    },
     userspace: { udpIdleTimeout_ms: file?.udpIdleTimeout || 250 },
     bpf: {
       attach: flags.attach ?? bpf?.attach ?? "auto",

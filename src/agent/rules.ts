@@ -1,15 +1,18 @@
 // What a configuration means for the reference dataplane: options of its rules, and the dataplane itself.
+import { availableParallelism } from "node:os";
 import { type Observer, openIptablesDataplane } from "../dataplane/iptables/iptables.ts";
 import type { LocalDetector, RuleOptions } from "../dataplane/iptables/rules.ts";
 import { RefusedError } from "../lib/errors.ts";
 import { type Family, familyOf, type Prefix } from "../model/address.ts";
 import type { Config } from "./config.ts";
+import { conntrackSettings, setConntrack } from "./conntrack.ts";
 import type { Opened } from "./dataplane.ts";
 import { hasIPv6 } from "./host.ts";
 import type { Log } from "./log.ts";
 
 /** Throws RefusedError where there is no iptables. */
 export const openIptables = (config: Config, log: Log, observer?: Observer): Opened => {
+  setConntrack(conntrackSettings(config.conntrack, availableParallelism()), log);
   const dataplane = openIptablesDataplane({
     rules: (podCIDRs) => ruleOptions(config, podCIDRs),
     families: hasIPv6() ? ["IPv4", "IPv6"] : ["IPv4"],

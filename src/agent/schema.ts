@@ -204,11 +204,29 @@ export type DataplaneName = "bpf" | "iptables" | "userspace";
 const MASQUERADING = ["iptables.masqueradeBit", "iptables.masqueradeAll", "iptables.localhostNodePorts"];
 const BY_DEVICE = ["detectLocal.bridgeInterface", "detectLocal.interfaceNamePrefix"];
 
+const CONNTRACK = [
+  "conntrack.maxPerCore",
+  "conntrack.min",
+  "conntrack.tcpEstablishedTimeout",
+  "conntrack.tcpCloseWaitTimeout",
+  "conntrack.tcpBeLiberal",
+  "conntrack.udpTimeout",
+  "conntrack.udpStreamTimeout",
+];
+
 /** Fields that others have a use for. */
 export const UNUSED_BY: Readonly<Record<DataplaneName, readonly string[]>> = {
-  bpf: [...MASQUERADING, "iptables.flavour", "detectLocalMode", ...BY_DEVICE, "clusterCIDR", "udpIdleTimeout"],
+  bpf: [
+    ...MASQUERADING,
+    "iptables.flavour",
+    "detectLocalMode",
+    ...BY_DEVICE,
+    "clusterCIDR",
+    "udpIdleTimeout",
+    ...CONNTRACK,
+  ],
   iptables: ["udpIdleTimeout"],
-  userspace: [...MASQUERADING, ...BY_DEVICE],
+  userspace: [...MASQUERADING, ...BY_DEVICE, ...CONNTRACK],
 };
 
 /** Fields that no dataplane here has a use for. Setting one to more than nothing is worth a warning. */
@@ -236,13 +254,6 @@ export const WITHOUT_MEANING: readonly string[] = [
   "winkernel.enableDSR",
   "winkernel.rootHnsEndpointName",
   "winkernel.forwardHealthCheckVip",
-  "conntrack.maxPerCore",
-  "conntrack.min",
-  "conntrack.tcpEstablishedTimeout",
-  "conntrack.tcpCloseWaitTimeout",
-  "conntrack.tcpBeLiberal",
-  "conntrack.udpTimeout",
-  "conntrack.udpStreamTimeout",
   "configSyncPeriod",
   "portRange",
   "windowsRunAsService",

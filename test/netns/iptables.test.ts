@@ -46,7 +46,11 @@ for (const flavour of ["nft", "legacy"] as const) {
     const options = {
       manifests: manifests.path,
       args: ["--dataplane", "iptables", "--iptables", flavour],
-      config: { clusterCIDR: "10.244.0.0/16,fd00:244::/32", iptables: { syncPeriod: "1s", minSyncPeriod: "50ms" } },
+      config: {
+        clusterCIDR: "10.244.0.0/16,fd00:244::/32",
+        iptables: { syncPeriod: "1s", minSyncPeriod: "50ms" },
+        conntrack: { udpTimeout: "77s", tcpBeLiberal: true },
+      },
     };
     let agents: Agent[] = [];
 
@@ -90,6 +94,16 @@ for (const flavour of ["nft", "legacy"] as const) {
       assert.deepEqual(await agents[0]?.httpGet(10249, "/proxyMode"), { status: 200, body: "iptables" });
       const metrics = await agents[0]?.httpGet(10249, "/metrics");
       assert.match(metrics?.body ?? "", /^kubeproxy_sync_proxy_rules_iptables_total\{.*table="nat"\} [1-9]/m);
+    });
+
+    test("connection tracking of the node is set, as far as it may be", () => {
+      const value = (name: string) =>
+        lab.run("node1", ["cat", `/proc/sys/net/netfilter/nf_conntrack_${name}`]).stdout.trim();
+      assert.equal(value("udp_timeout"), "77");
+      assert.equal(value("tcp_timeout_close_wait"), "3600");
+      assert.equal(value("tcp_be_liberal"), "1");
+      assert.equal(save("node1").includes("--ctstate INVALID"), false); // what is liberal calls nothing INVALID
+      assert.match(agents[0]?.log ?? "", /Cannot set net.netfilter.nf_conntrack_max, it stays as it is/); // one for all namespaces
     });
 
     test("ClusterIP: pods are seen as they are, the node by its address", async () => {
@@ -249,7 +263,8 @@ for (const flavour of ["nft", "legacy"] as const) {
       manifests.remove("kept");
       await eventually(async () => assert.equal(save("node1").includes("172.30.0.22"), false));
       assert.match(save("node1"), new RegExp(`^:${chain} `, "m"));
-      assert.match(agents[0]?.log ?? "", new RegExp(`${chain} stays, empty: a rule of STRANGER uses it`));
+      const named = new RegExp(`${chain} stays, empty: a rule of STRANGER uses it`);
+      await eventually(() => assert.match(agents[0]?.log ?? "", named));
       iptables("node1", "-t", "nat", "-F", "STRANGER");
       iptables("node1", "-t", "nat", "-X", "STRANGER");
       manifests.service(service("other", 23), ["pod1a"]); // the next write looks for what can go

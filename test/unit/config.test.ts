@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { type Flags, loadConfig } from "../../src/agent/config.ts";
+import { conntrackSettings } from "../../src/agent/conntrack.ts";
 import { defaultNodeName, findCgroup } from "../../src/agent/defaults.ts";
 import { isInputError, messageOf } from "../../src/lib/errors.ts";
 
@@ -51,6 +52,15 @@ test("without a file and flags everything has kube-proxy's default", () => {
     logging: { format: "json", level: "info" },
     iptables: { flavour: "auto", masqueradeAll: false, masqueradeBit: 14, localhostNodePorts: true },
     detectLocal: { mode: "ClusterCIDR", cidrs: [] },
+    conntrack: {
+      maxPerCore: 32_768,
+      min: 131_072,
+      tcpEstablishedTimeout_ms: 86_400_000,
+      tcpCloseWaitTimeout_ms: 3_600_000,
+      tcpBeLiberal: false,
+      udpTimeout_ms: 0,
+      udpStreamTimeout_ms: 0,
+    },
     userspace: { udpIdleTimeout_ms: 250 },
     bpf: {
       attach: "auto",
@@ -182,7 +192,7 @@ test("for rules kube-proxy's fields mean what they mean to kube-proxy, and nothi
   const { config, warnings } = load(KUBEADM, { dataplane: "iptables" });
   assert.equal(config.dataplane, "iptables");
   assert.deepEqual(config.detectLocal, { mode: "ClusterCIDR", cidrs: ["10.244.0.0/16"] });
-  assert.match(warnings.join(), /have no meaning here: conntrack.tcpEstablishedTimeout$/);
+  assert.deepEqual(warnings, [], "its mode is ours");
   const own = load(`${BEELINE}mode: iptables
 iptables: {flavour: legacy, masqueradeAll: true, masqueradeBit: 9, localhostNodePorts: false, syncPeriod: 7s}
 clusterCIDR: 10.1.2.3/16,fd00:1::/48
@@ -293,4 +303,29 @@ test("the cgroup is the first cgroup2 mount", () => {
   const mounts = "cgroup /sys/fs/cgroup/pids cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/a\\040b cgroup2 rw 0 0\n";
   assert.equal(findCgroup(mounts), "/sys/fs/cgroup/a b");
   assert.equal(findCgroup("proc /proc proc rw 0 0\n"), null);
+});
+
+test("connection tracking is set as kube-proxy sets it; 0 leaves a setting as it is", () => {
+  const { config } = load(KUBEADM, { dataplane: "iptables" });
+  assert.deepEqual(conntrackSettings(config.conntrack, 2), [
+    ["nf_conntrack_max", 131_072],
+    ["nf_conntrack_tcp_timeout_established", 86_400],
+    ["nf_conntrack_tcp_timeout_close_wait", 3_600],
+  ]);
+  const fields = "maxPerCore: 1000, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s, tcpBeLiberal: true";
+  const own = load(`${BEELINE}conntrack: {${fields}, udpTimeout: 90s, udpStreamTimeout: 3m}\n`, {
+    dataplane: "iptables",
+  });
+  assert.deepEqual(own.warnings, []);
+  assert.deepEqual(conntrackSettings(own.config.conntrack, 64), [
+    ["nf_conntrack_max", 64_000],
+    ["nf_conntrack_tcp_be_liberal", 1],
+    ["nf_conntrack_udp_timeout", 90],
+    ["nf_conntrack_udp_timeout_stream", 180],
+  ]);
+  const none = load(`${BEELINE}conntrack: {maxPerCore: 0}\n`, { dataplane: "iptables" }).config.conntrack;
+  assert.equal(
+    conntrackSettings(none, 4).some(([name]) => name === "nf_conntrack_max"),
+    false,
+  );
 });
