@@ -148,3 +148,21 @@ test("without conntrack the rules are written, and what is not done is said", ()
   assert.match(stderr, /Cannot clean up UDP flows .*Cannot run conntrack: not found \(Debian package conntrack\)/);
   assert.match(save("nft"), /10\.96\.0\.10/);
 });
+
+test("NodeCIDR: refused until the Node has podCIDRs, then written by them", () => {
+  const config = join(folder, "config.yaml");
+  writeFileSync(
+    config,
+    "{apiVersion: beeline.dev/v1alpha1, kind: BeelineConfiguration, mode: iptables, detectLocalMode: NodeCIDR}",
+  );
+  const node = join(folder, "node.yaml");
+  const args = ["apply", "-f", manifest("10.244.1.2"), "-f", node, "--node", "node-a", "--config", config];
+  writeFileSync(node, "{kind: Node, apiVersion: v1, metadata: {name: node-a}}");
+  const refused = run(args);
+  assert.equal(refused.status, 3);
+  assert.match(refused.stderr, /Cannot tell the traffic of pods \(detectLocalMode NodeCIDR\)/);
+  assert.equal(save("nft").includes("KUBE-SVC-"), false);
+  writeFileSync(node, '{kind: Node, apiVersion: v1, metadata: {name: node-a}, spec: {podCIDRs: ["10.244.7.0/24"]}}');
+  assert.equal(run(args).status, 0);
+  assert.match(save("nft"), /KUBE-SVC-\S+ ! -s 10\.244\.7\.0\/24 -d 10\.96\.0\.1\/32 .*KUBE-MARK-MASQ/);
+});
