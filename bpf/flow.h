@@ -41,6 +41,12 @@ struct connection {
 	__u64 now_ns;
 };
 
+/* A flow of the other hook may have the same key; it is not this hook's to follow. */
+static __always_inline bool is_inward(const struct flow *flow)
+{
+	return flow->kind == FLOW_DNAT || flow->kind == FLOW_UNDO_SNAT;
+}
+
 static __always_inline struct flow_key key_of(const struct party *from, const struct party *to,
 					      __u8 proto)
 {

@@ -98,15 +98,18 @@ static __always_inline __s64 sum_of_quoted(struct __sk_buff *ctx, const struct p
 	__s64 sum;
 
 	if (!is_checksum_partial(ctx, checksum_offset(packet), &seed))
-		return sum_of(ctx, L3_OFFSET, size);
-	sum = sum_of(ctx, L3_OFFSET, packet->l4 - L3_OFFSET);
+		return sum_of(ctx, packet->l3, size);
+	sum = sum_of(ctx, packet->l3, packet->l4 - packet->l3);
 	return sum < 0 ? sum : sum + (__u16)~seed;
 }
 
-static __always_inline void turn_ethernet(struct ethhdr *eth)
+/* A device without Ethernet has nothing to turn. */
+static __always_inline void turn_ethernet(struct ethhdr *eth, void *end, __u32 l3)
 {
 	__u8 mac[ETH_ALEN];
 
+	if (!l3 || eth + 1 > end)
+		return;
 	__builtin_memcpy(mac, eth->h_dest, ETH_ALEN);
 	__builtin_memcpy(eth->h_dest, eth->h_source, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, mac, ETH_ALEN);
@@ -116,11 +119,11 @@ static __always_inline bool write_icmpv4(struct __sk_buff *ctx, const struct pac
 					 __u32 quoted, __u64 sum)
 {
 	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct icmpv4_reply *reply = start + L3_OFFSET;
+	struct icmpv4_reply *reply = start + packet->l3;
 
 	if (reply + 1 > end)
 		return false;
-	turn_ethernet(start);
+	turn_ethernet(start, end, packet->l3);
 	*reply = (struct icmpv4_reply){
 		.ip.version = 4,
 		.ip.ihl = 5,
@@ -152,12 +155,12 @@ static __always_inline bool write_icmpv6(struct __sk_buff *ctx, const struct pac
 					 __u32 quoted, __u64 sum)
 {
 	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct icmpv6_reply *reply = start + L3_OFFSET;
+	struct icmpv6_reply *reply = start + packet->l3;
 	__u32 size = sizeof(reply->icmp) + quoted;
 
 	if (reply + 1 > end)
 		return false;
-	turn_ethernet(start);
+	turn_ethernet(start, end, packet->l3);
 	*reply = (struct icmpv6_reply){
 		.ip.version = 6,
 		.ip.payload_len = bpf_htons(size),
@@ -185,7 +188,7 @@ SUBPROGRAM int refuse(struct __sk_buff *ctx, const struct packet *packet)
 	if (is_no_single_host(&packet->key.src_addr) || is_loopback(&packet->key.src_addr))
 		return false;
 	sum = sum_of_quoted(ctx, packet, quoted);
-	if (sum < 0 || bpf_skb_change_tail(ctx, L3_OFFSET + quoted, 0))
+	if (sum < 0 || bpf_skb_change_tail(ctx, packet->l3 + quoted, 0))
 		return false;
 	if (bpf_skb_adjust_room(ctx, reply_size(packet), BPF_ADJ_ROOM_MAC, 0))
 		return false;

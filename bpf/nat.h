@@ -33,11 +33,9 @@ static __always_inline __u16 fold(__u64 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
-static __always_inline bool write_ipv4_addr(void *start, void *end, enum side side,
+static __always_inline bool write_ipv4_addr(struct iphdr *ip, void *end, enum side side,
 					    const struct addr *addr, __u32 change)
 {
-	struct iphdr *ip = start + L3_OFFSET;
-
 	if (ip + 1 > end)
 		return false;
 	ip->check = ~fold((__u64)(__u16)~ip->check + change);
@@ -48,25 +46,32 @@ static __always_inline bool write_ipv4_addr(void *start, void *end, enum side si
 	return true;
 }
 
-static __always_inline bool write_ipv6_addr(void *start, void *end, enum side side,
+static __always_inline bool write_ipv6_addr(struct ipv6hdr *ip, void *end, enum side side,
 					    const struct addr *addr)
 {
-	struct ipv6hdr *ip = start + L3_OFFSET;
-
 	if (ip + 1 > end)
 		return false;
 	__builtin_memcpy(side == SOURCE ? &ip->saddr : &ip->daddr, addr, sizeof(*addr));
 	return true;
 }
 
-static __always_inline bool write_ports(void *start, void *end, __u32 l4, struct ports new)
+static __always_inline bool write_ports(struct ports *ports, void *end, struct ports new)
 {
-	struct ports *ports = start + l4;
-
 	if (ports + 1 > end)
 		return false;
 	*ports = new;
 	return true;
+}
+
+static __always_inline bool write_addr(struct __sk_buff *ctx, __u32 l3, __u8 family, enum side side,
+				       const struct addr *to, __u32 change)
+{
+	void *start = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+
+	if (family == FAMILY_IPV4)
+		return write_ipv4_addr(start + l3, end, side, to, change);
+	return write_ipv6_addr(start + l3, end, side, to);
 }
 
 static __always_inline bool write_headers(struct __sk_buff *ctx, const struct packet *packet,
@@ -76,11 +81,8 @@ static __always_inline bool write_headers(struct __sk_buff *ctx, const struct pa
 	void *start = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 
-	if (packet->l4 > MAX_L4_OFFSET || !write_ports(start, end, packet->l4, ports))
-		return false;
-	if (packet->family == FAMILY_IPV4)
-		return write_ipv4_addr(start, end, side, to, change);
-	return write_ipv6_addr(start, end, side, to);
+	return packet->l4 <= MAX_L4_OFFSET && write_ports(start + packet->l4, end, ports) &&
+	       write_addr(ctx, packet->l3, packet->family, side, to, change);
 }
 
 static __always_inline struct ports packet_ports(const struct packet *packet)
@@ -126,17 +128,21 @@ static __always_inline bool fix_checksum(struct __sk_buff *ctx, const struct pac
 	return !bpf_l4_csum_replace(ctx, offset, old, new, flags | sizeof(new));
 }
 
+static __always_inline struct ports translated_ports(const struct packet *packet, enum side side,
+						     const struct translation *to)
+{
+	if (side == SOURCE)
+		return (struct ports){to->port, to->other_port ?: packet->key.dst_port};
+	return (struct ports){to->other_port ?: packet->key.src_port, to->port};
+}
+
 static __always_inline bool rewrite(struct __sk_buff *ctx, const struct packet *packet,
 				    enum side side, const struct translation *to)
 {
 	const struct flow_key *key = &packet->key;
 	__u32 change = difference(side == SOURCE ? &key->src_addr : &key->dst_addr, &to->addr);
-	struct ports ports = packet_ports(packet);
+	struct ports ports = translated_ports(packet, side, to);
 
-	if (side == SOURCE)
-		ports = (struct ports){to->port, to->other_port ?: ports.dest};
-	else
-		ports = (struct ports){to->other_port ?: ports.source, to->port};
 	return write_headers(ctx, packet, side, &to->addr, ports, change) &&
 	       fix_checksum(ctx, packet, change, ports);
 }

@@ -16,21 +16,22 @@
 #include "verdict.h"
 
 #define MAX_IPV6_EXTENSIONS 4
-#define MAX_L4_OFFSET 128
+#define MAX_L4_OFFSET 192
 #define MAX_HEADERS (MAX_L4_OFFSET + sizeof(struct tcphdr))
-#define L3_OFFSET ETH_HLEN
 
-/* Not a reason: the headers are not all in the linear part of the packet. */
-#define TOO_SHORT (-2)
+/* Not reasons. */
+#define TOO_SHORT (-2)	  /* the headers are not all in the linear part of the packet */
+#define ICMP_MESSAGE (-3) /* no ports; all else of `packet` is filled */
 
 struct packet {
 	struct flow_key key; /* as it is on the wire */
-	__u32 l4;	     /* offset of the transport header in the frame */
 	__u32 l3_size;	     /* bytes of the IP packet */
+	__u16 l4;	     /* offset of the transport header in the frame */
+	__u8 l3;	     /* offset of the IP header in the frame */
 	__u8 family;
 	bool opens;  /* TCP: SYN without ACK */
 	bool closes; /* TCP: FIN or RST */
-	__u8 pad;
+	__u8 pad[2];
 };
 
 struct frame {
@@ -65,9 +66,10 @@ static __always_inline bool has_ports(__u8 proto)
 }
 
 /* A packet of BIG TCP (over 64 KiB, made by offloads only) says 0 in its length field. */
-static __always_inline __u32 l3_size(const struct frame *frame, __u32 stated)
+static __always_inline __u32 l3_size(const struct frame *frame, const struct packet *packet,
+				     __u32 stated)
 {
-	return !stated && frame->gso ? frame->size - L3_OFFSET : stated;
+	return !stated && frame->gso ? frame->size - packet->l3 : stated;
 }
 
 static __always_inline int parse_tcp(const struct frame *frame, struct packet *packet)
@@ -76,7 +78,7 @@ static __always_inline int parse_tcp(const struct frame *frame, struct packet *p
 
 	if (tcp + 1 > frame->end)
 		return TOO_SHORT;
-	if (tcp->doff < 5 || L3_OFFSET + packet->l3_size < packet->l4 + tcp->doff * 4)
+	if (tcp->doff < 5 || packet->l3 + packet->l3_size < packet->l4 + tcp->doff * 4)
 		return REASON_MALFORMED;
 	packet->opens = tcp->syn && !tcp->ack;
 	packet->closes = tcp->fin || tcp->rst;
@@ -89,7 +91,7 @@ static __always_inline int parse_udp(const struct frame *frame, struct packet *p
 
 	if (udp + 1 > frame->end)
 		return TOO_SHORT;
-	if (L3_OFFSET + packet->l3_size < packet->l4 + sizeof(*udp))
+	if (packet->l3 + packet->l3_size < packet->l4 + sizeof(*udp))
 		return REASON_MALFORMED;
 	return UNDECIDED;
 }
@@ -111,17 +113,17 @@ static __always_inline int parse_l4(const struct frame *frame, struct packet *pa
 
 static __always_inline int parse_ipv4(const struct frame *frame, struct packet *packet)
 {
-	const struct iphdr *ip = frame->start + L3_OFFSET;
+	const struct iphdr *ip = frame->start + packet->l3;
 	__u32 header_size;
 
 	if (ip + 1 > frame->end)
 		return TOO_SHORT;
-	if (!has_ports(ip->protocol))
+	if (!has_ports(ip->protocol) && ip->protocol != IPPROTO_ICMP)
 		return REASON_NOT_OURS;
 	header_size = ip->ihl * 4;
-	packet->l3_size = l3_size(frame, bpf_ntohs(ip->tot_len));
+	packet->l3_size = l3_size(frame, packet, bpf_ntohs(ip->tot_len));
 	if (ip->version != 4 || header_size < sizeof(*ip) || packet->l3_size < header_size ||
-	    packet->l3_size > frame->size - L3_OFFSET)
+	    packet->l3_size > frame->size - packet->l3)
 		return REASON_MALFORMED;
 	if (ip->frag_off & bpf_htons(0x1fff))
 		return REASON_FRAGMENT;
@@ -129,8 +131,8 @@ static __always_inline int parse_ipv4(const struct frame *frame, struct packet *
 	packet->key.src_addr = addr_from_ipv4(ip->saddr);
 	packet->key.dst_addr = addr_from_ipv4(ip->daddr);
 	packet->key.proto = ip->protocol;
-	packet->l4 = L3_OFFSET + header_size;
-	return parse_l4(frame, packet);
+	packet->l4 = packet->l3 + header_size;
+	return ip->protocol == IPPROTO_ICMP ? ICMP_MESSAGE : parse_l4(frame, packet);
 }
 
 /* One step along the chain: `next` and `l4` move on. A route not travelled to its end hides
@@ -168,28 +170,30 @@ static __always_inline int skip_extensions(const struct frame *frame, struct pac
 			return reason;
 	}
 	packet->key.proto = next;
+	if (next == IPPROTO_ICMPV6)
+		return ICMP_MESSAGE;
 	return has_ports(next) ? UNDECIDED : REASON_NOT_OURS;
 }
 
 static __always_inline int parse_ipv6(const struct frame *frame, struct packet *packet)
 {
-	const struct ipv6hdr *ip = frame->start + L3_OFFSET;
+	const struct ipv6hdr *ip = frame->start + packet->l3;
 	int reason;
 
 	if (ip + 1 > frame->end)
 		return TOO_SHORT;
-	if (!has_ports(ip->nexthdr) && !is_extension(ip->nexthdr))
+	if (!has_ports(ip->nexthdr) && !is_extension(ip->nexthdr) && ip->nexthdr != IPPROTO_ICMPV6)
 		return REASON_NOT_OURS;
-	packet->l3_size = l3_size(frame, bpf_ntohs(ip->payload_len));
+	packet->l3_size = l3_size(frame, packet, bpf_ntohs(ip->payload_len));
 	if (ip->payload_len)
 		packet->l3_size += sizeof(*ip);
 	if (ip->version != 6 || packet->l3_size < sizeof(*ip) ||
-	    packet->l3_size > frame->size - L3_OFFSET)
+	    packet->l3_size > frame->size - packet->l3)
 		return REASON_MALFORMED;
 	packet->family = FAMILY_IPV6;
 	__builtin_memcpy(&packet->key.src_addr, &ip->saddr, sizeof(struct addr));
 	__builtin_memcpy(&packet->key.dst_addr, &ip->daddr, sizeof(struct addr));
-	packet->l4 = L3_OFFSET + sizeof(*ip);
+	packet->l4 = packet->l3 + sizeof(*ip);
 	reason = skip_extensions(frame, packet, ip->nexthdr);
 	return reason == UNDECIDED ? parse_l4(frame, packet) : reason;
 }
@@ -206,6 +210,7 @@ static __always_inline int parse_frame(struct __sk_buff *ctx, struct packet *pac
 
 	if (eth + 1 > frame.end)
 		return TOO_SHORT;
+	packet->l3 = sizeof(*eth);
 	if (eth->h_proto == bpf_htons(ETH_P_IP) && options.ipv4)
 		return parse_ipv4(&frame, packet);
 	if (eth->h_proto == bpf_htons(ETH_P_IPV6) && options.ipv6)

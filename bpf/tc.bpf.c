@@ -7,6 +7,7 @@
 #include "connection.h"
 #include "icmp.h"
 #include "nat.h"
+#include "quoted.h"
 
 #define PACKET_HOST 0
 
@@ -42,12 +43,6 @@ static __always_inline int follow(struct __sk_buff *ctx, const struct packet *pa
 	return rewrite(ctx, packet, side, &to) ? reason : REASON_REWRITE_FAILED;
 }
 
-/* A flow of the other hook may have the same key; it is not this hook's to follow. */
-static __always_inline bool is_inward(const struct flow *flow)
-{
-	return flow->kind == FLOW_DNAT || flow->kind == FLOW_UNDO_SNAT;
-}
-
 static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *packet)
 {
 	struct translation to;
@@ -71,6 +66,8 @@ static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
 	if (ctx->pkt_type != PACKET_HOST)
 		return REASON_NOT_OURS;
 	reason = parse(ctx, packet);
+	if (reason == ICMP_MESSAGE)
+		return translate_error(ctx, packet, false);
 	if (reason != UNDECIDED)
 		return reason;
 	flow = bpf_map_lookup_elem(&flows, &packet->key);
@@ -88,6 +85,8 @@ static __always_inline int egress(struct __sk_buff *ctx)
 	struct flow *flow;
 	int reason = parse(ctx, &packet);
 
+	if (reason == ICMP_MESSAGE)
+		return translate_error(ctx, &packet, true);
 	if (reason != UNDECIDED)
 		return reason;
 	flow = bpf_map_lookup_elem(&flows, &packet.key);

@@ -252,7 +252,8 @@ enum reason {
 	REASON_REWRITE_FAILED = 16, /* dropped: the kernel refused to change the packet */
 	REASON_REPLY_FAILED = 17,   /* dropped: the ICMP refusal could not be built */
 	REASON_NO_CONFIG = 18,	    /* pass: the agent has not written config yet */
-	REASONS = 19,
+	REASON_ICMP_ERROR = 19,	    /* translated: an ICMP error about a packet of a flow */
+	REASONS = 20,
 };
 
 #endif

@@ -21,6 +21,7 @@ export const reasonTexts = {
   rewrite_failed: "Dropped: the kernel refused to change the packet",
   reply_failed: "Dropped: the ICMP message that refuses could not be built",
   no_config: "Passed untouched: the agent has not written its configuration yet",
+  icmp_error: "An ICMP error about a packet of an existing flow: it shows the packet as its receiver sent it",
 } as const satisfies Readonly<Record<string, string>>;
 
 export type Reason = keyof typeof reasonTexts;

@@ -23,6 +23,8 @@ export interface FrameOptions {
   /** Overrides the right transport checksum. */
   readonly checksum?: number;
   readonly destination_mac?: Uint8Array;
+  /** ICMP: default an echo request. The payload follows the eight bytes of the header. */
+  readonly icmp?: readonly [type: number, code: number];
 }
 
 export interface Frame {
@@ -96,7 +98,9 @@ const transport = (o: FrameOptions, proto: number): Uint8Array => {
   bytes.set(payload, size);
   const view = new DataView(bytes.buffer);
   if (proto === 1 || proto === 58) {
-    view.setUint8(0, proto === 1 ? 8 : 128);
+    const [type, code] = o.icmp ?? [proto === 1 ? 8 : 128, 0];
+    view.setUint8(0, type);
+    view.setUint8(1, code);
     return bytes;
   }
   view.setUint16(0, o.sport ?? 40000);
@@ -170,6 +174,16 @@ export const buildFrame = (o: FrameOptions): Uint8Array => {
   const header = (v4 ? ipv4Header : ipv6Header)(o, proto, payload.length);
   const type = v4 ? [0x08, 0x00] : [0x86, 0xdd];
   return Uint8Array.of(...(o.destination_mac ?? new Uint8Array(6)), ...SOURCE_MAC, ...type, ...header, ...payload);
+};
+
+/** An ICMP or ICMPv6 error that quotes so many bytes of a frame's IP packet: default all. */
+export const buildError = (
+  o: Pick<FrameOptions, "from" | "to" | "icmp" | "checksum" | "options" | "extensions">,
+  quoted: Uint8Array,
+  size = quoted.length - ETHERNET,
+): Uint8Array => {
+  const proto = familyOf(o.from as Address) === "IPv4" ? "ICMP" : "ICMPv6";
+  return buildFrame({ ...o, proto, payload: quoted.slice(ETHERNET, ETHERNET + size) });
 };
 
 const macText = (bytes: Uint8Array): string => [...bytes].map((b) => b.toString(16).padStart(2, "0")).join(":");

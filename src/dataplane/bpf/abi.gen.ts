@@ -388,7 +388,8 @@ export const reason = {
   REASON_REWRITE_FAILED: 16,
   REASON_REPLY_FAILED: 17,
   REASON_NO_CONFIG: 18,
-  REASONS: 19,
+  REASON_ICMP_ERROR: 19,
+  REASONS: 20,
 } as const;
 
 export const scope = {
