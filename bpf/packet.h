@@ -122,6 +122,11 @@ static __always_inline int parse_ipv4(const struct frame *frame, struct packet *
 		return REASON_NOT_OURS;
 	header_size = ip->ihl * 4;
 	packet->l3_size = l3_size(frame, packet, bpf_ntohs(ip->tot_len));
+	/* Said apart: the verifier of 6.1 would follow the comparison of a header with 0 to where
+	 * it cannot lead, and take the header to end before it begins. */
+	if (!packet->l3_size)
+		return REASON_MALFORMED;
+	asm volatile("" : "+r"(header_size));
 	if (ip->version != 4 || header_size < sizeof(*ip) || packet->l3_size < header_size ||
 	    packet->l3_size > frame->size - packet->l3)
 		return REASON_MALFORMED;

@@ -31,6 +31,7 @@ const types = { TCP: 1, UDP: 2 } as const;
 const errnoNames: Readonly<Record<number, string>> = {
   1: "EPERM",
   11: "EAGAIN",
+  90: "EMSGSIZE",
   107: "ENOTCONN",
   111: "ECONNREFUSED",
   115: "EINPROGRESS",
@@ -89,6 +90,13 @@ export class Socket {
     calls.setsockopt(this.#fd, SOL_SOCKET, SO_REUSEADDR, new Uint32Array([1]), 4);
     const limit = new BigInt64Array([BigInt(Math.floor(patience_ms / 1000)), BigInt(patience_ms % 1000) * 1000n]);
     for (const name of [SO_RCVTIMEO, SO_SNDTIMEO]) calls.setsockopt(this.#fd, SOL_SOCKET, name, limit, 16);
+  }
+
+  /** setsockopt with an int: of level IPPROTO_IP, or for an IPv6 socket of IPPROTO_IPV6. */
+  option(names: { readonly v4: number; readonly v6: number }, value: number): this {
+    const [level, name] = this.#v6 ? [41, names.v6] : [0, names.v4];
+    check("setsockopt", calls.setsockopt(this.#fd, level, name, new Uint32Array([value]), 4) as number);
+    return this;
   }
 
   bind(name: Name): this {
@@ -162,7 +170,12 @@ export interface Namespace {
 /** Makes a fresh network namespace and enters it. */
 export const newNamespace = (): Namespace => {
   check("unshare", calls.unshare(CLONE_NEWNET) as number);
-  const fd = openSync("/proc/self/ns/net", "r");
+  return openNamespace("/proc/self/ns/net");
+};
+
+/** One that is there, to be entered. */
+export const openNamespace = (file: string): Namespace => {
+  const fd = openSync(file, "r");
   return {
     path: `/proc/${process.pid}/fd/${fd}`,
     enter: () => void check("setns", calls.setns(fd, CLONE_NEWNET) as number),
