@@ -93,9 +93,9 @@ const inputs: readonly (readonly [name: string, args: () => readonly string[], m
     /bpf\.mapSizes\.flow: unknown field \(did you mean flows\?\)/,
   ],
   [
-    "a dataplane that does not exist yet",
-    () => ["--manifests", EXAMPLES, "--dataplane", "iptables"],
-    /not available yet/,
+    "a dataplane that does not exist",
+    () => ["--manifests", EXAMPLES, "--dataplane", "nftables"],
+    /--dataplane: expected bpf, iptables or userspace, got "nftables"/,
   ],
 ];
 
