@@ -198,10 +198,9 @@ export class Observer {
     if (lasting.size < this.#seen.size) this.#lookAgain(settle_ms);
     const appeared = [...lasting.keys()].filter((text) => !this.#lasting.has(text));
     const vanished = [...this.#lasting.keys()].filter((text) => !lasting.has(text));
-    const first = this.#lasting.size === 0 && lasting.size === 0;
     this.#lasting = lasting;
     if (appeared.length + vanished.length > 0) this.#log(appeared, vanished, from);
-    else if (first) this.#parts.log("debug", "No difference", { rules: from });
+    this.#parts.log("debug", "Compared", { rules: from, found: now.size, lasting: lasting.size });
   }
 
   #lookAgain(settle_ms: number): void {
