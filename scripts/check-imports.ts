@@ -73,6 +73,7 @@ const PURE = [
   "src/dataplane/userspace/balance",
   "src/dataplane/userspace/client",
   "src/dataplane/userspace/rules",
+  "src/dataplane/userspace/wanted",
   "src/dataplane/iptables/jumps",
   "src/dataplane/iptables/saved",
   "src/dataplane/iptables/flows",

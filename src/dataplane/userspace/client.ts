@@ -1,7 +1,7 @@
 // Who a client is, by the address that it connects from: which policy it meets, and whether it may enter. Pure. An
 // address is all that a proxy sees; devices and marks are gone by the time a connection is accepted.
 import { type Address, type Prefix, prefixContains } from "../../model/address.ts";
-import type { DesiredService, Frontend } from "../../model/desired.ts";
+import type { Backend, DesiredService, Frontend } from "../../model/desired.ts";
 
 export interface Surroundings {
   /** Of this node's interfaces, loopback included. */
@@ -11,6 +11,19 @@ export interface Surroundings {
   /** Pods of this node that are known as backends. */
   readonly pods: ReadonlySet<Address>;
 }
+
+/** Whom a client of a frontend may be sent to; nobody: it may not enter, or its policy leaves none. */
+export const listFor = (
+  client: Address,
+  frontend: Frontend,
+  service: DesiredService,
+  surroundings: Surroundings,
+): { readonly scope: "internal" | "external"; readonly backends: readonly Backend[] } => {
+  const scope = scopeOf(client, surroundings);
+  const choice = frontend[scope];
+  const entered = choice.kind === "backends" && mayEnter(client, frontend, service, surroundings);
+  return { scope, backends: entered ? choice.backends : [] };
+};
 
 /** Pods of this node and the node itself are inside, everybody else is not. */
 export const scopeOf = (client: Address, { own, podCIDRs, pods }: Surroundings): "internal" | "external" =>

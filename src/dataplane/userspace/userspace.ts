@@ -1,20 +1,19 @@
 // kube-proxy's first proxy: rules lead every frontend to a port of this process, which picks a backend and copies. A
 // listener is open before a rule points at it and closes after the rule is gone; without the process nobody would answer,
 // so close() takes the rules away, and what a killed process left is replaced by the next one.
-import { entranceKey } from "../../compile/frontends.ts";
 import { messageOf } from "../../lib/errors.ts";
-import { type Address, type Family, familyOf, formatHostPort, type Prefix } from "../../model/address.ts";
+import { type Address, type Family, formatHostPort, type Prefix } from "../../model/address.ts";
 import type { Desired, DesiredService, Frontend, ServicePortKey } from "../../model/desired.ts";
 import type { Applied, Dataplane } from "../dataplane.ts";
 import { deleteUdpFlows, type Flavour, type Iptables, listUdpFlows, openIptables } from "../iptables/command.ts";
 import { chooseFlavour } from "../iptables/flavour.ts";
 import { staleFlows } from "../iptables/flows.ts";
-import { serviceText } from "../iptables/names.ts";
 import { type Affinity, backendKey, chooseBackend, type Turn } from "./balance.ts";
-import { mayEnter, type Surroundings, scopeOf } from "./client.ts";
-import { entranceText, linesOf, type Place, type Portal, removalInput, restoreInput, rulesOf } from "./rules.ts";
+import { listFor, type Surroundings } from "./client.ts";
+import { linesOf, type Portal, removalInput, restoreInput, rulesOf } from "./rules.ts";
 import { type Choose, type Listener, listenTcp } from "./tcp.ts";
 import { listenUdp } from "./udp.ts";
+import { placeOf, portalOf, type Wanted, wantedOf } from "./wanted.ts";
 
 export interface UserspaceOptions {
   readonly families: readonly Family[];
@@ -45,16 +44,6 @@ interface Said {
   service: DesiredService;
   frontend: Frontend;
   readonly turns: Readonly<Record<"internal" | "external", Turn>>;
-}
-
-/** A frontend of a Desired, and what becomes of it: a listener of this name, or a refusal. */
-interface Wanted {
-  readonly key: ServicePortKey;
-  readonly service: DesiredService;
-  readonly frontend: Frontend;
-  readonly listens: Address;
-  readonly name: string;
-  readonly refusal: "REJECT" | "DROP" | null;
 }
 
 const NOTHING: Desired = { services: new Map(), nodeAddresses: [] };
@@ -88,7 +77,7 @@ export class UserspaceDataplane implements Dataplane {
   /** Rejects when a port or a table cannot be had: everything else is as wanted, and what answered goes on answering. */
   async apply(desired: Desired, { prune }: { readonly prune: boolean }): Promise<Applied> {
     const all = prune ? desired : withServices(this.#applied, desired);
-    const wanted = this.#wanted(all);
+    const wanted = wantedOf(all, this.#options.families);
     const { opened, errors } = await this.#open(wanted);
     this.#look(all);
     for (const { name, key, service, frontend } of wanted) {
@@ -107,7 +96,7 @@ export class UserspaceDataplane implements Dataplane {
   /** What it answers and refuses, as far as there are listeners for it. */
   readBack(): Desired {
     const answered = new Set(
-      this.#wanted(this.#applied)
+      wantedOf(this.#applied, this.#options.families)
         .filter(({ name, refusal }) => refusal !== null || this.#running.has(name))
         .map(({ frontend }) => frontend),
     );
@@ -151,36 +140,6 @@ export class UserspaceDataplane implements Dataplane {
     }
   }
 
-  // ---- what is wanted ----------------------------------------------------------------------------------------------
-
-  /** SCTP is not copied, and a family in which this node has no address has nowhere to listen. */
-  #wanted(desired: Desired): readonly Wanted[] {
-    const places = new Map(this.#families.map(({ family }) => [family, listeningAddress(desired, family)]));
-    return [...desired.services].flatMap(([key, service]) =>
-      service.frontends.flatMap((frontend): readonly Wanted[] => {
-        const listens = places.get(frontend.family) ?? null;
-        const { protocol } = service.name;
-        if (listens === null || protocol === "SCTP") return [];
-        const name = `${entranceKey(frontend, protocol)} at ${listens}`;
-        return [{ key, service, frontend, listens, name, refusal: refusalOf(frontend) }];
-      }),
-    );
-  }
-
-  #portal({ service, frontend, name, refusal }: Wanted): Portal {
-    const port = this.#running.get(name)?.listener.port;
-    const to: Portal["to"] =
-      refusal === null && port !== undefined ? { kind: "listener", port } : { kind: refusal ?? "REJECT" };
-    return {
-      name: serviceText(service.name),
-      protocol: protocolOf(service),
-      family: frontend.family,
-      address: frontend.address,
-      port: frontend.port,
-      to,
-    };
-  }
-
   // ---- listeners ---------------------------------------------------------------------------------------------------
 
   /** Those that are open stay so, whatever becomes of the others. */
@@ -203,15 +162,11 @@ export class UserspaceDataplane implements Dataplane {
   }
 
   #choose({ key, service, frontend, turns }: Said, client: Address, failed: ReadonlySet<string>) {
-    if (!mayEnter(client, frontend, service, this.#surroundings)) return null;
-    const scope = scopeOf(client, this.#surroundings);
-    const choice = frontend[scope];
-    if (choice.kind !== "backends") return null;
+    const { scope, backends } = listFor(client, frontend, service, this.#surroundings);
     const { affinity_timeout_s } = service;
     const affinity = this.#affinities.get(key) ?? new Map();
     this.#affinities.set(key, affinity);
     const now_ms = this.#options.now_ms();
-    const { backends } = choice;
     return chooseBackend({ client, backends, turn: turns[scope], affinity, affinity_timeout_s, failed, now_ms });
   }
 
@@ -251,7 +206,7 @@ export class UserspaceDataplane implements Dataplane {
 
   /** Both families are tried. Throws when one fails: its old rules lead to listeners that are still there. */
   #writeAll(wanted: readonly Wanted[], desired: Desired): number {
-    const portals = wanted.map((one) => this.#portal(one));
+    const portals = wanted.map((one) => portalOf(one, this.#running.get(one.name)?.listener.port ?? null));
     const errors: unknown[] = [];
     let count = 0;
     for (const iptables of this.#families) {
@@ -302,29 +257,6 @@ export class UserspaceDataplane implements Dataplane {
     }
   }
 }
-
-/** Nobody anywhere, or nobody here for anyone: said by the kernel at once. What only some may have is said on accept. */
-const refusalOf = ({ internal, external }: Frontend): Wanted["refusal"] => {
-  if (internal.kind === "reject" && external.kind === "reject") return "REJECT";
-  return internal.kind === "drop" && external.kind === "drop" ? "DROP" : null;
-};
-
-const listeningAddress = ({ nodeAddresses }: Desired, family: Family): Address | null =>
-  nodeAddresses.find(({ address, primary }) => primary && familyOf(address) === family)?.address ?? null;
-
-const placeOf = (desired: Desired, family: Family): Place => ({
-  family,
-  listens: listeningAddress(desired, family),
-  nodePorts: desired.nodeAddresses.filter(({ address, nodePorts }) => nodePorts && familyOf(address) === family),
-  backends: new Set(
-    [...desired.services.values()].flatMap((service) =>
-      service.backends.map(({ address, port }) => entranceText(address, port, protocolOf(service))),
-    ),
-  ),
-});
-
-const protocolOf = ({ name }: DesiredService): Portal["protocol"] =>
-  name.protocol === "TCP" ? "tcp" : name.protocol === "UDP" ? "udp" : "sctp";
 
 /** `desired`, with what is there of services that it does not name. */
 const withServices = (held: Desired, desired: Desired): Desired => ({
