@@ -2,7 +2,7 @@
 // summary with the seed, which asks the same again.
 import { parseArgs } from "node:util";
 import { newTally } from "../test/diff/compare.ts";
-import { Labs } from "../test/diff/labs.ts";
+import { Labs, type LabsOptions } from "../test/diff/labs.ts";
 import { formatTally } from "../test/diff/report.ts";
 import { runClusters } from "../test/diff/run.ts";
 
@@ -23,8 +23,15 @@ for (const [name, value] of Object.entries({ minutes, seed, first, cases })) {
   process.exit(2);
 }
 
-/** So many clusters with one flavour of iptables, then as many with the other. */
-const CLUSTERS_OF_A_FLAVOUR = 40;
+/** So many clusters with one variation, then as many with the next. */
+const CLUSTERS_OF_A_VARIATION = 10;
+const VARIATIONS: readonly LabsOptions[] = [
+  { flavour: "nft", attach: "tcx" },
+  { flavour: "legacy", attach: "clsact" },
+  { flavour: "nft", attach: "clsact", nodePortAddresses: "primary" },
+  { flavour: "legacy", attach: "tcx", nodePortAddresses: ["192.168.0.0/27", "fd00:192::/120"] },
+  { flavour: "nft", attach: "tcx", nodePortAddresses: ["127.0.0.0/8"] },
+];
 const PROGRESS_MS = 20_000;
 
 const deadline = performance.now() + minutes * 60_000;
@@ -32,17 +39,18 @@ const tally = newTally();
 console.log(`seed ${seed}`);
 let said_ms = performance.now();
 for (let number = first; performance.now() < deadline; ) {
-  const flavour = Math.floor(number / CLUSTERS_OF_A_FLAVOUR) % 2 === 0 ? "nft" : "legacy";
-  const labs = await Labs.create({ flavour });
+  const variation = VARIATIONS[Math.floor(number / CLUSTERS_OF_A_VARIATION) % VARIATIONS.length] ?? { flavour: "nft" };
+  const words = JSON.stringify(variation);
+  const labs = await Labs.create(variation);
   try {
     do {
       await runClusters(labs, { seed, first: number, clusters: 1, cases, say: console.log }, tally);
       if (performance.now() - said_ms < PROGRESS_MS) continue;
       said_ms = performance.now();
-      console.log(`cluster ${number}, iptables-${flavour}: ${formatTally(tally)}`);
-    } while (++number % CLUSTERS_OF_A_FLAVOUR !== 0 && performance.now() < deadline);
+      console.log(`cluster ${number}, ${words}: ${formatTally(tally)}`);
+    } while (++number % CLUSTERS_OF_A_VARIATION !== 0 && performance.now() < deadline);
   } catch (error) {
-    console.error(`diff: seed ${seed}, cluster ${number}, iptables-${flavour}`);
+    console.error(`diff: seed ${seed}, cluster ${number}, ${words}`);
     console.error(labs.logs().slice(-4000));
     throw error;
   } finally {

@@ -1,5 +1,6 @@
 // Asks a lab every case, many at a time, as often as it takes to meet every server that should answer. Who is sent back
-// to one server is asked one probe after another: a second frontend of the Service must not choose in between.
+// to one server is asked one probe after another: a second frontend of the Service must not choose in between. So are
+// those that share a local port.
 import type { Answer, TryRequest } from "../lib/host/protocol.ts";
 import type { Lab } from "../lib/lab.ts";
 import type { Case } from "./differences.ts";
@@ -20,10 +21,10 @@ const TIMEOUT_TCP6_MS = 1700;
 /** For what should be reached, on a machine that is busy. */
 const TIMEOUT_REACHED_MS = 3000;
 
-/** UDP flows have no end: the same port again within a minute or two would be taken for an old flow. */
-const UDP_PORTS = { first: 10_000, count: 18_000 } as const;
-let udpPorts = 0;
-const nextUdpPort = (): number => UDP_PORTS.first + (udpPorts++ % UDP_PORTS.count);
+/** Local ports where one has to be said. UDP flows have no end: the same port again within a minute or two would be taken for an old flow. */
+const PORTS = { first: 10_000, count: 18_000 } as const;
+let ports = 0;
+const nextPort = (): number => PORTS.first + (ports++ % PORTS.count);
 
 interface Asked {
   readonly one: Case;
@@ -53,14 +54,20 @@ export const complaintsOf = async (
   );
 };
 
-const isOpen = ({ expected, answers }: Asked): boolean =>
-  answers.length === 0 || (!isComplete(expected, answers) && answers.every((answer) => answer.ok));
+const isOpen = ({ one, expected, answers }: Asked): boolean =>
+  answers.length === 0 || (!isComplete(one.probe, expected, answers) && answers.every((answer) => answer.ok));
 
 const askHost = async (lab: Lab, from: string, list: readonly Asked[], patience: number): Promise<void> => {
-  const [together, apart] = [list.filter(isSticky), list.filter((asked) => !isSticky(asked))];
+  const sharing = list.filter(isSharing);
+  const sticky = list.filter((asked) => isSticky(asked) && !isSharing(asked));
+  const apart = list.filter((asked) => !isSticky(asked) && !isSharing(asked));
+  const localPort = nextPort();
   const turns = [
-    together.flatMap((asked) => triesOf(lab, asked, patience).map((request) => ({ asked, request }))),
-    ...apart.flatMap((asked) => triesOf(lab, asked, patience).map((request) => [{ asked, request }])),
+    [
+      ...sharing.map((asked) => ({ asked, request: { ...tryOf(lab, asked, patience), localPort } })),
+      ...sticky.flatMap((asked) => triesOf(lab, asked, patience)),
+    ],
+    ...apart.flatMap((asked) => triesOf(lab, asked, patience).map((one) => [one])),
   ];
   const host = await lab.host(from);
   const answers = await host.tryAll(turns.map((turn) => turn.map(({ request }) => request)));
@@ -69,11 +76,18 @@ const askHost = async (lab: Lab, from: string, list: readonly Asked[], patience:
   }
 };
 
+const isSharing = ({ one }: Asked): boolean => one.probe.sharedPort;
 const isSticky = ({ expected }: Asked): boolean => expected.kind === "reached" && expected.sticky;
 
-const triesOf = (lab: Lab, { one: { probe }, expected }: Asked, patience: number): readonly TryRequest[] => {
+interface Try {
+  readonly asked: Asked;
+  readonly request: TryRequest;
+}
+
+const triesOf = (lab: Lab, asked: Asked, patience: number): readonly Try[] => {
+  const { expected } = asked;
   const count = expected.kind === "failed" ? 1 : expected.sticky ? STICKY_TRIES : 2 * expected.servers.size;
-  return Array.from({ length: count }, () => tryOf(lab, probe, patience * timeoutOf(probe, expected)));
+  return Array.from({ length: count }, () => ({ asked, request: tryOf(lab, asked, patience) }));
 };
 
 const timeoutOf = ({ transport, address }: Probe, expected: Expected): number => {
@@ -81,11 +95,11 @@ const timeoutOf = ({ transport, address }: Probe, expected: Expected): number =>
   return transport === "TCP" && address.includes(":") ? TIMEOUT_TCP6_MS : TIMEOUT_MS;
 };
 
-const tryOf = (lab: Lab, probe: Probe, timeout_ms: number): TryRequest => ({
+const tryOf = (lab: Lab, { one: { probe }, expected }: Asked, patience: number): TryRequest => ({
   transport: probe.transport,
   address: probe.mapped ? `::ffff:${probe.address}` : probe.address,
   port: probe.port,
-  timeout_ms,
+  timeout_ms: patience * timeoutOf(probe, expected),
   ...(probe.bound === "no" ? {} : { localAddress: sourceAddress(placeOf(lab.places, probe.from), probe) }),
-  ...(probe.transport === "UDP" ? { connected: probe.connected, localPort: nextUdpPort() } : {}),
+  ...(probe.transport === "UDP" ? { connected: probe.connected, localPort: nextPort() } : {}),
 });

@@ -29,6 +29,7 @@ export interface ServiceDraw {
 export interface PortDraw {
   readonly name: string;
   readonly protocol: "TCP" | "UDP" | "SCTP";
+  /** 0: the NodePort of the first Service's first port. */
   readonly port: number;
 }
 
@@ -36,7 +37,8 @@ export interface PortDraw {
 export type ExternalDraw = "own" | "second" | "shared" | "node1" | "node2" | "a ClusterIP";
 
 export interface BalancerDraw {
-  readonly address: "own" | "second" | "shared";
+  /** A node's: as load balancers without addresses of their own do it. */
+  readonly address: "own" | "second" | "shared" | "node1" | "node2";
   readonly ipMode: "VIP" | "Proxy" | null;
 }
 
@@ -103,6 +105,10 @@ const ports: fc.Arbitrary<readonly PortDraw[]> = oneOf(
     { name: "web", protocol: "TCP", port: 80 },
     { name: "sctp", protocol: "SCTP", port: 80 },
   ],
+  [
+    { name: "odd", protocol: "TCP", port: 0 },
+    { name: "odd-udp", protocol: "UDP", port: 0 },
+  ],
 );
 
 /** The lab's client and its other address, pods, nodes, everybody; with host bits, with white space. */
@@ -166,7 +172,10 @@ export const arbitraryService: fc.Arbitrary<ServiceDraw> = fc.record({
     someOf(["own", "own", "second", "shared", "node1", "node2", "a ClusterIP"] as const, 2),
   ),
   balancers: fc.uniqueArray(
-    fc.record({ address: oneOf("own", "own", "second", "shared"), ipMode: oneOf("VIP", null, null, "Proxy") }),
+    fc.record({
+      address: oneOf("own", "own", "second", "shared", "node1", "node2"),
+      ipMode: oneOf("VIP", null, null, "Proxy"),
+    }),
     { minLength: 0, maxLength: 2, selector: ({ address }) => address },
   ),
   sourceRanges: fc.oneof(fc.constant([]), someOf(ranges, 3)),

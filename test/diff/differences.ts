@@ -1,6 +1,7 @@
 // The intended differences of docs/semantics.md, each as what bpf and what kube-proxy's rules answer where it applies.
 // Both answers are asserted: a difference that is gone is found like a new one.
 import { evaluate } from "../../src/compile/evaluate.ts";
+import { type Address, familyOf, prefixContains } from "../../src/model/address.ts";
 import type { Desired, DesiredService } from "../../src/model/desired.ts";
 import { servicePortKey } from "../../src/model/desired.ts";
 import {
@@ -16,7 +17,16 @@ import {
   refusedByIcmp,
   SILENT,
 } from "./expected.ts";
-import { desiredOf, type Meaning, meaningOf, type Probe, placeOf, type World } from "./world.ts";
+import {
+  AGENT_NODES,
+  desiredOf,
+  type Meaning,
+  meaningOf,
+  nodeAddresses,
+  type Probe,
+  placeOf,
+  type World,
+} from "./world.ts";
 
 export type Answers = Readonly<Record<DataplaneName, Expected>>;
 
@@ -60,7 +70,7 @@ export const caseOf = (world: World, probe: Probe): Case => {
 export const DIFFERENCES: readonly Difference[] = [
   {
     // Who is here does not have to be told: bpf changes the source where a packet leaves the node, and what the node
-    // itself serves never passes kube-proxy's POSTROUTING.
+    // itself serves to others never passes kube-proxy's POSTROUTING.
     name: "1 source kept for an endpoint that does not say where it runs",
     apply: ({ world, probe, meaning }, { bpf, iptables }) => {
       if (bpf.kind !== "reached" || iptables.kind !== "reached") return null;
@@ -78,8 +88,9 @@ export const DIFFERENCES: readonly Difference[] = [
     apply: ({ world, probe, meaning }, { iptables }) => {
       if (iptables.kind !== "reached" || !kubeProxyMasquerades(meaning)) return null;
       const node = nodeSource(world, meaning.handler, probe);
-      const inside = (server: string): boolean => placeNameOf(server) === meaning.handler;
-      const servers = whereSeen(iptables, (server, source) => (inside(server) ? source : node));
+      const toItself = (server: string): boolean =>
+        placeNameOf(server) === meaning.handler && meaning.packet.from.place !== "node";
+      const servers = whereSeen(iptables, (server, source) => (toItself(server) ? source : node));
       return servers === null ? null : { iptables: servers };
     },
   },
@@ -129,6 +140,19 @@ export const DIFFERENCES: readonly Difference[] = [
     },
   },
   {
+    name: "6 source ranges at the socket: the node by any of its addresses",
+    apply: ({ world, probe, meaning }) => {
+      const { verdict, handler, packet } = meaning;
+      if (verdict.kind === "pass" || !verdict.frontend.restricted || packet.from.place !== "node") return null;
+      if (verdict.kind === "drop" && verdict.reason === "not in source ranges") return null;
+      const ranges = desiredOf(world, handler ?? "").services.get(servicePortKey(verdict.service))?.sourceRanges ?? [];
+      if (ranges.some((range) => prefixContains(range, packet.from.address))) return null;
+      const judgedAsItIs = probe.bound === "no" ? {} : { bpf: failed("EPERM") };
+      if (verdict.kind === "reject") return probe.bound === "no" ? null : judgedAsItIs;
+      return { ...judgedAsItIs, iptables: droppedOnTheWayOut(world, probe) };
+    },
+  },
+  {
     name: "7 who is in no source range is dropped, endpoints or not",
     apply: ({ world, probe, meaning }) => {
       const { verdict } = meaning;
@@ -137,9 +161,67 @@ export const DIFFERENCES: readonly Difference[] = [
       return different({ iptables: kubeProxyRefuses(world, probe, meaning) });
     },
   },
+  {
+    name: "18 a refusal goes back to the neighbour that the packet came from",
+    apply: ({ world, probe, meaning }) => {
+      const { verdict } = meaning;
+      if (verdict.kind !== "reject" || verdict.scope !== "external" || !comesByTheWire(world, probe)) return null;
+      return refusedByIcmp(probe) === SILENT ? null : { bpf: SILENT };
+    },
+  },
+  {
+    name: "19 an address that is closed hides the NodePort behind it",
+    apply: ({ world, probe, meaning }, { iptables }) => {
+      const { verdict } = meaning;
+      if (verdict.kind === "pass" || verdict.kind === "forward" || verdict.frontend.address === null) return null;
+      const behind = caseOf(withoutAddress(world, probe.address), probe);
+      if (behind.meaning.verdict.kind === "pass") return null;
+      return { iptables: behind.meaning.verdict.kind === "forward" ? behind.answers.iptables : iptables };
+    },
+  },
+  {
+    name: "16 a NodePort is refused where it would be served",
+    apply: ({ world, probe, meaning }) =>
+      meaning.verdict.kind === "pass" && closedNodePort(world, probe) ? { iptables: SILENT } : null,
+  },
 ];
 
 type Reached = Extract<Expected, { kind: "reached" }>;
+
+/** The world in which nobody claims this address. */
+const withoutAddress = (world: World, address: Address): World => {
+  const compiled = [...world.compiled].map(([node, one]) => {
+    const services = [...one.desired.services].map(([key, service]) => {
+      const frontends = service.frontends.filter((frontend) => frontend.address !== address);
+      return [key, { ...service, frontends }] as const;
+    });
+    return [node, { ...one, desired: { ...one.desired, services: new Map(services) } }] as const;
+  });
+  return { ...world, compiled: new Map(compiled) };
+};
+
+/** The wire brings it, and knows no way to the pod that sent it. */
+const comesByTheWire = (world: World, probe: Probe): boolean => {
+  const { node } = placeOf(world.places, probe.from);
+  return (
+    node !== null && isFromPod(world, probe) && !world.places.some((p) => nodeAddresses(p).includes(probe.address))
+  );
+};
+
+/** A NodePort whose clients from outside are dropped, asked at an address of the node that nodePortAddresses leaves out. */
+const closedNodePort = (world: World, { address, port, transport, from }: Probe): boolean => {
+  const at =
+    address === "127.0.0.1" ? from : world.places.find((place) => nodeAddresses(place).includes(address))?.name;
+  if (!AGENT_NODES.some((node) => node === at)) return false;
+  const family = familyOf(address);
+  return [...desiredOf(world, at ?? "").services.values()].some(
+    ({ name, frontends }) =>
+      name.protocol === transport &&
+      frontends.some(
+        (one) => one.kind === "NodePort" && one.family === family && one.port === port && one.external.kind === "drop",
+      ),
+  );
+};
 
 /** With clients seen otherwise; null where none is. */
 const whereSeen = (reached: Reached, seen: (server: string, source: string) => string): Reached | null => {

@@ -4,7 +4,7 @@ import { familyOf } from "../../src/model/address.ts";
 import type { Backend } from "../../src/model/desired.ts";
 import type { Answer } from "../lib/host/protocol.ts";
 import { isNode, type Place } from "../lib/network.ts";
-import { type Meaning, type Probe, placeOf, readAddress, type World } from "./world.ts";
+import { type Meaning, nodeAddresses, type Probe, placeOf, readAddress, sourceAddress, type World } from "./world.ts";
 
 export type DataplaneName = "bpf" | "iptables";
 
@@ -52,14 +52,12 @@ export const plainAnswer = (world: World, probe: Probe, { verdict, handler, pack
 export const LOST: Expected = failed("TIMEOUT", "EHOSTUNREACH");
 
 const isLocalAddress = (places: readonly Place[], address: string): boolean =>
-  address === "127.0.0.1" || places.some(({ v4, v6 }) => v4 === address || v6 === address);
+  address === "127.0.0.1" || places.some((place) => nodeAddresses(place).includes(address));
 
 /** The client as its own sockets would show it: a node never shows its loopback address. */
 export const ownSource = (world: World, { from, address, bound }: Probe): string => {
   const place = placeOf(world.places, from);
-  const v = address.includes(":") ? "v6" : "v4";
-  if (bound === "other") return v === "v4" ? "203.0.113.130" : "fd00:203::130";
-  return place[v];
+  return address === "127.0.0.1" ? place.v4 : sourceAddress(place, { address, bound });
 };
 
 export const nodeSource = (world: World, node: string | null, { address }: Probe): string => {
@@ -78,8 +76,8 @@ export const isFromPod = (world: World, probe: Probe): boolean =>
   placeOf(world.places, probe.from).node !== null && !isFromNode(world, probe);
 
 /** Every expected server has answered; nothing more is learnt by trying again. */
-export const isComplete = (expected: Expected, answers: readonly Answer[]): boolean => {
-  if (expected.kind === "failed") return answers.length > 0;
+export const isComplete = (probe: Probe, expected: Expected, answers: readonly Answer[]): boolean => {
+  if (expected.kind === "failed" || probe.sharedPort) return answers.length > 0;
   const seen = new Set(answers.map((answer) => (answer.ok ? answer.name : "")));
   return expected.sticky || [...expected.servers.keys()].every((name) => seen.has(name));
 };
@@ -92,8 +90,9 @@ export const complaint = (probe: Probe, expected: Expected, answers: readonly An
   }
   if (expected.kind === "failed") return null;
   const names = new Set(answers.map((answer) => (answer.ok ? answer.name : "")));
-  if (expected.sticky)
+  if (expected.sticky && !probe.sharedPort)
     return names.size === 1 ? null : `${[...names].join(", ")} answered in turn: affinity was not kept`;
+  if (probe.sharedPort) return null;
   const missing = [...expected.servers.keys()].filter((name) => !names.has(name));
   return missing.length === 0 ? null : `${missing.join(", ")} never answered in ${answers.length} tries`;
 };

@@ -9,7 +9,7 @@ import { BACKENDS, TARGET_PORTS } from "./cluster.ts";
 import type { DataplaneName } from "./expected.ts";
 import { VIP_ROUTES } from "./objects.ts";
 import { SOURCES } from "./probes.ts";
-import { AGENT_NODES, desiredOf, makeWorld, type World } from "./world.ts";
+import { AGENT_NODES, desiredOf, makeWorld, type NodePortAddresses, secondAddress, type World } from "./world.ts";
 
 export type Flavour = "legacy" | "nft";
 
@@ -18,6 +18,8 @@ export interface LabsOptions {
   readonly flavour: Flavour;
   /** How the bpf programs are attached; by default what the kernel has. */
   readonly attach?: "tcx" | "clsact";
+  /** Of both. */
+  readonly nodePortAddresses?: NodePortAddresses;
 }
 
 /** kube-proxy's way to tell pods of the own node from everybody else, as beeline means it: by where a packet comes in. */
@@ -75,7 +77,7 @@ export class Labs {
       .map((ports) => [...objects, marker(++this.#generation, ports)])
       .map((all) => ({
         all,
-        world: makeWorld(all, this.places),
+        world: makeWorld(all, this.places, this.#options.nodePortAddresses),
       }));
     const next = worlds.find(({ world }) => portsOf(world) % 2 !== this.#lastPorts % 2) ?? worlds[0];
     if (next === undefined) throw new Error("There is no world");
@@ -96,6 +98,10 @@ export class Labs {
   async #start(name: DataplaneName, lab: Lab): Promise<void> {
     for (const [prefix, node] of VIP_ROUTES) lab.routeVip(prefix, node);
     for (const place of lab.places) lab.run(place.name, ["sh", "-c", UNLIMITED_ICMP]);
+    for (const { name: node, v4, v6 } of lab.nodes()) {
+      lab.run(node, ["ip", "addr", "add", `${secondAddress(v4)}/24`, "dev", "eth0"]);
+      lab.run(node, ["ip", "addr", "add", `${secondAddress(v6)}/64`, "dev", "eth0", "nodad", "preferred_lft", "0"]);
+    }
     const hosts = [...new Set([...SOURCES, ...BACKENDS])];
     await Promise.all(hosts.map((place) => lab.host(place)));
     for (const place of BACKENDS) {
@@ -143,14 +149,16 @@ const UNLIMITED_ICMP = [
 const agentOptions = (
   name: DataplaneName,
   config: object,
-  { flavour, attach }: LabsOptions,
+  { flavour, attach, nodePortAddresses }: LabsOptions,
 ): { readonly config: object; readonly args: readonly string[] } => {
   const minSyncPeriod = "10ms";
+  // The configuration file has a list for either.
+  const common = { nodePortAddresses: nodePortAddresses === "primary" ? ["primary"] : (nodePortAddresses ?? []) };
   if (name === "bpf")
-    return { config: { bpf: { minSyncPeriod } }, args: attach === undefined ? [] : ["--attach", attach] };
+    return { config: { ...common, bpf: { minSyncPeriod } }, args: attach === undefined ? [] : ["--attach", attach] };
   const { iptables, ...others } = config as { readonly iptables?: object };
   return {
-    config: { ...others, iptables: { ...iptables, minSyncPeriod, flavour } },
+    config: { ...common, ...others, iptables: { ...iptables, minSyncPeriod, flavour } },
     args: ["--dataplane", "iptables"],
   };
 };

@@ -105,7 +105,16 @@ const casesOf = (world: World, { cell: cellOf }: Configuration): readonly Case[]
           const address = readAddress(frontend === "NodePort" ? node : vipOf(policy, frontend, family));
           const port = frontend === "NodePort" ? 32_000 + numberOf(policy) : PORT;
           const from = CLIENTS[client];
-          const asked = caseOf(world, { from, bound: "no", transport, connected: true, mapped: false, address, port });
+          const asked = caseOf(world, {
+            from,
+            bound: "no",
+            transport,
+            connected: true,
+            mapped: false,
+            sharedPort: false,
+            address,
+            port,
+          });
           return [{ ...asked, answers: answersOf(world, client, cells[i] as Cell, cell, family) }];
         }),
       ),

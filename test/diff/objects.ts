@@ -83,7 +83,7 @@ const serviceObject = (draw: ServiceDraw, number: number, index: number): object
       clusterIPs: clusterIPs.map((ip) => zeroed(draw, ip)),
       ports: draw.ports.map((port, i) => ({
         ...(port.name === "" ? {} : { name: port.name }),
-        port: port.port,
+        port: port.port === 0 ? nodePort(number, 0, 0) : port.port,
         protocol: port.protocol,
         ...(draw.type !== "ClusterIP" && draw.nodePorts ? { nodePort: nodePort(number, index, i) } : {}),
       })),
@@ -94,7 +94,7 @@ const serviceObject = (draw: ServiceDraw, number: number, index: number): object
       ...(draw.type === "LoadBalancer" && draw.externalTrafficPolicy === "Local"
         ? { healthCheckNodePort: healthPort(number, index) }
         : {}),
-      externalIPs: both((v) => draw.externalIPs.map((which) => zeroed(draw, externalIP(which, number, index, v)))),
+      externalIPs: both((v) => draw.externalIPs.map((which) => zeroed(draw, addressOf(which, number, index, v)))),
       ...(draw.type === "LoadBalancer" && draw.sourceRanges.length > 0
         ? { loadBalancerSourceRanges: draw.sourceRanges }
         : {}),
@@ -107,7 +107,10 @@ const serviceObject = (draw: ServiceDraw, number: number, index: number): object
             ? []
             : [
                 ...draw.balancers.flatMap(({ address, ipMode }) =>
-                  both((v) => [vip(number, index, address, v)]).map((ip) => ({ ip, ...present("ipMode", ipMode) })),
+                  both((v) => [addressOf(address, number, index, v)]).map((ip) => ({
+                    ip,
+                    ...present("ipMode", ipMode),
+                  })),
                 ),
                 { hostname: "lb.example.org" },
               ],
@@ -127,7 +130,7 @@ const present = (field: string, value: unknown): object => (value === null ? {} 
 const zeroed = ({ oddity }: ServiceDraw, ip: string): string =>
   oddity === "leading zeros" && ip.includes(".") ? ip.replace(/\.(\d)\.(\d+)$/, ".00$1.0$2") : ip;
 
-const externalIP = (which: ExternalDraw, number: number, index: number, v: V): string => {
+const addressOf = (which: ExternalDraw, number: number, index: number, v: V): string => {
   switch (which) {
     case "own":
     case "second":

@@ -5,10 +5,13 @@ import type { Service } from "../../src/model/snapshot.ts";
 import type { Transport } from "../lib/host/protocol.ts";
 import { isNode } from "../lib/network.ts";
 import { type Case, caseOf } from "./differences.ts";
-import { AGENT_NODES, type Probe, placeOf, readAddress, type World } from "./world.ts";
+import { AGENT_NODES, nodeAddresses, type Probe, placeOf, readAddress, type World } from "./world.ts";
 
-/** Everywhere a probe can come from: a pod that is an endpoint now and then, a node, the outside. */
-export const SOURCES = ["pod1a", "pod1b", "pod2a", "pod2b", "node1", "node2", "client"] as const;
+/**
+ * Everywhere a probe can come from: a pod that is an endpoint now and then, a node, the outside. A node without an agent
+ * and its pod are the outside as well.
+ */
+export const SOURCES = ["pod1a", "pod1b", "pod2a", "pod2b", "node1", "node2", "pod3a", "node3", "client"] as const;
 
 /** A port at which nothing listens anywhere, and that no Service names. */
 const UNLISTED = 81;
@@ -24,16 +27,14 @@ export const everyProbe = (world: World): readonly Probe[] =>
   targetsOf(world).flatMap((target) => SOURCES.flatMap((from) => waysToAsk(world, from, target)));
 
 const targetsOf = (world: World): readonly Target[] => {
-  const nodeAddresses = AGENT_NODES.map((node) => placeOf(world.places, node)).flatMap(({ v4, v6 }) => [v4, v6]);
+  const addresses = AGENT_NODES.flatMap((node) => nodeAddresses(placeOf(world.places, node)));
   const targets = [...world.snapshot.services.values()].flatMap((service): readonly Target[] => [
     ...vipsOf(service).flatMap((address) => [
       ...numbersOf(service).flatMap((port) => bothTransports(address, port)),
       { address, port: UNLISTED, transport: "TCP" as const },
     ]),
     ...service.ports.flatMap(({ nodePort }) =>
-      nodePort === null
-        ? []
-        : [...nodeAddresses, "127.0.0.1"].flatMap((ip) => bothTransports(readAddress(ip), nodePort)),
+      nodePort === null ? [] : [...addresses, "127.0.0.1"].flatMap((ip) => bothTransports(readAddress(ip), nodePort)),
     ),
   ]);
   return [...new Map(targets.map((target) => [JSON.stringify(target), target])).values()];
@@ -53,12 +54,16 @@ const bothTransports = (address: Address, port: number): readonly Target[] => [
 ];
 
 const waysToAsk = (world: World, from: string, target: Target): readonly Probe[] => {
-  const plain: Probe = { from, bound: "no", connected: true, mapped: false, ...target };
+  const plain: Probe = { from, bound: "no", connected: true, mapped: false, sharedPort: false, ...target };
   const place = placeOf(world.places, from);
   const ways: Probe[] = [plain];
   if (target.transport === "UDP") ways.push({ ...plain, connected: false });
-  if (from === "client") ways.push({ ...plain, bound: "other" });
-  else if (!isNode(place)) ways.push({ ...plain, bound: "own" });
+  if (target.address !== "127.0.0.1") {
+    // A UDP server on the same node would answer from the address that it answers to.
+    if (from === "client" || (isNode(place) && target.transport === "TCP")) ways.push({ ...plain, bound: "other" });
+    if (place.node !== null) ways.push({ ...plain, bound: "own" });
+    ways.push({ ...plain, sharedPort: true });
+  }
   if (familyOf(target.address) === "IPv4" && target.address !== "127.0.0.1") ways.push({ ...plain, mapped: true });
   return ways;
 };
@@ -85,6 +90,7 @@ const kindOf = (world: World, probe: Probe): string => {
   const { verdict } = meaning;
   const where = verdict.kind === "pass" ? "no frontend" : `${verdict.frontend.kind} ${verdict.scope}`;
   return [
+    probe.sharedPort,
     placeOf(world.places, probe.from).node === null ? "outside" : probe.from.startsWith("pod") ? "pod" : "node",
     meaning.handler === probe.from || probe.from.startsWith(`pod${meaning.handler?.slice(4)}`),
     probe.transport,
@@ -106,11 +112,21 @@ export const shuffled = <T>(values: readonly T[], random: () => number): T[] => 
 };
 
 /** `TCP pod1a -> [fd00::1]:80, connected`. */
-export const formatProbe = ({ from, bound, transport, connected, mapped, address, port }: Probe): string => {
+export const formatProbe = ({
+  from,
+  bound,
+  transport,
+  connected,
+  mapped,
+  sharedPort,
+  address,
+  port,
+}: Probe): string => {
   const words = [
     transport === "UDP" && !connected ? "unconnected" : "",
     bound === "no" ? "" : `bound to its ${bound} address`,
     mapped ? "by an IPv6 socket" : "",
+    sharedPort ? "from a port that others share" : "",
   ].filter(Boolean);
   const to = address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
   return `${transport} ${from} -> ${to}${words.length === 0 ? "" : ` (${words.join(", ")})`}`;

@@ -122,7 +122,11 @@ interface Held {
 
 const follow = async (labs: Labs, world: World, random: () => number): Promise<Followed> => {
   const reachable = shuffled(everyProbe(world), random).filter(
-    (probe) => probe.bound === "no" && !probe.mapped && caseOf(world, probe).meaning.verdict.kind === "forward",
+    (probe) =>
+      probe.bound === "no" &&
+      !probe.mapped &&
+      !probe.sharedPort &&
+      caseOf(world, probe).meaning.verdict.kind === "forward",
   );
   const tcp = reachable.filter(({ transport }) => transport === "TCP").slice(0, HELD);
   const udp = reachable.filter(({ transport, connected }) => transport === "UDP" && !connected).slice(0, FLOWS);

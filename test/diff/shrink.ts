@@ -7,7 +7,7 @@ import { caseOf } from "./differences.ts";
 import type { Labs } from "./labs.ts";
 import { clusterObjects } from "./objects.ts";
 
-const LONGEST_MS = 45_000;
+const LONGEST_MS = 30_000;
 
 /** The disagreement in a cluster from which nothing more can be taken; itself when it does not show again. */
 export const shrink = async (labs: Labs, found: Disagreement): Promise<Disagreement> => {

@@ -4,7 +4,7 @@ import { type Compiled, compile } from "../../src/compile/compile.ts";
 import { evaluate } from "../../src/compile/evaluate.ts";
 import { parseObject } from "../../src/k8s/parse.ts";
 import { ObjectStore } from "../../src/k8s/store.ts";
-import { type Address, parseAddress } from "../../src/model/address.ts";
+import { type Address, type Prefix, parseAddress, parsePrefix } from "../../src/model/address.ts";
 import type { Desired } from "../../src/model/desired.ts";
 import type { Snapshot } from "../../src/model/snapshot.ts";
 import type { Packet, Verdict } from "../../src/model/verdict.ts";
@@ -17,22 +17,28 @@ export const AGENT_NODES = ["node1", "node2"] as const;
 
 export interface World {
   readonly places: readonly Place[];
+  readonly nodePortAddresses: NodePortAddresses;
   /** Of any node; Services and slices are the same for all. */
   readonly snapshot: Snapshot;
   readonly compiled: ReadonlyMap<string, Compiled>;
 }
 
+/** As in a configuration file. */
+export type NodePortAddresses = readonly string[] | "primary";
+
 /** One way to ask: from where, how, for what. */
 export interface Probe {
   /** Name of a place. */
   readonly from: string;
-  /** An address the socket is bound to: the client's other one, or a pod's own. */
+  /** The address that the socket is bound to: its own, or the other one that the client and nodes have. */
   readonly bound: "no" | "own" | "other";
   readonly transport: Transport;
   /** UDP: over a connected socket, which hears of refusals. */
   readonly connected: boolean;
   /** IPv4 through an IPv6 socket. */
   readonly mapped: boolean;
+  /** One local port for all such probes of a place, one after another: frontends that share a backend meet there. */
+  readonly sharedPort: boolean;
   readonly address: Address;
   readonly port: number;
 }
@@ -46,7 +52,12 @@ export interface Meaning {
   readonly packet: Packet;
 }
 
-export const makeWorld = (objects: readonly object[], places: readonly Place[]): World => {
+export const makeWorld = (
+  objects: readonly object[],
+  places: readonly Place[],
+  nodePortAddresses: NodePortAddresses = [],
+): World => {
+  const prefixes = nodePortAddresses === "primary" ? nodePortAddresses : nodePortAddresses.map(readPrefix);
   const compiled = new Map<string, Compiled>();
   let snapshot: Snapshot = { services: new Map(), slices: new Map(), node: null };
   for (const nodeName of AGENT_NODES) {
@@ -56,11 +67,10 @@ export const makeWorld = (objects: readonly object[], places: readonly Place[]):
       store.upsert(parsed, problems);
     }
     snapshot = store.snapshot();
-    const { v4, v6 } = placeOf(places, nodeName);
-    const localAddresses = ["127.0.0.1", "::1", v4, v6].map(readAddress);
-    compiled.set(nodeName, compile(snapshot, { nodeName, localAddresses, nodePortAddresses: [] }));
+    const localAddresses = ["127.0.0.1", "::1", ...nodeAddresses(placeOf(places, nodeName))].map(readAddress);
+    compiled.set(nodeName, compile(snapshot, { nodeName, localAddresses, nodePortAddresses: prefixes }));
   }
-  return { places, snapshot, compiled };
+  return { places, nodePortAddresses, snapshot, compiled };
 };
 
 export const desiredOf = (world: World, node: string): Desired => {
@@ -74,34 +84,42 @@ export const meaningOf = (world: World, probe: Probe): Meaning => {
   const source = placeOf(world.places, probe.from);
   const to = { address: probe.address, port: probe.port, protocol: probe.transport };
   const address = sourceAddress(source, probe);
-  if (source.node !== null) {
+  if (AGENT_NODES.some((node) => node === source.node)) {
     const place = isNode(source) ? ("node" as const) : ("pod" as const);
     const packet: Packet = { from: { place, address }, to };
-    const verdict = evaluate(desiredOf(world, source.node), packet);
+    const verdict = evaluate(desiredOf(world, source.node ?? ""), packet);
     if (verdict.kind !== "pass") return { verdict, handler: source.node, packet };
     if (probe.address === "127.0.0.1") return { verdict, handler: null, packet };
   }
   const packet: Packet = { from: { place: "outside", address }, to };
-  const handler = entryNode(world.places, probe.address);
+  const handler = entryNode(world.places, source, probe.address);
   if (handler === null || !AGENT_NODES.some((node) => node === handler))
     return { verdict: { kind: "pass", reason: "not a frontend" }, handler: null, packet };
   return { verdict: evaluate(desiredOf(world, handler), packet), handler, packet };
 };
 
+/** The addresses of a node: its Node object names the first of each family; the others are never chosen as a source. */
+export const nodeAddresses = ({ v4, v6 }: Place): readonly string[] => [v4, v6, secondAddress(v4), secondAddress(v6)];
+
+/** `192.168.0.1` → `192.168.0.101`, `fd00:192::1` → `fd00:192::101`. */
+export const secondAddress = (address: string): string => address.replace(/(\d)$/, "10$1");
+
 /** The node that the wire, or a neighbour, sends a packet for this address to; null: it is lost. */
-const entryNode = (places: readonly Place[], address: Address): string | null => {
-  const node = places.find((place) => isNode(place) && (place.v4 === address || place.v6 === address));
+const entryNode = (places: readonly Place[], source: Place, address: Address): string | null => {
+  const node = places.find((place) => isNode(place) && nodeAddresses(place).includes(address));
   if (node !== undefined) return node.name;
   const route = VIP_ROUTES.find(([prefix]) => address.startsWith(prefix.replace(/(0\.0\/16|:\/64)$/, "")));
   if (route !== undefined) return route[1];
-  return /^(172\.30\.|fd00:172:30::)/.test(address) ? "node1" : null;
+  // ClusterIPs are routed from outside only: between nodes nobody knows them.
+  return source.node === null && /^(172\.30\.|fd00:172:30::)/.test(address) ? "node1" : null;
 };
 
 /** The address that a packet of this probe carries when it is sent (127.0.0.1 for a node's own loopback). */
 export const sourceAddress = (source: Place, { address, bound }: Pick<Probe, "address" | "bound">): Address => {
   if (address === "127.0.0.1") return address;
   const v: V = address.includes(":") ? "v6" : "v4";
-  return readAddress(bound === "other" ? CLIENT_OTHER[v] : source[v]);
+  if (bound !== "other") return readAddress(source[v]);
+  return readAddress(isNode(source) ? secondAddress(source[v]) : CLIENT_OTHER[v]);
 };
 
 export const placeOf = (places: readonly Place[], name: string): Place => {
@@ -114,4 +132,10 @@ export const readAddress = (text: string): Address => {
   const address = parseAddress(text);
   if (address === null) throw new Error(`Not an address: ${text}`);
   return address;
+};
+
+const readPrefix = (text: string): Prefix => {
+  const prefix = parsePrefix(text);
+  if (prefix === null) throw new Error(`Not a prefix: ${text}`);
+  return prefix;
 };
