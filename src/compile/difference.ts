@@ -1,7 +1,7 @@
 // Two readings of a node compared: what differs, frontend by frontend. What one side cannot say is never a difference
 // (reading.ts); what docs/semantics.md means to be different is listed apart, with its number. Pure, in a stable order.
 import { type Family, familyOf } from "../model/address.ts";
-import type { DesiredService, Frontend } from "../model/desired.ts";
+import { type DesiredService, type Frontend, servicePortKey } from "../model/desired.ts";
 import { compareChoices } from "./choice-difference.ts";
 import {
   bothServed,
@@ -33,19 +33,21 @@ export const compare = (left: Reading, right: Reading): Comparison => {
   const sides = { left, right, knows: bothExpress(left.expresses, right.expresses), foreign: foreignSide(left, right) };
   const [here, there] = [indexOf(left, sides), indexOf(right, sides)];
   const all: (Difference & Finding)[] = [...compareHooks(sides), ...compareNodeAddresses(sides, here, there)];
-  const pairs = new Map<string, readonly [DesiredService, DesiredService]>();
+  const pairs = new Map<string, Pair>();
   for (const key of new Set([...here.keys(), ...there.keys()])) {
     const [a, b] = [here.get(key), there.get(key)];
     const findings = compareFrontend(key, a, b, sides);
     const service = (a !== undefined && nameOf(a.service)) || (b !== undefined && nameOf(b.service)) || null;
     all.push(...findings.map((finding) => ({ clients: null, ...finding, service, frontend: key })));
     if (a === undefined || b === undefined || findings.some(({ kind }) => kind === "service")) continue;
-    pairs.set(`${nameOf(a.service) || key} ${nameOf(b.service) || key}`, [a.service, b.service]);
+    const pair = `${servicePortKey(a.service.name)} ${servicePortKey(b.service.name)}`;
+    const { reported } = pairs.get(pair) ?? { reported: [] };
+    pairs.set(pair, { a: a.service, b: b.service, reported: [...reported, ...findings] });
   }
-  for (const [a, b] of [...pairs.values(), ...emptyPairs(sides)]) {
-    const reported = all.filter(({ service }) => service === (nameOf(a) ?? nameOf(b)));
+  for (const { a, b, reported } of [...pairs.values(), ...emptyPairs(sides)]) {
+    const service = nameOf(a) ?? nameOf(b);
     const findings = compareServices(a, b, sides, reported);
-    all.push(...findings.map((f) => ({ clients: null, ...f, service: nameOf(a) ?? nameOf(b), frontend: null })));
+    all.push(...findings.map((finding) => ({ clients: null, ...finding, service, frontend: null })));
   }
   all.push(...onlyEmpty(sides));
   all.sort(byPlace);
@@ -56,6 +58,13 @@ export const compare = (left: Reading, right: Reading): Comparison => {
     ),
   };
 };
+
+/** One service as both sides have it, and what is known of its frontends. */
+interface Pair {
+  readonly a: DesiredService;
+  readonly b: DesiredService;
+  readonly reported: readonly Finding[];
+}
 
 /** `shop/web:http`; null: the source knows no names. */
 export const nameOf = ({ name }: DesiredService): string | null =>
@@ -152,7 +161,7 @@ const compareServices = (
   a: DesiredService,
   b: DesiredService,
   { knows }: Sides,
-  reported: readonly Difference[],
+  reported: readonly Finding[],
 ): readonly Finding[] => {
   const findings: Finding[] = [];
   const differ = (kind: Difference["kind"], left: string, right: string): void => {
@@ -194,7 +203,7 @@ const compareLocality = (a: DesiredService, b: DesiredService, families: readonl
 const compareDraining = (
   a: DesiredService,
   b: DesiredService,
-  reported: readonly Difference[],
+  reported: readonly Finding[],
   families: readonly Family[],
 ): readonly Finding[] => {
   const told = new Set(reported.flatMap(({ kind, left, right }) => (kind === "backends" ? [...left, ...right] : [])));
@@ -208,12 +217,12 @@ const compareDraining = (
 };
 
 /** Services without frontends that both sides have. */
-const emptyPairs = ({ left, right, knows }: Sides): readonly (readonly [DesiredService, DesiredService])[] =>
+const emptyPairs = ({ left, right, knows }: Sides): readonly Pair[] =>
   !knows.emptyServices
     ? []
     : [...left.desired.services].flatMap(([key, a]) => {
         const b = right.desired.services.get(key);
-        return b !== undefined && a.frontends.length === 0 && b.frontends.length === 0 ? [[a, b] as const] : [];
+        return b !== undefined && a.frontends.length === 0 && b.frontends.length === 0 ? [{ a, b, reported: [] }] : [];
       });
 
 /** Services without frontends that one side does not have. */

@@ -53,7 +53,10 @@ export class FamilyReader {
   readonly #chains: ChainReader;
   readonly #names: ReadonlyMap<string, string>;
   readonly #drafts = new Map<string, Draft>();
+  /** Frontends that lead nowhere, by entranceKey(). */
+  readonly #lost = new Set<string>();
   #podsOutside = 0;
+  #complaints = 0;
 
   constructor(family: Family, nat: Chains, filter: Chains | null, object: string) {
     this.family = family;
@@ -73,6 +76,10 @@ export class FamilyReader {
         null,
         `${this.family}: pods are not told from outside clients and meet policy Local at ${this.#podsOutside} external addresses and NodePorts`,
       );
+    if (this.#complaints > MOST_PROBLEMS) {
+      const message = `${this.family}: ${this.#complaints - MOST_PROBLEMS} more things are not as they should be`;
+      this.problems.push({ object: this.#object, path: "", message });
+    }
   }
 
   #entry(draft: Draft): Entry {
@@ -318,7 +325,8 @@ export class FamilyReader {
     if (policy === "Local" && !this.hasFilter) return { kind: "drop", policy };
     const key = entranceKey({ family: this.family, address, port }, name.protocol);
     const message = `${key} of ${nameText(name)} leads to no endpoint, and nothing refuses it`;
-    if (!this.problems.some((problem) => problem.message === message)) this.#complain(null, message);
+    if (!this.#lost.has(key)) this.#complain(null, message);
+    this.#lost.add(key);
     return { kind: "backends", policy, endpoints: [] };
   }
 
@@ -328,9 +336,12 @@ export class FamilyReader {
   }
 
   #complain(rule: Rule | null, message: string): void {
+    if (++this.#complaints > MOST_PROBLEMS) return;
     this.problems.push({ object: this.#object, path: rule === null ? "" : `line ${rule.line}`, message });
   }
 }
+
+const MOST_PROBLEMS = 100;
 
 const NOTHING = { internal: null, external: null, policy: "Cluster", affinity_timeout_s: 0 } as const;
 

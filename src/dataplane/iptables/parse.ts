@@ -146,9 +146,10 @@ class Reader {
 
   #command(line: string, number: number): void {
     if (this.#table === null) return this.#problem(number, "a rule outside a table");
-    const tokens = tokenize(line.replace(/^\s*\[\d+:\d+\]\s*/, ""));
+    const tokens = tokenize(line);
     if (tokens === null) return this.#problem(number, "a quoted text that does not end");
-    const [command, name] = tokens.map(({ text }) => text);
+    if (/^\[\d+:\d+\]$/.test(tokens[0]?.text ?? "")) tokens.shift(); // counters
+    const [command, name] = [tokens[0]?.text, tokens[1]?.text];
     if (name === undefined || !CHAIN_NAME.test(name) || !/^-[A-Z]$|^--[a-z-]+$/.test(command ?? ""))
       return this.#problem(number, "no rule, chain or table");
     switch (command) {
@@ -209,15 +210,38 @@ interface Token {
   readonly quoted: boolean;
 }
 
-/** Words between blanks, or between double quotes, where a backslash takes the next character as it is. */
-const tokenize = (line: string): readonly Token[] | null => {
+/**
+ * Words between blanks, or between double quotes, where a backslash takes the next character as it is; null: a quote
+ * that does not end. By hand, since a node may have half a million lines.
+ */
+const tokenize = (line: string): Token[] | null => {
   const tokens: Token[] = [];
-  for (const [, quoted, plain] of line.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)) {
-    if (quoted !== undefined) tokens.push({ text: quoted.replace(/\\(.)/g, "$1"), quoted: true });
-    else if (plain?.startsWith('"') === true) return null;
-    else tokens.push({ text: plain ?? "", quoted: false });
+  let at = 0;
+  for (;;) {
+    while (isBlank(line, at)) at++;
+    if (at >= line.length) return tokens;
+    const quoted = line.charCodeAt(at) === QUOTE;
+    const start = quoted ? ++at : at;
+    let escaped = false;
+    while (at < line.length && (quoted ? line.charCodeAt(at) !== QUOTE : !isBlank(line, at))) {
+      if (quoted && line.charCodeAt(at) === BACKSLASH) {
+        escaped = true;
+        at++;
+      }
+      at++;
+    }
+    if (quoted && at >= line.length) return null;
+    const text = line.slice(start, at);
+    tokens.push({ text: escaped ? text.replace(/\\(.)/g, "$1") : text, quoted });
+    if (quoted) at++;
   }
-  return tokens;
+};
+
+const [QUOTE, BACKSLASH, SPACE, TAB] = [0x22, 0x5c, 0x20, 0x09] as const;
+
+const isBlank = (line: string, at: number): boolean => {
+  const code = line.charCodeAt(at);
+  return code === SPACE || code === TAB;
 };
 
 const SHORT: Readonly<Record<string, string>> = {
