@@ -47,6 +47,13 @@ static __always_inline bool is_inward(const struct flow *flow)
 	return flow->kind == FLOW_DNAT || flow->kind == FLOW_UNDO_SNAT;
 }
 
+/* What is said of a packet that follows it. */
+static __always_inline int reason_of(const struct flow *flow)
+{
+	return flow->kind == FLOW_DNAT || flow->kind == FLOW_SNAT ? REASON_ESTABLISHED
+								  : REASON_REPLY;
+}
+
 static __always_inline struct flow_key key_of(const struct party *from, const struct party *to,
 					      __u8 proto)
 {

@@ -22,6 +22,7 @@
 /* Not reasons. */
 #define TOO_SHORT (-2)	  /* the headers are not all in the linear part of the packet */
 #define ICMP_MESSAGE (-3) /* no ports; all else of `packet` is filled */
+#define NO_PORTS (-4)	  /* a later fragment: the same */
 
 struct packet {
 	struct flow_key key; /* as it is on the wire */
@@ -31,7 +32,9 @@ struct packet {
 	__u8 family;
 	bool opens;  /* TCP: SYN without ACK */
 	bool closes; /* TCP: FIN or RST */
-	__u8 pad[2];
+	bool fragmented;
+	__u8 pad;
+	__be32 fragment_id;
 };
 
 struct frame {
@@ -130,13 +133,15 @@ static __always_inline int parse_ipv4(const struct frame *frame, struct packet *
 	if (ip->version != 4 || header_size < sizeof(*ip) || packet->l3_size < header_size ||
 	    packet->l3_size > frame->size - packet->l3)
 		return REASON_MALFORMED;
-	if (ip->frag_off & bpf_htons(0x1fff))
-		return REASON_FRAGMENT;
 	packet->family = FAMILY_IPV4;
 	packet->key.src_addr = addr_from_ipv4(ip->saddr);
 	packet->key.dst_addr = addr_from_ipv4(ip->daddr);
 	packet->key.proto = ip->protocol;
 	packet->l4 = packet->l3 + header_size;
+	packet->fragmented = ip->frag_off & bpf_htons(0x3fff);
+	packet->fragment_id = (__be32)ip->id;
+	if (ip->frag_off & bpf_htons(0x1fff))
+		return NO_PORTS;
 	return ip->protocol == IPPROTO_ICMP ? ICMP_MESSAGE : parse_l4(frame, packet);
 }
 
@@ -150,8 +155,12 @@ static __always_inline int skip_extension(const struct frame *frame, struct pack
 
 	if (fragment + 1 > frame->end)
 		return TOO_SHORT;
-	if (*next == IPPROTO_FRAGMENT && fragment->offset & bpf_htons(0xfff8))
-		return REASON_FRAGMENT;
+	if (*next == IPPROTO_FRAGMENT) {
+		packet->fragmented = fragment->offset & bpf_htons(0xfff9);
+		packet->fragment_id = fragment->id;
+		if (fragment->offset & bpf_htons(0xfff8))
+			return NO_PORTS;
+	}
 	if (*next == IPPROTO_ROUTING && extension->segments_left)
 		return REASON_NOT_OURS;
 	packet->l4 += *next == IPPROTO_FRAGMENT ? 8 : (extension->size + 1) * 8;

@@ -5,6 +5,7 @@
  */
 #include <linux/pkt_cls.h>
 #include "connection.h"
+#include "fragment.h"
 #include "icmp.h"
 #include "nat.h"
 #include "quoted.h"
@@ -34,10 +35,11 @@ static __always_inline int follow(struct __sk_buff *ctx, const struct packet *pa
 				  struct flow *flow, enum side side)
 {
 	struct translation to = {flow->addr, flow->port, flow->client_port};
-	int reason = flow->kind == FLOW_DNAT || flow->kind == FLOW_SNAT ? REASON_ESTABLISHED
-									: REASON_REPLY;
+	int reason = reason_of(flow);
 
 	touch(flow);
+	if (packet->fragmented)
+		remember_fragment(packet);
 	if (packet->closes)
 		mark_closing(packet, flow, side == SOURCE);
 	return rewrite(ctx, packet, side, &to) ? reason : REASON_REWRITE_FAILED;
@@ -53,9 +55,11 @@ static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *
 	if (packet->key.proto == IPPROTO_SCTP)
 		return REASON_NOT_HANDLED;
 	reason = connect_packet(packet, &to);
-	if (reason == REASON_NEW_FLOW && !rewrite(ctx, packet, DESTINATION, &to))
-		return REASON_REWRITE_FAILED;
-	return reason;
+	if (reason != REASON_NEW_FLOW)
+		return reason;
+	if (packet->fragmented)
+		remember_fragment(packet);
+	return rewrite(ctx, packet, DESTINATION, &to) ? reason : REASON_REWRITE_FAILED;
 }
 
 static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
@@ -68,6 +72,8 @@ static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
 	reason = parse(ctx, packet);
 	if (reason == ICMP_MESSAGE)
 		return translate_error(ctx, packet, false);
+	if (reason == NO_PORTS)
+		return follow_fragment(ctx, packet, false);
 	if (reason != UNDECIDED)
 		return reason;
 	flow = bpf_map_lookup_elem(&flows, &packet->key);
@@ -87,6 +93,8 @@ static __always_inline int egress(struct __sk_buff *ctx)
 
 	if (reason == ICMP_MESSAGE)
 		return translate_error(ctx, &packet, true);
+	if (reason == NO_PORTS)
+		return follow_fragment(ctx, &packet, true);
 	if (reason != UNDECIDED)
 		return reason;
 	flow = bpf_map_lookup_elem(&flows, &packet.key);

@@ -178,6 +178,24 @@ struct flow {
 	__u64 last_seen_ns;
 };
 
+/* fragments: the ports of a datagram, from its first fragment, for those that have none. As the
+ * packet is at the hook, so that a datagram that passes both has an entry for each. */
+struct fragment_key {
+	struct addr src_addr;
+	struct addr dst_addr;
+	__be32 id;
+	__u8 proto; /* IPv4: an id is one protocol's. IPv6: 0 */
+	__u8 pad[3];
+};
+
+struct fragment {
+	__be16 src_port;
+	__be16 dst_port;
+	__u8 proto;
+	__u8 pad[3];
+	__u64 seen_ns; /* CLOCK_BOOTTIME, when the first fragment came */
+};
+
 /* sockets: what a socket asked for and was given; lives and dies with the socket. */
 struct socket_peer {
 	struct addr vip;
@@ -238,7 +256,7 @@ enum reason {
 	REASON_ESTABLISHED = 2,	 /* translated: an existing flow */
 	REASON_REPLY = 3,	 /* translated: a reply of an existing flow */
 	REASON_NOT_HANDLED = 4,	 /* pass: ours by address, of a protocol not handled yet (SCTP) */
-	REASON_FRAGMENT = 5,	 /* pass: a later fragment has no ports */
+	REASON_FRAGMENT = 5,	 /* pass: a later fragment of which no first one is known */
 	REASON_MALFORMED = 6,	 /* pass: too short or wrong lengths; the kernel decides */
 	REASON_NO_ENDPOINTS = 7, /* refused: the service has no endpoint anywhere */
 	REASON_NO_LOCAL_ENDPOINTS = 8, /* dropped: policy Local and no endpoint on this node */

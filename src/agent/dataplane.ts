@@ -43,7 +43,7 @@ const AUDIT_MAPS_MS = 60_000;
 
 const openBpf = (config: Config, log: Log): Opened => {
   const dataplane = openBpfMaps(config, log);
-  const use = remember(() => useOf(dataplane.store, ["flows", "affinity"]), 60_000);
+  const use = remember(() => useOf(dataplane.store, ["flows", "fragments", "affinity"]), 60_000);
   return {
     dataplane,
     maps: () => ({ ...dataplane.pressure(), ...use() }),

@@ -84,6 +84,7 @@ export const SIZED_MAPS = [
   "node_addresses",
   "affinity",
   "flows",
+  "fragments",
 ] as const satisfies readonly MapName[];
 
 const entries = integer(1, 2 ** 31 - 1, "a positive integer");

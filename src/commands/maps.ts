@@ -57,6 +57,7 @@ export const readMapUse = (store: MapStore): readonly MapUse[] => {
     node_addresses: tables.node_addresses.size,
     affinity: countEntries(store, "affinity"),
     flows: countEntries(store, "flows"),
+    fragments: countEntries(store, "fragments"),
   };
   return NAMES.map((map) => ({
     map,

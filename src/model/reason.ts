@@ -7,7 +7,7 @@ export const reasonTexts = {
   established: "Sent to the backend of an existing flow",
   reply: "A reply: its source became the frontend's, or its destination the client's again",
   not_handled: "Passed untouched: a frontend by its address, of a protocol that is not handled yet",
-  fragment: "Passed untouched: a later fragment has no ports to go by",
+  fragment: "Passed untouched: a later fragment of a datagram whose first one is not known as translated",
   malformed: "Passed untouched: too short or of wrong lengths, for the kernel to decide",
   no_endpoints: "Refused: the service has no endpoint anywhere",
   no_local_endpoints: "Dropped: the traffic policy is Local and the service has no endpoint on this node",

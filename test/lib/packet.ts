@@ -186,6 +186,65 @@ export const buildError = (
   return buildFrame({ ...o, proto, payload: quoted.slice(ETHERNET, ETHERNET + size) });
 };
 
+/** The IP fragments of a frame, each with up to `size` (a multiple of 8) bytes of what the IP packet carries. */
+export const splitFrame = (frame: Uint8Array, size: number, id: number): readonly Uint8Array[] => {
+  const v4 = frame[12] === 0x08;
+  const header = ETHERNET + (v4 ? ((frame[ETHERNET] ?? 0) & 15) * 4 : 40);
+  const carried = frame.slice(header);
+  const parts = Array.from({ length: Math.ceil(carried.length / size) }, (_, i) =>
+    carried.slice(i * size, (i + 1) * size),
+  );
+  return parts.map((part, i) => {
+    const more = i < parts.length - 1;
+    return v4 ? fragment4(frame.slice(0, header), part, id, i, size, more) : fragment6(frame, part, id, i, size, more);
+  });
+};
+
+const fragment4 = (head: Uint8Array, part: Uint8Array, id: number, i: number, size: number, more: boolean) => {
+  const view = new DataView(head.buffer);
+  view.setUint16(ETHERNET + 2, head.length - ETHERNET + part.length);
+  view.setUint16(ETHERNET + 4, id);
+  view.setUint16(ETHERNET + 6, (more ? 0x2000 : 0) | ((i * size) / 8));
+  view.setUint16(ETHERNET + 10, 0);
+  view.setUint16(ETHERNET + 10, ~internetSum(head.slice(ETHERNET)) & 0xffff);
+  return Uint8Array.of(...head, ...part);
+};
+
+const fragment6 = (frame: Uint8Array, part: Uint8Array, id: number, i: number, size: number, more: boolean) => {
+  const head = Uint8Array.of(...frame.slice(0, ETHERNET + 40), ...new Uint8Array(8));
+  const view = new DataView(head.buffer);
+  view.setUint16(ETHERNET + 4, 8 + part.length);
+  view.setUint8(ETHERNET + 40, frame[ETHERNET + 6] ?? 0);
+  view.setUint8(ETHERNET + 6, 44);
+  view.setUint16(ETHERNET + 42, (i * size) | (more ? 1 : 0));
+  view.setUint32(ETHERNET + 44, id);
+  return Uint8Array.of(...head, ...part);
+};
+
+/** The frame that the fragments are of. They must be in order and from the same address to the same one. */
+export const joinFragments = (frames: readonly Uint8Array[]): Uint8Array => {
+  const [first] = frames;
+  if (first === undefined) throw new Error("No fragment to join");
+  const v4 = first[12] === 0x08;
+  const header = ETHERNET + (v4 ? ((first[ETHERNET] ?? 0) & 15) * 4 : 40);
+  const addresses = (frame: Uint8Array): string => frame.slice(ETHERNET + (v4 ? 12 : 8), header).toString();
+  for (const frame of frames) {
+    if (addresses(frame) !== addresses(first)) throw new Error(`Fragments of two datagrams: ${addresses(frame)}`);
+    if (v4 && internetSum(frame.slice(ETHERNET, header)) !== 0xffff) throw new Error("A wrong IP header checksum");
+  }
+  const carried = frames.flatMap((frame) => [...frame.slice(header + (v4 ? 0 : 8))]);
+  const head = first.slice(0, header);
+  const view = new DataView(head.buffer);
+  view.setUint16(ETHERNET + (v4 ? 2 : 4), carried.length + (v4 ? header - ETHERNET : 0));
+  if (!v4) view.setUint8(ETHERNET + 6, first[header] ?? 0);
+  if (v4) {
+    view.setUint16(ETHERNET + 6, 0);
+    view.setUint16(ETHERNET + 10, 0);
+    view.setUint16(ETHERNET + 10, ~internetSum(head.slice(ETHERNET)) & 0xffff);
+  }
+  return Uint8Array.of(...head, ...carried);
+};
+
 const macText = (bytes: Uint8Array): string => [...bytes].map((b) => b.toString(16).padStart(2, "0")).join(":");
 
 const addressAt = (bytes: Uint8Array, at: number, v4: boolean): Address => {

@@ -131,7 +131,7 @@ export class Socket {
   }
 
   receive(): { readonly text: string; readonly from: Name } {
-    const data = new Uint8Array(2048);
+    const data = new Uint8Array(65536);
     const name = new Uint8Array(28);
     const length = new Uint32Array([name.length]);
     const n = check("recvfrom", calls.recvfrom(this.#fd, data, data.length, 0, name, length) as number);

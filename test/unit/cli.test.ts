@@ -256,6 +256,7 @@ backends         2      262144     0.0%
 config           -      1          -
 counters         -      256        -
 flows            0      262144     0.0%
+fragments        0      16384      0.0%
 frontends        6      131072     0.0%
 node_addresses   2      1024       0.2%
 nodeports        2      16384      0.0%
@@ -492,7 +493,7 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["compile", "compile needs manifests: -f FILE or folder"],
   [
     "maps slotz",
-    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, flows, frontends, node_addresses, nodeports, services, slots, sockets, source_ranges",
+    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, flows, fragments, frontends, node_addresses, nodeports, services, slots, sockets, source_ranges",
   ],
   ["maps sockets", "Map sockets lives in the sockets themselves; it cannot be listed"],
 ];

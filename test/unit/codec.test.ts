@@ -44,6 +44,7 @@ const scalar: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
   u8: fc.integer({ min: 0, max: 0xff }),
   u16: fc.integer({ min: 0, max: 0xffff }),
   be16: fc.integer({ min: 0, max: 0xffff }),
+  be32: fc.integer({ min: 0, max: 0xffffffff }),
   u32: fc.integer({ min: 0, max: 0xffffffff }),
   i32: fc.integer(),
   u64: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),

@@ -60,6 +60,20 @@ export interface FlowKey {
   readonly proto: number;
 }
 
+export interface Fragment {
+  readonly src_port: number;
+  readonly dst_port: number;
+  readonly proto: number;
+  readonly seen_ns: bigint;
+}
+
+export interface FragmentKey {
+  readonly src_addr: Address;
+  readonly dst_addr: Address;
+  readonly id: number;
+  readonly proto: number;
+}
+
 export interface Frontend {
   readonly service_id: number;
   readonly slot_base: number;
@@ -137,6 +151,8 @@ export interface Records {
   readonly config: Config;
   readonly flow: Flow;
   readonly flow_key: FlowKey;
+  readonly fragment: Fragment;
+  readonly fragment_key: FragmentKey;
   readonly frontend: Frontend;
   readonly frontend_key: FrontendKey;
   readonly node_address: NodeAddress;
@@ -225,6 +241,24 @@ export const layouts = {
       { name: "dst_addr", offset: 16, type: "addr" },
       { name: "src_port", offset: 32, type: "be16" },
       { name: "dst_port", offset: 34, type: "be16" },
+      { name: "proto", offset: 36, type: "u8" },
+    ],
+  },
+  fragment: {
+    size: 16,
+    fields: [
+      { name: "src_port", offset: 0, type: "be16" },
+      { name: "dst_port", offset: 2, type: "be16" },
+      { name: "proto", offset: 4, type: "u8" },
+      { name: "seen_ns", offset: 8, type: "u64" },
+    ],
+  },
+  fragment_key: {
+    size: 40,
+    fields: [
+      { name: "src_addr", offset: 0, type: "addr" },
+      { name: "dst_addr", offset: 16, type: "addr" },
+      { name: "id", offset: 32, type: "be32" },
       { name: "proto", offset: 36, type: "u8" },
     ],
   },
@@ -410,6 +444,7 @@ export const maps = {
   config: { type: 2, key: "u32", value: "config", max_entries: 1 },
   counters: { type: 6, key: "u32", value: "u64", max_entries: 256 },
   flows: { type: 9, key: "flow_key", value: "flow", max_entries: 262144 },
+  fragments: { type: 9, key: "fragment_key", value: "fragment", max_entries: 16384 },
   frontends: { type: 1, key: "frontend_key", value: "frontend", max_entries: 131072 },
   node_addresses: { type: 1, key: "addr", value: "node_address", max_entries: 1024 },
   nodeports: { type: 1, key: "nodeport_key", value: "frontend", max_entries: 16384 },
@@ -420,4 +455,4 @@ export const maps = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "84ba85ec79f1";
+export const ABI_HASH = "491cb8a11c21";
