@@ -31,6 +31,9 @@ export const meaningText = (
   if (verdict.kind === "pass") return local.includes(packet.to.address) ? closedNodePort(desired, packet) : "passed";
   const service = desired.services.get(servicePortKey(verdict.service));
   if (service === undefined) throw new Error("evaluate() names a service that is not there");
+  const behind = verdict.kind === "forward" ? null : withoutAddress(desired, packet.to.address);
+  if (behind !== null && evaluate(behind, packet).kind === "forward")
+    return meaningText(behind, packet, options, local);
   const closed = verdict.frontend[verdict.scope].kind;
   // Difference 17.
   const leaves =
@@ -40,6 +43,17 @@ export const meaningText = (
   if (closed === "drop") return "dropped";
   return endpointsText(verdict, service, packet, options);
 };
+
+/** Difference 19: what is closed at an address of its own goes on to the NodePort behind it. */
+const withoutAddress = (desired: Desired, address: Address): Desired => ({
+  ...desired,
+  services: new Map(
+    [...desired.services].map(([key, service]) => [
+      key,
+      { ...service, frontends: service.frontends.filter((frontend) => frontend.address !== address) },
+    ]),
+  ),
+});
 
 /** Difference 16: nodePortAddresses narrows where a NodePort is served, not where it is refused. */
 const closedNodePort = ({ services }: Desired, { to }: Packet): string => {
