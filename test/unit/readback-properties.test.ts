@@ -10,6 +10,7 @@ import { DEFAULT_RULE_OPTIONS, type RuleOptions, rulesOf } from "../../src/datap
 import { restoreInput } from "../../src/dataplane/iptables/text.ts";
 import { makePrefix } from "../../src/model/address.ts";
 import type { Backend, Choice, Desired, DesiredService, Frontend } from "../../src/model/desired.ts";
+import { readScenario, scenarioFiles } from "../lib/scenario.ts";
 import { address, arbitrarySnapshot, options } from "../lib/snapshots.ts";
 
 const ruleOptions: fc.Arbitrary<RuleOptions> = fc.record({
@@ -46,6 +47,30 @@ test("restore input reads back as the Desired it was made from", () => {
     }),
     { numRuns: 300 },
   );
+});
+
+test("the rules of every scenario read back, but for what is meant to differ", () => {
+  const folder = new URL("../scenarios", import.meta.url).pathname;
+  const numbers = new Set<number>();
+  for (const path of scenarioFiles(folder)) {
+    const { steps, options: place, file } = readScenario(path);
+    for (const { snapshot, name } of steps) {
+      const { desired } = compile(snapshot, place);
+      const how = { ...DEFAULT_RULE_OPTIONS, nodePortAddresses: place.nodePortAddresses };
+      const reading = readIptables(
+        (["IPv4", "IPv6"] as const).map((family) => ({
+          text: restoreInput(rulesOf(desired, family, how)),
+          name: family,
+          family,
+        })),
+        { from: "rules", localAddresses: place.localAddresses },
+      );
+      const { differences, intended } = compare(wholeReading("desired", "scenario", desired), reading);
+      assert.deepEqual(differences, [], `${file} ${name}`);
+      for (const one of intended) numbers.add(one.intended);
+    }
+  }
+  assert.deepEqual([...numbers].sort(), [4, 7]);
 });
 
 test("a Desired that is another one in anything that rules can say is never taken for the same", () => {
