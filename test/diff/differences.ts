@@ -174,6 +174,7 @@ export const DIFFERENCES: readonly Difference[] = [
     apply: ({ world, probe, meaning }, { iptables }) => {
       const { verdict } = meaning;
       if (verdict.kind === "pass" || verdict.kind === "forward" || verdict.frontend.address === null) return null;
+      if (!namesNodePort(world, probe.port)) return null;
       const behind = caseOf(withoutAddress(world, probe.address), probe);
       if (behind.meaning.verdict.kind === "pass") return null;
       return { iptables: behind.meaning.verdict.kind === "forward" ? behind.answers.iptables : iptables };
@@ -187,6 +188,9 @@ export const DIFFERENCES: readonly Difference[] = [
 ];
 
 type Reached = Extract<Expected, { kind: "reached" }>;
+
+const namesNodePort = (world: World, port: number): boolean =>
+  [...world.snapshot.services.values()].some(({ ports }) => ports.some(({ nodePort }) => nodePort === port));
 
 /** The world in which nobody claims this address. */
 const withoutAddress = (world: World, address: Address): World => {

@@ -68,25 +68,23 @@ const waysToAsk = (world: World, from: string, target: Target): readonly Probe[]
   return ways;
 };
 
+/** Probes looked at for a choice: a big cluster has ten times as many, of the same kinds. */
+const LOOKED_AT = 6000;
+
 /** `most` cases of a cluster; `random` gives numbers below 1. */
 export const chooseCases = (world: World, most: number, random: () => number): readonly Case[] => {
-  const byKind = new Map<string, Probe[]>();
-  for (const probe of shuffled(everyProbe(world), random)) {
-    const kind = kindOf(world, probe);
-    const probes = byKind.get(kind);
-    if (probes === undefined) byKind.set(kind, [probe]);
-    else probes.push(probe);
-  }
-  const chosen: Probe[] = [];
-  const kinds = shuffled([...byKind.values()], random);
-  for (let turn = 0; chosen.length < most && kinds.some((probes) => turn < probes.length); turn++)
-    chosen.push(...kinds.flatMap((probes) => probes[turn] ?? []).slice(0, most - chosen.length));
-  return chosen.map((probe) => caseOf(world, probe));
+  const cases = shuffled(everyProbe(world), random)
+    .slice(0, LOOKED_AT)
+    .map((probe) => caseOf(world, probe));
+  const kinds = shuffled([...Map.groupBy(cases, (one) => kindOf(world, one)).values()], random);
+  const chosen: Case[] = [];
+  for (let turn = 0; chosen.length < most && kinds.some((list) => turn < list.length); turn++)
+    chosen.push(...kinds.flatMap((list) => list[turn] ?? []).slice(0, most - chosen.length));
+  return chosen;
 };
 
 /** What makes two probes different questions: who asks how, what is there, what comes of it. */
-const kindOf = (world: World, probe: Probe): string => {
-  const { meaning, answers, differences } = caseOf(world, probe);
+const kindOf = (world: World, { probe, meaning, answers, differences }: Case): string => {
   const { verdict } = meaning;
   const where = verdict.kind === "pass" ? "no frontend" : `${verdict.frontend.kind} ${verdict.scope}`;
   return [
