@@ -8,7 +8,7 @@ import { contestedEntrances } from "../compile/claims.ts";
 import { compile } from "../compile/compile.ts";
 import { compare } from "../compile/difference.ts";
 import { type Reading, wholeReading } from "../compile/reading.ts";
-import { InputError } from "../lib/errors.ts";
+import { InputError, isRefusedError, RefusedError } from "../lib/errors.ts";
 import type { Address } from "../model/address.ts";
 import type { Snapshot } from "../model/snapshot.ts";
 import type { Args, Io, Run } from "./command.ts";
@@ -62,7 +62,16 @@ const SIDES: ReadonlyMap<string, Side> = new Map(
 const readMaps = async (args: Args): Promise<Reading> => {
   const { withPinnedMaps } = await import("./pinned.ts");
   const { readHeld } = await import("./held.ts");
-  return withPinnedMaps(args, (store, bpffs) => wholeReading("bpf", `maps under ${bpffs}`, readHeld(store).desired));
+  try {
+    return await withPinnedMaps(args, (store, bpffs) =>
+      wholeReading("bpf", `maps under ${bpffs}`, readHeld(store).desired),
+    );
+  } catch (error) {
+    if (!isRefusedError(error)) throw error;
+    throw new RefusedError(`${error.message}. Without maps, compare what should be: beeline diff desired --against …`, {
+      cause: error,
+    });
+  }
 };
 
 const CLUSTER_WAIT_MS = 30_000;

@@ -256,6 +256,12 @@ By design, and in no rule to be seen (docs/semantics.md): 1, 2, 3, 5, 6, 9, 12, 
   );
 });
 
+test("without maps the way to compare all the same is said", async () => {
+  const { code, out, err } = await run("diff", "--against", save, "--bpffs", join(folder, "nothing"));
+  assert.deepEqual([code, out], [3, ""]);
+  assert.match(err, /^beeline: .*Without maps, compare what should be: beeline diff desired --against …\n$/s);
+});
+
 test("what cannot be compared is an error that says what to do", async () => {
   const cases: readonly (readonly [words: readonly string[], error: RegExp])[] = [
     [[cluster], /Cannot use cluster\.yaml: it holds manifests, which are given with -f and compared as "desired"/],
