@@ -16,9 +16,10 @@ LABEL org.opencontainers.image.title="beeline" \
       org.opencontainers.image.description="An eBPF dataplane for Kubernetes Services: the node agent and its command" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
-# Its own libbpf, never the host's. npm and its kin are not for a node agent.
+# Its own libbpf, never the host's; iptables, nft and conntrack to compare with kube-proxy (`beeline diff`) and for the
+# reference mode. npm and its kin are not for a node agent.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libbpf1 libelf1 zlib1g iproute2 \
+ && apt-get install -y --no-install-recommends libbpf1 libelf1 zlib1g iproute2 iptables nftables conntrack \
  && rm -rf /var/lib/apt/lists/* \
  && rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /usr/local/bin/corepack /usr/local/bin/yarn* /opt/yarn-*
 COPY --from=build /opt/beeline /opt/beeline
