@@ -3,8 +3,9 @@
 import { parseArgs } from "node:util";
 import { newTally } from "../test/diff/compare.ts";
 import { Labs, type LabsOptions } from "../test/diff/labs.ts";
-import { formatTally } from "../test/diff/report.ts";
-import { runClusters } from "../test/diff/run.ts";
+import { formatDisagreement, formatTally } from "../test/diff/report.ts";
+import { randomOf, runClusters } from "../test/diff/run.ts";
+import { newKept, runSequence } from "../test/diff/sequence.ts";
 
 const { values } = parseArgs({
   options: {
@@ -32,11 +33,21 @@ const VARIATIONS: readonly LabsOptions[] = [
   { flavour: "legacy", attach: "tcx", nodePortAddresses: ["192.168.0.0/27", "fd00:192::/120"] },
   { flavour: "nft", attach: "tcx", nodePortAddresses: ["127.0.0.0/8"] },
 ];
+/** After so many clusters one of them is changed, step by step. */
+const CLUSTERS_OF_A_SEQUENCE = 5;
 const PROGRESS_MS = 20_000;
 
 const deadline = performance.now() + minutes * 60_000;
-const tally = newTally();
+const [tally, kept] = [newTally(), newKept()];
 console.log(`seed ${seed}`);
+const runOneSequence = async (labs: Labs, number: number): Promise<void> => {
+  const before = [tally.disagreements.length, kept.complaints.length] as const;
+  const options = { seed, number, changes: 6, cases: Math.ceil(cases / 3), random: randomOf(seed, number) };
+  await runSequence(labs, options, tally, kept);
+  const found = [...tally.disagreements.slice(before[0]).map(formatDisagreement), ...kept.complaints.slice(before[1])];
+  for (const text of found) console.log(`Disagreement: seed ${seed}, sequence ${number}: ${text}`);
+};
+
 let said_ms = performance.now();
 for (let number = first; performance.now() < deadline; ) {
   const variation = VARIATIONS[Math.floor(number / CLUSTERS_OF_A_VARIATION) % VARIATIONS.length] ?? { flavour: "nft" };
@@ -45,6 +56,7 @@ for (let number = first; performance.now() < deadline; ) {
   try {
     do {
       await runClusters(labs, { seed, first: number, clusters: 1, cases, say: console.log }, tally);
+      if (number % CLUSTERS_OF_A_SEQUENCE === CLUSTERS_OF_A_SEQUENCE - 1) await runOneSequence(labs, number);
       if (performance.now() - said_ms < PROGRESS_MS) continue;
       said_ms = performance.now();
       console.log(`cluster ${number}, ${words}: ${formatTally(tally)}`);
@@ -58,4 +70,6 @@ for (let number = first; performance.now() < deadline; ) {
   }
 }
 console.log(`seed ${seed}: ${formatTally(tally)}`);
-process.exit(tally.disagreements.length === 0 ? 0 : 1);
+console.log(`  ${kept.connections} connections held through changes, ${kept.flows} UDP flows asked again`);
+for (const text of kept.complaints) console.log(`  ${text}`);
+process.exit(tally.disagreements.length + kept.complaints.length === 0 ? 0 : 1);

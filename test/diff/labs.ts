@@ -32,6 +32,7 @@ export class Labs {
   readonly labs: ReadonlyMap<DataplaneName, Lab>;
   readonly #manifests: string;
   readonly #options: LabsOptions;
+  readonly #configs = new Map<DataplaneName, object>();
   readonly #running = new Map<DataplaneName, readonly Agent[]>();
   #generation = 0;
   #lastPorts = 0;
@@ -113,10 +114,22 @@ export class Labs {
 
   /** Ends a lab's agents, and starts new ones with these fields of a configuration. */
   async restart(name: DataplaneName, config: object): Promise<void> {
+    await Promise.all((this.#running.get(name) ?? []).map((agent) => agent.stop()));
+    this.#configs.set(name, config);
+    await this.#startAgents(name);
+  }
+
+  /** Kills every agent of both labs, with no chance to tidy up, and starts new ones in their places. */
+  async crash(): Promise<void> {
+    await Promise.all(this.#agents().map((agent) => agent.kill9()));
+    await Promise.all([...this.labs.keys()].map((name) => this.#startAgents(name)));
+  }
+
+  async #startAgents(name: DataplaneName): Promise<void> {
     const lab = this.labs.get(name);
     if (lab === undefined) throw new Error(`There is no lab of ${name}`);
-    for (const agent of this.#running.get(name) ?? []) await agent.stop();
-    const options = { manifests: this.#manifests, ...agentOptions(name, config, this.#options) };
+    const config = agentOptions(name, this.#configs.get(name) ?? {}, this.#options);
+    const options = { manifests: this.#manifests, ...config };
     this.#running.set(name, await Promise.all(AGENT_NODES.map((node) => lab.startAgent(node, options))));
   }
 

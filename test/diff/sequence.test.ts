@@ -1,5 +1,5 @@
 // Clusters that change: random lists of changes written to both labs, compared after each, while connections stay open
-// and UDP flows go on.
+// and UDP flows go on, and agents are killed.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { newTally } from "./compare.ts";

@@ -85,13 +85,15 @@ export interface Kept {
 
 export const newKept = (): Kept => ({ connections: 0, flows: 0, complaints: [] });
 
-/** Runs one sequence. What held connections and UDP flows met goes to `kept`, disagreements go to the tally. */
+/** Runs one sequence, in the midst of which every agent is killed and started again. What held connections and UDP flows met goes to `kept`, disagreements go to the tally. */
 export const runSequence = async (labs: Labs, options: SequenceOptions, tally: Tally, kept: Kept): Promise<void> => {
   const { seed, number, changes, random } = options;
   let cluster = drawCluster(seed, number);
   const world = await compareCluster(labs, cluster, options, tally);
   const followed = await follow(labs, world, random);
+  const crash = Math.floor(random() * changes);
   for (let i = 0; i < changes; i++) {
+    if (i === crash) await labs.crash();
     const change = draw(arbitraryChange, seed, number * 1000 + i);
     cluster = changed(cluster, change);
     if (change.hasty && i < changes - 1) labs.write(clusterObjects(cluster, labs.places));
