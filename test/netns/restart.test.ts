@@ -90,17 +90,16 @@ test("killed with SIGKILL and started again: no connection ends, none fails, eve
   const connections = await holdSome();
   const loops = await startLoops();
   /** However long a busy machine takes for them. */
-  const more = (connections: number): Promise<void[]> =>
-    Promise.all(
-      loops.map(async ({ host, id, to }) => {
-        const { ok } = await host.loopCounts(id);
-        await eventually(async () => {
-          const now = await host.loopCounts(id);
-          assert.equal(now.failed, 0, `${to}: ${JSON.stringify(now)}`);
-          assert.ok(now.ok >= ok + connections, `${to}: ${now.ok - ok} connections`);
-        }, 20_000);
-      }),
-    );
+  const more = async (connections: number): Promise<void> => {
+    for (const { host, id, to } of loops) {
+      const { ok } = await host.loopCounts(id);
+      await eventually(async () => {
+        const now = await host.loopCounts(id);
+        assert.equal(now.failed, 0, `${to}: ${JSON.stringify(now)}`);
+        assert.ok(now.ok >= ok + connections, `${to}: ${now.ok - ok} connections`);
+      }, 20_000);
+    }
+  };
   await agent1.kill9();
   await more(30);
   assert.deepEqual(everything(), before, "the command reads with the agent dead");

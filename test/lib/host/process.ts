@@ -60,7 +60,7 @@ const handlers: Handlers = {
     const connection = await hold(request);
     return "answer" in connection ? { ...connection.answer, id: keep(connection) } : { ...connection, id: 0 };
   },
-  beats: async ({ id }) => holder(id).beats?.() ?? { echoed: 0, longest_gap_ms: 0, ended: "no held connection" },
+  beats: async ({ id }) => holder(id).beats?.() ?? { echoed: 0, ended: "no held connection" },
   transfer,
   openUdp: async (request) => ({ id: keep(await openUdp(request)) }),
   async askUdp({ id, to, timeout_ms }) {

@@ -58,7 +58,6 @@ export interface Counts {
 
 export interface Beats {
   readonly echoed: number;
-  readonly longest_gap_ms: number;
   /** null: the connection lives. */
   readonly ended: string | null;
 }

@@ -72,16 +72,12 @@ export const hold = async (to: Commands["hold"]["request"]): Promise<HeldConnect
   const connected = await connectTcp(to);
   if (!("socket" in connected)) return connected;
   const { socket, answer } = connected;
-  let [sent, echoed, longest, ended] = [0, 0, 0, null as string | null];
-  let lastEcho = performance.now();
+  let [sent, echoed, ended] = [0, 0, null as string | null];
   const timer = setInterval(() => {
-    longest = Math.max(longest, performance.now() - lastEcho);
     if (ended === null) socket.write(`beat ${++sent}\n`);
   }, to.beat_ms);
   socket.on("data", (data) => {
     echoed += data.toString().split("\n").length - 1;
-    longest = Math.max(longest, performance.now() - lastEcho);
-    lastEcho = performance.now();
   });
   socket.removeAllListeners("error").on("error", (error) => {
     ended ??= codeOf(error);
@@ -92,7 +88,7 @@ export const hold = async (to: Commands["hold"]["request"]): Promise<HeldConnect
   socket.resume();
   return {
     answer,
-    beats: () => ({ echoed, longest_gap_ms: Math.round(longest), ended }),
+    beats: () => ({ echoed, ended }),
     drop: () => {
       clearInterval(timer);
       socket.destroy();
