@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { serviceObject, sliceObjects } from "../lib/objects.ts";
 import { complaintsOf } from "./ask.ts";
 import { type Answers, type Case, caseOf } from "./differences.ts";
-import type { Expected } from "./expected.ts";
+import type { DataplaneName, Expected } from "./expected.ts";
 import { BY_INTERFACE, type Flavour, Labs } from "./labs.ts";
 import { clusterObjects } from "./objects.ts";
 import { formatDisagreement } from "./report.ts";
@@ -138,6 +138,33 @@ const answersOf = (world: World, client: Client, best: Cell, cell: Cell, family:
   };
 };
 
+/** At node1, which is another node to pod2b. */
+const STICKY_TARGETS = [
+  ["172.30.0.71", PORT],
+  ["192.168.0.1", 32_071],
+  ["198.51.100.71", PORT],
+  ["198.51.100.171", PORT],
+] as const;
+const isVip = (address: string): boolean => !address.startsWith("192.168.");
+
+const stickyObjects = (labs: Labs): readonly object[] => {
+  const words = {
+    name: "sticky",
+    type: "LoadBalancer" as const,
+    clusterIPs: ["172.30.0.71"],
+    loadBalancerIPs: ["198.51.100.71"],
+    externalIPs: ["198.51.100.171"],
+    ports: [{ port: PORT, nodePort: 32_071 }],
+    affinity_timeout_s: 600,
+  };
+  const endpoints = ["pod1a", "pod2a", "pod3a"].map((name) => placeOf(labs.places, name));
+  return [
+    ...clusterObjects({ number: 0, zones: [], services: [] }, labs.places),
+    serviceObject(words),
+    ...sliceObjects(words, endpoints),
+  ];
+};
+
 /** The rules are the same for both flavours: every configuration with one of them, the two extremes with the other. */
 const FLAVOURS = { nft: Object.keys(CONFIGURATIONS), legacy: ["by their interfaces", "not at all"] } as const;
 
@@ -161,5 +188,42 @@ for (const [flavour, names] of Object.entries(FLAVOURS)) {
         assert.deepEqual(found.flat(), [], labs.logs());
       });
     }
+    await t.test("affinity: a client meets one endpoint, whichever frontend it asks", async () => {
+      await labs.restart("iptables", BY_INTERFACE);
+      await labs.apply(stickyObjects(labs));
+      for (const [name, lab] of labs.labs) {
+        for (const from of ["pod1b", "node1", "client", "pod2b"]) {
+          const host = await lab.host(from);
+          const tries = [...STICKY_TARGETS, ...STICKY_TARGETS].map(([address, port]) => {
+            return { transport: "TCP" as const, address, port };
+          });
+          const [answers] = await host.tryAll([tries.filter(({ address }) => from !== "pod2b" || !isVip(address))]);
+          const names = new Set(answers?.map((answer) => (answer.ok ? answer.name : answer.code)));
+          assert.equal(names.size, 1, `${name}: ${from} met ${[...names].join(", ")}`);
+          assert.match([...names].join(), /^pod/, `${name}: ${from}`);
+        }
+      }
+    });
+    if (flavour !== "nft") return;
+    await t.test(
+      "difference 12: by the cluster's addresses a pod of another node passes for one of this node",
+      async () => {
+        await labs.restart("iptables", CIDRS);
+        await labs.apply(objects(labs));
+        const seen = async (name: DataplaneName): Promise<ReadonlySet<string>> => {
+          const lab = labs.labs.get(name);
+          const address = placeOf(labs.places, "node1").v4;
+          const one = { transport: "TCP" as const, address, port: 32_000 + numberOf("external"), timeout_ms: 400 };
+          const answers = await (await lab?.host("pod2b"))?.tryAll(Array.from({ length: 24 }, () => [one]));
+          return new Set(
+            answers?.flat().map((answer) => (answer.ok ? `${answer.name} ${answer.client}` : answer.code)),
+          );
+        };
+        const local = `pod1a:8080 ${placeOf(labs.places, "pod2b").v4}`;
+        assert.deepEqual([...(await seen("bpf"))], [local]);
+        // The endpoint on the client's own node is chosen, too, and answers the client directly: nobody expects it.
+        assert.deepEqual([...(await seen("iptables"))].sort(), ["TIMEOUT", local].sort());
+      },
+    );
   });
 }
