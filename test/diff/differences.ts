@@ -177,7 +177,9 @@ export const DIFFERENCES: readonly Difference[] = [
       if (!namesNodePort(world, probe.port)) return null;
       const behind = caseOf(withoutAddress(world, probe.address), probe);
       if (behind.meaning.verdict.kind === "pass") return null;
-      return { iptables: behind.meaning.verdict.kind === "forward" ? behind.answers.iptables : iptables };
+      const other = behind.answers.iptables;
+      if (other.kind === "reached" || iptables.kind === "reached") return { iptables: other };
+      return { iptables: failed(...iptables.codes, ...other.codes) }; // whichever Service's rule comes first
     },
   },
   {
