@@ -3,8 +3,7 @@
 // those that share a local port.
 import type { Answer, TryRequest } from "../lib/host/protocol.ts";
 import type { Lab } from "../lib/lab.ts";
-import type { Case } from "./differences.ts";
-import { complaint, type DataplaneName, type Expected, isComplete } from "./expected.ts";
+import { complaint, type Expected, isComplete } from "./expected.ts";
 import { type Probe, placeOf, sourceAddress } from "./world.ts";
 
 /** Twice as many tries as servers each; one of n servers is missed in all of them once in 10^10. */
@@ -26,20 +25,26 @@ const PORTS = { first: 10_000, count: 18_000 } as const;
 let ports = 0;
 const nextPort = (): number => PORTS.first + (ports++ % PORTS.count);
 
-interface Asked {
-  readonly one: Case;
+/** A probe, and what dataplanes have to answer. */
+export interface Question<Name extends string> {
+  readonly probe: Probe;
+  readonly answers: Readonly<Record<Name, Expected>>;
+}
+
+interface Asked<One extends { readonly probe: Probe } = { readonly probe: Probe }> {
+  readonly one: One;
   readonly expected: Expected;
   readonly answers: Answer[];
 }
 
 /** Asks every case, and tells what is wrong with each that is not as expected. `patience` multiplies every wait. */
-export const complaintsOf = async (
+export const complaintsOf = async <Name extends string, One extends Question<Name>>(
   lab: Lab,
-  name: DataplaneName,
-  cases: readonly Case[],
+  name: Name,
+  cases: readonly One[],
   patience = 1,
-): Promise<ReadonlyMap<Case, string>> => {
-  const asked = cases.map((one): Asked => ({ one, expected: one.answers[name], answers: [] }));
+): Promise<ReadonlyMap<One, string>> => {
+  const asked = cases.map((one): Asked<One> => ({ one, expected: one.answers[name], answers: [] }));
   for (let round = 0; round < ROUNDS; round++) {
     const open = asked.filter(isOpen);
     if (open.length === 0) break;

@@ -2,7 +2,9 @@
 import { stringify } from "yaml";
 import type { Place } from "../lib/network.ts";
 import { formatPacket, formatVerdict } from "../lib/scenario.ts";
+import type { Question } from "./ask.ts";
 import type { Disagreement, Tally } from "./compare.ts";
+import type { Case } from "./differences.ts";
 import { formatExpected } from "./expected.ts";
 import { clusterObjects } from "./objects.ts";
 import { formatProbe } from "./probes.ts";
@@ -16,7 +18,7 @@ export const formatTally = ({ clusters, probes, same, differences, late, disagre
     `  ${disagreements.length} disagreements`,
   ].join("\n");
 
-export const formatDisagreement = ({ dataplane, one, complaint, cluster }: Disagreement): string => {
+export const formatDisagreement = <Name extends string>({ dataplane, one, complaint, cluster }: Told<Name>): string => {
   const { probe, meaning, answers, differences } = one;
   return [
     `${formatProbe(probe)}, cluster ${cluster.number}`,
@@ -25,6 +27,12 @@ export const formatDisagreement = ({ dataplane, one, complaint, cluster }: Disag
     `  ${dataplane.padEnd(8)}  ${complaint}`,
   ].join("\n");
 };
+
+/** A Disagreement of any dataplane. */
+interface Told<Name extends string> extends Pick<Disagreement, "cluster" | "complaint"> {
+  readonly dataplane: Name;
+  readonly one: Question<Name> & Pick<Case, "meaning" | "differences">;
+}
 
 /** For test/scenarios/: `UPDATE=1 node --test test/scenarios/scenarios.test.ts` writes the rest. */
 export const scenarioDraft = ({ cluster, one, dataplane }: Disagreement, places: readonly Place[]): string => {
