@@ -33,12 +33,15 @@ export interface PortDraw {
   readonly port: number;
 }
 
-/** Whose address: one of the Service's own, one that several Services name, a node's, the ClusterIP of the first Service. */
-export type ExternalDraw = "own" | "second" | "shared" | "node1" | "node2" | "a ClusterIP";
+/**
+ * Whose address: one of the Service's own, one that several Services name, a node's, one that every node has at a device
+ * of its own, the ClusterIP of the first Service.
+ */
+export type ExternalDraw = "own" | "second" | "shared" | "node1" | "node2" | "at every node" | "a ClusterIP";
 
 export interface BalancerDraw {
   /** A node's: as load balancers without addresses of their own do it. */
-  readonly address: "own" | "second" | "shared" | "node1" | "node2";
+  readonly address: "own" | "second" | "shared" | "node1" | "node2" | "at every node";
   readonly ipMode: "VIP" | "Proxy" | null;
 }
 
@@ -169,7 +172,7 @@ export const arbitraryService: fc.Arbitrary<ServiceDraw> = fc.record({
   nodePorts: oneOf(true, true, true, false),
   externalIPs: fc.oneof(
     fc.constant([]),
-    someOf(["own", "own", "second", "shared", "node1", "node2", "a ClusterIP"] as const, 2),
+    someOf(["own", "own", "second", "shared", "node1", "node2", "at every node", "a ClusterIP"] as const, 2),
   ),
   balancers: fc.uniqueArray(
     fc.record({

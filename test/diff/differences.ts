@@ -25,6 +25,7 @@ import {
   nodeAddresses,
   type Probe,
   placeOf,
+  routeOf,
   type World,
 } from "./world.ts";
 
@@ -165,7 +166,8 @@ export const DIFFERENCES: readonly Difference[] = [
     name: "18 a refusal goes back to the neighbour that the packet came from",
     apply: ({ world, probe, meaning }) => {
       const { verdict } = meaning;
-      if (verdict.kind !== "reject" || verdict.scope !== "external" || !comesByTheWire(world, probe)) return null;
+      if (verdict.kind !== "reject" || verdict.scope !== "external" || !comesByTheWire(world, probe, meaning))
+        return null;
       return refusedByIcmp(probe) === SILENT ? null : { bpf: SILENT };
     },
   },
@@ -185,7 +187,7 @@ export const DIFFERENCES: readonly Difference[] = [
   {
     name: "16 a NodePort is refused where it would be served",
     apply: ({ world, probe, meaning }) =>
-      meaning.verdict.kind === "pass" && closedNodePort(world, probe) ? { iptables: SILENT } : null,
+      meaning.verdict.kind === "pass" && closedNodePort(world, probe, meaning) ? { iptables: SILENT } : null,
   },
 ];
 
@@ -207,20 +209,16 @@ const withoutAddress = (world: World, address: Address): World => {
 };
 
 /** The wire brings it, and knows no way to the pod that sent it. */
-const comesByTheWire = (world: World, probe: Probe): boolean => {
-  const { node } = placeOf(world.places, probe.from);
-  return (
-    node !== null && isFromPod(world, probe) && !world.places.some((p) => nodeAddresses(p).includes(probe.address))
-  );
-};
+const comesByTheWire = (world: World, probe: Probe, { handler }: Meaning): boolean =>
+  isFromPod(world, probe) && placeOf(world.places, probe.from).node !== handler && routeOf(probe.address) !== null;
 
 /** A NodePort whose clients from outside are dropped, asked at an address of the node that nodePortAddresses leaves out. */
-const closedNodePort = (world: World, { address, port, transport, from }: Probe): boolean => {
-  const at =
-    address === "127.0.0.1" ? from : world.places.find((place) => nodeAddresses(place).includes(address))?.name;
-  if (!AGENT_NODES.some((node) => node === at)) return false;
+const closedNodePort = (world: World, { address, port, transport, from }: Probe, meaning: Meaning): boolean => {
+  const at = address === "127.0.0.1" ? from : (meaning.handler ?? from);
+  const isOwn = address === "127.0.0.1" || nodeAddresses(placeOf(world.places, at)).includes(address);
+  if (!isOwn || !AGENT_NODES.some((node) => node === at)) return false;
   const family = familyOf(address);
-  return [...desiredOf(world, at ?? "").services.values()].some(
+  return [...desiredOf(world, at).services.values()].some(
     ({ name, frontends }) =>
       name.protocol === transport &&
       frontends.some(
@@ -269,7 +267,7 @@ const kubeProxyRefuses = (world: World, probe: Probe, meaning: Meaning): Expecte
 /** What the node sends to an address that is not its own and no ClusterIP passes neither INPUT nor FORWARD here. */
 const leavesTheNode = (world: World, probe: Probe, { verdict, packet }: Meaning): boolean => {
   if (verdict.kind === "pass" || packet.from.place !== "node" || verdict.frontend.kind === "ClusterIP") return false;
-  return ![nodeSource(world, probe.from, probe), "127.0.0.1"].includes(probe.address);
+  return ![...nodeAddresses(placeOf(world.places, probe.from)), "127.0.0.1"].includes(probe.address);
 };
 
 /** The next node refuses it; or the same node, to which its own packet came back, never answers. */

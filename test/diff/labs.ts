@@ -7,7 +7,7 @@ import { Lab } from "../lib/lab.ts";
 import type { Place } from "../lib/network.ts";
 import { BACKENDS, TARGET_PORTS } from "./cluster.ts";
 import type { DataplaneName } from "./expected.ts";
-import { VIP_ROUTES } from "./objects.ts";
+import { EVERYWHERE, VIP_ROUTES } from "./objects.ts";
 import { SOURCES } from "./probes.ts";
 import { AGENT_NODES, desiredOf, makeWorld, type NodePortAddresses, secondAddress, type World } from "./world.ts";
 
@@ -108,6 +108,12 @@ export class Labs {
     for (const place of BACKENDS) {
       const host = await lab.host(place);
       for (const port of TARGET_PORTS) await host.serve(`${place}:${port}`, port, "TCP", "UDP");
+    }
+    for (const node of AGENT_NODES) {
+      lab.run(node, ["ip", "link", "add", "vips", "type", "bridge"]);
+      lab.run(node, ["ip", "link", "set", "vips", "up"]);
+      lab.run(node, ["ip", "addr", "add", `${EVERYWHERE.v4}/32`, "dev", "vips"]);
+      lab.run(node, ["ip", "addr", "add", `${EVERYWHERE.v6}/128`, "dev", "vips", "nodad", "preferred_lft", "0"]);
     }
     await this.restart(name, BY_INTERFACE);
   }

@@ -11,6 +11,9 @@ export const VIP_ROUTES = [
   ["fd00:199::/64", "node2"],
 ] as const;
 
+/** Both nodes with an agent have it, as where a load balancer's addresses are bound to the nodes. Comes in at node1. */
+export const EVERYWHERE = { v4: "198.18.255.251", v6: "fd00:198::ff:fb" } as const;
+
 export type V = "v4" | "v6";
 
 /** Clusters of a run until addresses come again: long enough for every old flow and affinity to be gone. */
@@ -140,6 +143,8 @@ const addressOf = (which: ExternalDraw, number: number, index: number, v: V): st
       return v === "v4" ? "192.168.0.1" : "fd00:192::1";
     case "node2":
       return v === "v4" ? "192.168.0.2" : "fd00:192::2";
+    case "at every node":
+      return EVERYWHERE[v];
     case "a ClusterIP":
       return clusterIP(number, 0, v);
   }

@@ -10,7 +10,7 @@ import type { Snapshot } from "../../src/model/snapshot.ts";
 import type { Packet, Verdict } from "../../src/model/verdict.ts";
 import type { Transport } from "../lib/host/protocol.ts";
 import { CLIENT_OTHER, isNode, type Place } from "../lib/network.ts";
-import { type V, VIP_ROUTES } from "./objects.ts";
+import { EVERYWHERE, type V, VIP_ROUTES } from "./objects.ts";
 
 /** Nodes with an agent. The lab's other nodes only carry endpoints. */
 export const AGENT_NODES = ["node1", "node2"] as const;
@@ -98,18 +98,30 @@ export const meaningOf = (world: World, probe: Probe): Meaning => {
   return { verdict: evaluate(desiredOf(world, handler), packet), handler, packet };
 };
 
+/** The node that the wire sends a load balancer's or an external address to; null: it is none. */
+export const routeOf = (address: string): string | null =>
+  VIP_ROUTES.find(([prefix]) => address.startsWith(prefix.replace(/(0\.0\/16|:\/64)$/, "")))?.[1] ?? null;
+
 /** The addresses of a node: its Node object names the first of each family; the others are never chosen as a source. */
-export const nodeAddresses = ({ v4, v6 }: Place): readonly string[] => [v4, v6, secondAddress(v4), secondAddress(v6)];
+export const nodeAddresses = ({ name, v4, v6 }: Place): readonly string[] => [
+  v4,
+  v6,
+  secondAddress(v4),
+  secondAddress(v6),
+  ...(AGENT_NODES.some((node) => node === name) ? [EVERYWHERE.v4, EVERYWHERE.v6] : []),
+];
 
 /** `192.168.0.1` → `192.168.0.101`, `fd00:192::1` → `fd00:192::101`. */
 export const secondAddress = (address: string): string => address.replace(/(\d)$/, "10$1");
 
 /** The node that the wire, or a neighbour, sends a packet for this address to; null: it is lost. */
 const entryNode = (places: readonly Place[], source: Place, address: Address): string | null => {
-  const node = places.find((place) => isNode(place) && nodeAddresses(place).includes(address));
-  if (node !== undefined) return node.name;
-  const route = VIP_ROUTES.find(([prefix]) => address.startsWith(prefix.replace(/(0\.0\/16|:\/64)$/, "")));
-  if (route !== undefined) return route[1];
+  const nodes = places.filter((place) => isNode(place) && nodeAddresses(place).includes(address));
+  const own = nodes.find(({ name }) => name === source.node);
+  if (own !== undefined) return own.name;
+  const routed = routeOf(address);
+  if (routed !== null) return routed;
+  if (nodes[0] !== undefined) return nodes[0].name;
   // ClusterIPs are routed from outside only: between nodes nobody knows them.
   return source.node === null && /^(172\.30\.|fd00:172:30::)/.test(address) ? "node1" : null;
 };
