@@ -26,6 +26,7 @@ static __always_inline int verdict(int reason)
 	case REASON_FLOWS_FULL:
 	case REASON_REWRITE_FAILED:
 	case REASON_REPLY_FAILED:
+	case REASON_LOOPBACK:
 		return TC_ACT_SHOT;
 	}
 	return TC_ACT_UNSPEC;
@@ -50,6 +51,8 @@ static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *
 	struct translation to;
 	int reason;
 
+	if (is_loopback(&packet->key.dst_addr) || is_loopback(&packet->key.src_addr))
+		return REASON_LOOPBACK;
 	if (!is_for_frontend(packet))
 		return REASON_NOT_OURS;
 	if (packet->key.proto == IPPROTO_SCTP)

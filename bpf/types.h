@@ -271,7 +271,8 @@ enum reason {
 	REASON_REPLY_FAILED = 17,   /* dropped: the ICMP refusal could not be built */
 	REASON_NO_CONFIG = 18,	    /* pass: the agent has not written config yet */
 	REASON_ICMP_ERROR = 19,	    /* translated: an ICMP error about a packet of a flow */
-	REASONS = 20,
+	REASON_LOOPBACK = 20,	    /* dropped: a loopback address comes by no wire */
+	REASONS = 21,
 };
 
 #endif

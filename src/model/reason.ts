@@ -22,6 +22,7 @@ export const reasonTexts = {
   reply_failed: "Dropped: the ICMP message that refuses could not be built",
   no_config: "Passed untouched: the agent has not written its configuration yet",
   icmp_error: "An ICMP error about a packet of an existing flow: it shows the packet as its receiver sent it",
+  loopback: "Dropped: a loopback address comes by no wire",
 } as const satisfies Readonly<Record<string, string>>;
 
 export type Reason = keyof typeof reasonTexts;

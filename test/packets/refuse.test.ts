@@ -2,7 +2,7 @@
 // REJECT; policy Local without local endpoint, or outside the source ranges: dropped in silence.
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
-import { frontend_flag } from "../../src/dataplane/bpf/abi.gen.ts";
+import { frontend_flag, node_address_flag } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { Address } from "../../src/model/address.ts";
 import { Datapath, families, publish } from "../lib/datapath.ts";
 import { buildFrame, ETHERNET, parseFrame } from "../lib/packet.ts";
@@ -74,7 +74,7 @@ for (const a of families) {
 
     test("nobody is answered who is not one host", () => {
       publish(datapath, { address: a.vip, port: 80 }, []);
-      for (const from of v4 ? ["0.0.0.0", "224.0.0.1", "255.255.255.255", "127.0.0.1"] : ["::", "ff02::1", "::1"]) {
+      for (const from of v4 ? ["0.0.0.0", "224.0.0.1", "255.255.255.255"] : ["::", "ff02::1"]) {
         const outcome = datapath.ingress(buildFrame({ from, to: a.vip, flags: "S" }));
         assert.equal(outcome.verdict, "drop", from);
         assert.equal(outcome.reason, "REASON_REPLY_FAILED", from);
@@ -99,6 +99,27 @@ for (const a of families) {
       const outcome = datapath.ingress(buildFrame({ from: a.client, to: a.vip, flags: "S" }));
       assert.equal(outcome.verdict, "drop");
       assert.equal(outcome.reason, "REASON_NO_LOCAL_ENDPOINTS");
+    });
+
+    test("a loopback address that comes by a wire, either side, frontend or not (CVE-2020-8558)", () => {
+      publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
+      publish(datapath, { address: null, family: a.family, port: 80 }, [{ id: 1, address: a.local, local: true }]);
+      for (const loopback of v4 ? ["127.0.0.1", "127.255.255.254"] : ["::1"]) {
+        datapath.put("node_addresses", loopback as Address, { flags: node_address_flag.NODE_ADDRESS_LOOPBACK });
+        for (const [from, to] of [
+          [loopback, a.vip],
+          [loopback, a.other],
+          [a.client, loopback],
+        ] as const) {
+          for (const proto of ["TCP", "UDP"] as const) {
+            const outcome = datapath.ingress(buildFrame({ from, to, proto, flags: "S" }));
+            assert.deepEqual([outcome.verdict, outcome.reason], ["drop", "REASON_LOOPBACK"], `${from} > ${to}`);
+          }
+        }
+      }
+      for (const near of v4 ? ["126.255.255.255", "128.0.0.1"] : ["::2", "1::1"])
+        assert.equal(datapath.ingress(buildFrame({ from: near, to: a.vip, flags: "S" })).reason, "REASON_NEW_FLOW");
+      assert.equal(datapath.entries("flows").length, 4);
     });
 
     test("no source address for SNAT: drop, and no flow is left", () => {

@@ -423,7 +423,8 @@ export const reason = {
   REASON_REPLY_FAILED: 17,
   REASON_NO_CONFIG: 18,
   REASON_ICMP_ERROR: 19,
-  REASONS: 20,
+  REASON_LOOPBACK: 20,
+  REASONS: 21,
 } as const;
 
 export const scope = {
