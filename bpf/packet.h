@@ -15,6 +15,7 @@
 #include "config.h"
 #include "verdict.h"
 
+#define MAX_VLAN_TAGS 2
 #define MAX_IPV6_EXTENSIONS 4
 #define MAX_L4_OFFSET 192
 #define MAX_HEADERS (MAX_L4_OFFSET + sizeof(struct tcphdr))
@@ -212,6 +213,34 @@ static __always_inline int parse_ipv6(const struct frame *frame, struct packet *
 	return reason == UNDECIDED ? parse_l4(frame, packet) : reason;
 }
 
+struct vlan_tag {
+	__be16 tci;
+	__be16 type; /* of what follows */
+};
+
+static __always_inline bool is_vlan(__be16 type)
+{
+	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
+}
+
+/* Behind the tags that are still in the frame (the kernel, or the device, takes off the outer
+ * one on the way in): offset of what follows << 16 | its type. 0: there are too many. */
+SUBPROGRAM __u32 skip_vlan_tags(struct __sk_buff *ctx)
+{
+	__u32 offset = ETH_HLEN;
+
+	for (int i = 0; i < MAX_VLAN_TAGS; i++) {
+		struct vlan_tag tag;
+
+		if (bpf_skb_load_bytes(ctx, offset, &tag, sizeof(tag)))
+			return 0;
+		offset += sizeof(tag);
+		if (!is_vlan(tag.type))
+			return offset << 16 | tag.type;
+	}
+	return 0;
+}
+
 static __always_inline int parse_frame(struct __sk_buff *ctx, struct packet *packet)
 {
 	struct frame frame = {
@@ -221,13 +250,21 @@ static __always_inline int parse_frame(struct __sk_buff *ctx, struct packet *pac
 		.gso = ctx->gso_size,
 	};
 	const struct ethhdr *eth = frame.start;
+	__be16 type;
 
 	if (eth + 1 > frame.end)
 		return TOO_SHORT;
 	packet->l3 = sizeof(*eth);
-	if (eth->h_proto == bpf_htons(ETH_P_IP) && options.ipv4)
+	type = eth->h_proto;
+	if (is_vlan(type)) {
+		__u32 found = skip_vlan_tags(ctx);
+
+		packet->l3 = found >> 16 & 31;
+		type = found;
+	}
+	if (type == bpf_htons(ETH_P_IP) && options.ipv4)
 		return parse_ipv4(&frame, packet);
-	if (eth->h_proto == bpf_htons(ETH_P_IPV6) && options.ipv6)
+	if (type == bpf_htons(ETH_P_IPV6) && options.ipv6)
 		return parse_ipv6(&frame, packet);
 	return REASON_NOT_OURS;
 }

@@ -186,6 +186,14 @@ export const buildError = (
   return buildFrame({ ...o, proto, payload: quoted.slice(ETHERNET, ETHERNET + size) });
 };
 
+/** The frame with VLAN tags in it, the outermost first. */
+export const tagFrame = (frame: Uint8Array, ...types: readonly (0x8100 | 0x88a8)[]): Uint8Array =>
+  Uint8Array.of(
+    ...frame.slice(0, 12),
+    ...types.flatMap((type, i) => [type >> 8, type & 0xff, 0x20, 5 + i]),
+    ...frame.slice(12),
+  );
+
 /** The IP fragments of a frame, each with up to `size` (a multiple of 8) bytes of what the IP packet carries. */
 export const splitFrame = (frame: Uint8Array, size: number, id: number): readonly Uint8Array[] => {
   const v4 = frame[12] === 0x08;
