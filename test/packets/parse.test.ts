@@ -227,11 +227,10 @@ for (const a of families) {
       off.close();
     });
 
-    test("VLAN tags in the frame, and other Ethernet types, are not ours", () => {
+    test("other Ethernet types are not ours", () => {
       publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
       const frame = buildFrame({ from: a.client, to: a.vip, flags: "S" });
-      const tagged = Uint8Array.of(...frame.slice(0, 12), 0x81, 0x00, 0x00, 0x05, ...frame.slice(12));
-      for (const other of [tagged, set16(frame, 12, 0x0806), set16(frame, 12, 0x88a8), set16(frame, 12, 0x05dc)]) {
+      for (const other of [set16(frame, 12, 0x0806), set16(frame, 12, 0x88a8), set16(frame, 12, 0x05dc)]) {
         assertUntouched(datapath.ingress(other), other, ["REASON_NOT_OURS"]);
         assertUntouched(datapath.egress(other), other, ["REASON_NOT_OURS"]);
       }
