@@ -1,5 +1,5 @@
-// Two labs that are the same but for their agents: bpf in one, kube-proxy's rules in the other. Both read the same
-// manifests; apply() returns when every agent has taken them up.
+// Labs that are the same but for their agents: bpf in one, kube-proxy's rules in the other, or whichever are named. All
+// read the same manifests; apply() returns when every agent has taken them up.
 import { renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Agent } from "../lib/agent.ts";
@@ -13,12 +13,15 @@ import { AGENT_NODES, desiredOf, makeWorld, type NodePortAddresses, secondAddres
 
 export type Flavour = "legacy" | "nft";
 
+/** What a lab's agents run. */
+export type LabName = DataplaneName | "userspace";
+
 export interface LabsOptions {
   /** Of iptables. */
   readonly flavour: Flavour;
   /** How the bpf programs are attached; by default what the kernel has. */
   readonly attach?: "tcx" | "clsact";
-  /** Of both. */
+  /** Of all. */
   readonly nodePortAddresses?: NodePortAddresses;
 }
 
@@ -28,25 +31,29 @@ export const BY_INTERFACE = { detectLocalMode: "InterfaceNamePrefix", detectLoca
 /** How long agents may take to apply one cluster: far more than they need. */
 const APPLY_TIMEOUT_MS = 15_000;
 
-export class Labs {
-  readonly labs: ReadonlyMap<DataplaneName, Lab>;
+export class Labs<Name extends LabName = DataplaneName> {
+  readonly labs: ReadonlyMap<Name, Lab>;
   readonly #manifests: string;
   readonly #options: LabsOptions;
-  readonly #configs = new Map<DataplaneName, object>();
-  readonly #running = new Map<DataplaneName, readonly Agent[]>();
+  readonly #configs = new Map<Name, object>();
+  readonly #running = new Map<Name, readonly Agent[]>();
   #generation = 0;
   #lastPorts = 0;
 
-  private constructor(labs: ReadonlyMap<DataplaneName, Lab>, manifests: string, options: LabsOptions) {
+  private constructor(labs: ReadonlyMap<Name, Lab>, manifests: string, options: LabsOptions) {
     this.labs = labs;
     this.#options = options;
     this.#manifests = manifests;
   }
 
-  static async create(options: LabsOptions): Promise<Labs> {
-    const labs = new Map<DataplaneName, Lab>();
+  static create(options: LabsOptions): Promise<Labs> {
+    return Labs.of(["bpf", "iptables"], options);
+  }
+
+  static async of<Name extends LabName>(names: readonly Name[], options: LabsOptions): Promise<Labs<Name>> {
+    const labs = new Map<Name, Lab>();
     try {
-      for (const name of ["bpf", "iptables"] as const) labs.set(name, await Lab.create({ nodes: 3, podsPerNode: 2 }));
+      for (const name of names) labs.set(name, await Lab.create({ nodes: 3, podsPerNode: 2 }));
       const [first] = labs.values();
       const all = new Labs(labs, join(first?.directory ?? "", "cluster.json"), options);
       all.write([]);
@@ -96,7 +103,7 @@ export class Labs {
     await Promise.all([...this.labs.values()].map((lab) => lab.close()));
   }
 
-  async #start(name: DataplaneName, lab: Lab): Promise<void> {
+  async #start(name: Name, lab: Lab): Promise<void> {
     for (const [prefix, node] of VIP_ROUTES) lab.routeVip(prefix, node);
     for (const place of lab.places) lab.run(place.name, ["sh", "-c", UNLIMITED_ICMP]);
     for (const { name: node, v4, v6 } of lab.nodes()) {
@@ -119,19 +126,19 @@ export class Labs {
   }
 
   /** Ends a lab's agents, and starts new ones with these fields of a configuration. */
-  async restart(name: DataplaneName, config: object): Promise<void> {
+  async restart(name: Name, config: object): Promise<void> {
     await Promise.all((this.#running.get(name) ?? []).map((agent) => agent.stop()));
     this.#configs.set(name, config);
     await this.#startAgents(name);
   }
 
-  /** Kills every agent of both labs, with no chance to tidy up, and starts new ones in their places. */
+  /** Kills every agent of every lab, with no chance to tidy up, and starts new ones in their places. */
   async crash(): Promise<void> {
     await Promise.all(this.#agents().map((agent) => agent.kill9()));
     await Promise.all([...this.labs.keys()].map((name) => this.#startAgents(name)));
   }
 
-  async #startAgents(name: DataplaneName): Promise<void> {
+  async #startAgents(name: Name): Promise<void> {
     const lab = this.labs.get(name);
     if (lab === undefined) throw new Error(`There is no lab of ${name}`);
     const config = agentOptions(name, this.#configs.get(name) ?? {}, this.#options);
@@ -166,7 +173,7 @@ const UNLIMITED_ICMP = [
 ].join("; ");
 
 const agentOptions = (
-  name: DataplaneName,
+  name: LabName,
   config: object,
   { flavour, attach, nodePortAddresses }: LabsOptions,
 ): { readonly config: object; readonly args: readonly string[] } => {
@@ -178,7 +185,7 @@ const agentOptions = (
   const { iptables, ...others } = config as { readonly iptables?: object };
   return {
     config: { ...common, ...others, iptables: { ...iptables, minSyncPeriod, flavour } },
-    args: ["--dataplane", "iptables"],
+    args: ["--dataplane", name],
   };
 };
 
