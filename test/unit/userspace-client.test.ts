@@ -34,3 +34,16 @@ test("Source ranges hold for restricted frontends, of pods, too; the node enters
   );
   assert.ok(enters(open, "203.0.113.130"));
 });
+
+test("The node's addresses of one family do not let it in by the other", () => {
+  const vips = [loadBalancer("198.51.100.1"), loadBalancer("fd00:198::1")];
+  const ofNode = serviceOf("web", ["10.0.0.1"], vips, { sourceRanges: ["192.168.0.0/24", "fd00:203::/64"] });
+  const enters = ofNode.frontends.map((frontend) => {
+    const client = frontend.family === "IPv4" ? "192.168.0.1" : "fd00:192::1";
+    return [frontend.family, frontend.restricted, mayEnter(address(client), frontend, ofNode, surroundings)];
+  });
+  assert.deepEqual(enters, [
+    ["IPv4", true, true],
+    ["IPv6", true, false],
+  ]);
+});

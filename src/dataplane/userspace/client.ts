@@ -1,6 +1,6 @@
 // Who a client is, by the address that it connects from: which policy it meets, and whether it may enter. Pure. An
 // address is all that a proxy sees; devices and marks are gone by the time a connection is accepted.
-import { type Address, type Prefix, prefixContains } from "../../model/address.ts";
+import { type Address, familyOf, type Prefix, prefixContains } from "../../model/address.ts";
 import type { Backend, DesiredService, Frontend } from "../../model/desired.ts";
 
 export interface Surroundings {
@@ -31,7 +31,7 @@ export const scopeOf = (client: Address, { own, podCIDRs, pods }: Surroundings):
     ? "internal"
     : "external";
 
-/** By the source ranges of a restricted frontend. The node itself may enter with any of its addresses. */
+/** By the source ranges of a restricted frontend. The node itself may enter with any of its addresses of the family. */
 export const mayEnter = (
   client: Address,
   { restricted }: Frontend,
@@ -39,8 +39,12 @@ export const mayEnter = (
   { own }: Surroundings,
 ): boolean => {
   if (!restricted) return true;
-  const sources = own.has(client) ? [...own].filter((address) => !isLoopback(address)) : [client];
+  const sources = own.has(client) ? [...own].filter((address) => isAnother(client, address)) : [client];
   return sources.some((address) => sourceRanges.some((range) => prefixContains(range, address)));
 };
+
+/** That a socket of the same host could have. */
+const isAnother = (client: Address, address: Address): boolean =>
+  familyOf(address) === familyOf(client) && !isLoopback(address);
 
 const isLoopback = (address: Address): boolean => address === "::1" || address.startsWith("127.");
