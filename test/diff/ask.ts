@@ -20,8 +20,8 @@ const TIMEOUT_TCP6_MS = 1700;
 /** For what should be reached, on a machine that is busy. */
 const TIMEOUT_REACHED_MS = 3000;
 
-/** Local ports where one has to be said. UDP flows have no end: the same port again within a minute or two would be taken for an old flow. */
-const PORTS = { first: 10_000, count: 18_000 } as const;
+/** Local ports where one has to be said: above the agent's own, below NodePorts. UDP flows have no end: the same port again within a minute or two would be taken for an old flow. */
+const PORTS = { first: 11_000, count: 18_000 } as const;
 let ports = 0;
 const nextPort = (): number => PORTS.first + (ports++ % PORTS.count);
 

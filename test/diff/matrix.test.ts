@@ -6,38 +6,22 @@ import { serviceObject, sliceObjects } from "../lib/objects.ts";
 import { complaintsOf } from "./ask.ts";
 import { type Answers, type Case, caseOf } from "./differences.ts";
 import type { DataplaneName, Expected } from "./expected.ts";
+import {
+  type Cell,
+  CLIENTS,
+  type Client,
+  type FrontendName,
+  flowObjects,
+  flowsOf,
+  numberOf,
+  PORT,
+  type Policy,
+  serversOf,
+} from "./flows.ts";
 import { BY_INTERFACE, type Flavour, Labs } from "./labs.ts";
 import { clusterObjects } from "./objects.ts";
 import { formatDisagreement } from "./report.ts";
-import { placeOf, readAddress, type World } from "./world.ts";
-
-const POLICIES = {
-  plain: {},
-  external: { externalTrafficPolicy: "Local" },
-  internal: { internalTrafficPolicy: "Local" },
-} as const;
-type Policy = keyof typeof POLICIES;
-const POLICY_NAMES = ["plain", "external", "internal"] as const;
-
-/** Everything is asked at node1, where pod1a is; pod2a is on node2. */
-const CLIENTS = { pod: "pod1b", node: "node1", localhost: "node1", ext: "client" } as const;
-type Client = keyof typeof CLIENTS;
-type FrontendName = "ClusterIP" | "NodePort" | "LoadBalancer";
-type Cell = "all" | "all masq" | "local" | "local masq";
-
-/** kube-proxy where it can tell pods from others. By policy: plain, external Local, internal Local. */
-const MATRIX: readonly (readonly [Client, FrontendName, Cell, Cell, Cell])[] = [
-  ["pod", "ClusterIP", "all", "all", "local"],
-  ["pod", "NodePort", "all masq", "all", "all masq"],
-  ["pod", "LoadBalancer", "all masq", "all", "all masq"],
-  ["node", "ClusterIP", "all masq", "all masq", "local masq"],
-  ["node", "NodePort", "all masq", "all masq", "all masq"],
-  ["localhost", "NodePort", "all masq", "all masq", "all masq"],
-  ["node", "LoadBalancer", "all masq", "all masq", "all masq"],
-  ["ext", "ClusterIP", "all masq", "all masq", "local masq"],
-  ["ext", "NodePort", "all masq", "local", "all masq"],
-  ["ext", "LoadBalancer", "all masq", "local", "all masq"],
-];
+import { placeOf, type World } from "./world.ts";
 
 /** The configuration, and what it makes of a cell; null: the reply would go astray, which is why one tells pods apart. */
 interface Configuration {
@@ -63,78 +47,25 @@ const CONFIGURATIONS: Readonly<Record<string, Configuration>> = {
   "not at all": { fields: { detectLocalMode: "ClusterCIDR", clusterCIDR: "" }, cell: untold },
 };
 
-const PORT = 80;
-const numberOf = (policy: Policy): number => 61 + POLICY_NAMES.indexOf(policy);
-const vipOf = (policy: Policy, frontend: FrontendName, family: "v4" | "v6"): string => {
-  const last = numberOf(policy);
-  if (frontend === "ClusterIP") return family === "v4" ? `172.30.0.${last}` : `fd00:172:30::${last}`;
-  return family === "v4" ? `198.51.100.${last}` : `fd00:198::${last}`;
-};
-
-const objects = (labs: Labs): readonly object[] => [
-  ...clusterObjects({ number: 0, zones: [], services: [] }, labs.places), // the Nodes, which say their pods' addresses
-  ...POLICY_NAMES.flatMap((policy) => {
-    const nodePort = 32_000 + numberOf(policy);
-    const words = {
-      name: policy,
-      type: "LoadBalancer" as const,
-      clusterIPs: [vipOf(policy, "ClusterIP", "v4"), vipOf(policy, "ClusterIP", "v6")],
-      loadBalancerIPs: [vipOf(policy, "LoadBalancer", "v4"), vipOf(policy, "LoadBalancer", "v6")],
-      ports: [
-        { name: "tcp", port: PORT, protocol: "TCP" as const, nodePort },
-        { name: "udp", port: PORT, protocol: "UDP" as const, nodePort },
-      ],
-      ...POLICIES[policy],
-    };
-    return [
-      serviceObject(words),
-      ...sliceObjects(words, [placeOf(labs.places, "pod1a"), placeOf(labs.places, "pod2a")]),
-    ];
-  }),
-];
-
-/** The thirty flows, TCP and UDP, of both families (127.0.0.1 of one). */
 const casesOf = (world: World, { cell: cellOf }: Configuration): readonly Case[] =>
-  MATRIX.flatMap(([client, frontend, ...cells]) =>
-    POLICY_NAMES.flatMap((policy, i) =>
-      (client === "localhost" ? (["v4"] as const) : (["v4", "v6"] as const)).flatMap((family) =>
-        (["TCP", "UDP"] as const).flatMap((transport): readonly Case[] => {
-          const cell = cellOf(cells[i] as Cell, client, frontend, policy);
-          if (cell === null) return [];
-          const node = client === "localhost" ? "127.0.0.1" : placeOf(world.places, "node1")[family];
-          const address = readAddress(frontend === "NodePort" ? node : vipOf(policy, frontend, family));
-          const port = frontend === "NodePort" ? 32_000 + numberOf(policy) : PORT;
-          const from = CLIENTS[client];
-          const asked = caseOf(world, {
-            from,
-            bound: "no",
-            transport,
-            connected: true,
-            mapped: false,
-            sharedPort: false,
-            address,
-            port,
-          });
-          return [{ ...asked, answers: answersOf(world, client, cells[i] as Cell, cell, family) }];
-        }),
-      ),
-    ),
-  );
+  flowsOf(world.places).flatMap(({ client, frontend, policy, cell: best, family, probe }): readonly Case[] => {
+    const cell = cellOf(best, client, frontend, policy);
+    if (cell === null) return [];
+    return [{ ...caseOf(world, probe), answers: answersOf(world, client, best, cell, family) }];
+  });
 
 /** bpf reaches the same endpoints as kube-proxy at its best, and shows the client wherever the reply comes back. */
 const answersOf = (world: World, client: Client, best: Cell, cell: Cell, family: "v4" | "v6"): Answers => {
   const own = placeOf(world.places, CLIENTS[client])[family];
   const node = placeOf(world.places, "node1")[family];
-  const all = (which: Cell): readonly string[] =>
-    which.startsWith("all") ? ["pod1a:8080", "pod2a:8080"] : ["pod1a:8080"];
   const reached = (servers: readonly (readonly [string, string])[]): Expected => ({
     kind: "reached",
     sticky: false,
     servers: new Map(servers),
   });
   return {
-    bpf: reached(all(best).map((name) => [name, client === "ext" && name.startsWith("pod2a") ? node : own])),
-    iptables: reached(all(cell).map((name) => [name, cell.endsWith("masq") ? node : own])),
+    bpf: reached(serversOf(best).map((name) => [name, client === "ext" && name.startsWith("pod2a") ? node : own])),
+    iptables: reached(serversOf(cell).map((name) => [name, cell.endsWith("masq") ? node : own])),
   };
 };
 
@@ -172,12 +103,12 @@ for (const [flavour, names] of Object.entries(FLAVOURS)) {
   test(`thirty flows through bpf and through kube-proxy's rules, iptables-${flavour}`, async (t) => {
     const labs = await Labs.create({ flavour: flavour as Flavour });
     t.after(() => labs.close());
-    await labs.apply(objects(labs));
+    await labs.apply(flowObjects(labs.places));
     for (const name of names) {
       await t.test(`pods are told from others ${name}`, async () => {
         const configuration = CONFIGURATIONS[name] as Configuration;
         await labs.restart("iptables", configuration.fields);
-        const cases = casesOf(await labs.apply(objects(labs)), configuration);
+        const cases = casesOf(await labs.apply(flowObjects(labs.places)), configuration);
         const found = await Promise.all(
           [...labs.labs].map(async ([dataplane, lab]) => {
             const wrong = await complaintsOf(lab, dataplane, cases);
@@ -209,7 +140,7 @@ for (const [flavour, names] of Object.entries(FLAVOURS)) {
       "difference 12: by the cluster's addresses a pod of another node passes for one of this node",
       async () => {
         await labs.restart("iptables", CIDRS);
-        await labs.apply(objects(labs));
+        await labs.apply(flowObjects(labs.places));
         const seen = async (name: DataplaneName): Promise<ReadonlySet<string>> => {
           const lab = labs.labs.get(name);
           const address = placeOf(labs.places, "node1").v4;
