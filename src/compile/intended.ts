@@ -19,6 +19,8 @@ export const INTENDED = {
   15: "healthCheckNodePort counts pods, not addresses",
   16: "A NodePort is refused where it would be served.",
   17: "The node itself is refused as well.",
+  18: "A refusal goes back to the neighbour that the packet came from",
+  19: "An address that is closed hides the NodePort behind it.",
 } as const satisfies Readonly<Record<number, string>>;
 
 export type IntendedNumber = keyof typeof INTENDED;
