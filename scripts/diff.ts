@@ -1,5 +1,5 @@
-// `npm run diff`: differential tests for as long as asked. Prints progress, every disagreement as small as it gets, and a
-// summary with the seed, which asks the same again.
+// `npm run diff`: differential tests for as long as asked. Prints progress, every disagreement as small as it gets, and
+// a summary with the seed, which asks the same again.
 import { parseArgs } from "node:util";
 import { newTally } from "../test/diff/compare.ts";
 import { Labs, type LabsOptions } from "../test/diff/labs.ts";
@@ -7,22 +7,35 @@ import { formatDisagreement, formatTally } from "../test/diff/report.ts";
 import { randomOf, runClusters } from "../test/diff/run.ts";
 import { newKept, runSequence } from "../test/diff/sequence.ts";
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: "string", default: "5" },
-    seed: { type: "string", default: String(Math.floor(Math.random() * 1_000_000)) },
-    first: { type: "string", default: "0" },
-    cases: { type: "string", default: "200" },
-  },
+const USAGE = "npm run diff -- [--minutes N] [--seed S] [--first CLUSTER] [--cases PER_CLUSTER]";
+
+/** Every option is a number, 0 or more. */
+const numbersOf = (defaults: Readonly<Record<"minutes" | "seed" | "first" | "cases", number>>): typeof defaults => {
+  const names = Object.keys(defaults) as (keyof typeof defaults)[];
+  const numbers = { ...defaults };
+  try {
+    const options = Object.fromEntries(names.map((name) => [name, { type: "string" as const }]));
+    const { values } = parseArgs({ options });
+    for (const name of names) {
+      const text = values[name];
+      if (text === undefined) continue;
+      if (typeof text !== "string" || !/^\d+(\.\d+)?$/.test(text))
+        throw new Error(`--${name}: expected a number, got ${text}`);
+      numbers[name] = Number(text);
+    }
+  } catch (error) {
+    console.error(`diff: ${error instanceof Error ? error.message : error}\nUsage: ${USAGE}`);
+    process.exit(2);
+  }
+  return numbers;
+};
+
+const { minutes, seed, first, cases } = numbersOf({
+  minutes: 5,
+  seed: Math.floor(Math.random() * 1_000_000),
+  first: 0,
+  cases: 200,
 });
-const [minutes, seed, first, cases] = [values.minutes, values.seed, values.first, values.cases].map(Number);
-if (minutes === undefined || seed === undefined || first === undefined || cases === undefined)
-  throw new Error("There are no options");
-for (const [name, value] of Object.entries({ minutes, seed, first, cases })) {
-  if (Number.isFinite(value) && value >= 0) continue;
-  console.error(`diff: --${name}: expected a number`);
-  process.exit(2);
-}
 
 /** So many clusters with one variation, then as many with the next. */
 const CLUSTERS_OF_A_VARIATION = 10;

@@ -13,14 +13,17 @@ const STICKY_TRIES = 4;
 /** For what should fail: an error that is later than this is as bad as none. */
 const TIMEOUT_MS = 400;
 /**
- * The kernel drops an ICMPv6 error for a socket that is still inside connect(), and in a lab no time passes on the wire:
- * the answer to the SYN that is repeated a second later is heard.
+ * The kernel drops an ICMPv6 error for a socket that is still inside connect(), and in a lab no time passes on the
+ * wire: the answer to the SYN that is repeated a second later is heard.
  */
 const TIMEOUT_TCP6_MS = 1700;
 /** For what should be reached, on a machine that is busy. */
 const TIMEOUT_REACHED_MS = 3000;
 
-/** Local ports where one has to be said: above the agent's own, below NodePorts. UDP flows have no end: the same port again within a minute or two would be taken for an old flow. */
+/**
+ * Local ports where one has to be said: above the agent's own, below NodePorts. UDP flows have no end: the same port
+ * again within a minute or two would be taken for an old flow.
+ */
 const PORTS = { first: 11_000, count: 18_000 } as const;
 let ports = 0;
 const nextPort = (): number => PORTS.first + (ports++ % PORTS.count);

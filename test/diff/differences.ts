@@ -212,7 +212,7 @@ const withoutAddress = (world: World, address: Address): World => {
 const comesByTheWire = (world: World, probe: Probe, { handler }: Meaning): boolean =>
   isFromPod(world, probe) && placeOf(world.places, probe.from).node !== handler && routeOf(probe.address) !== null;
 
-/** A NodePort whose clients from outside are dropped, asked at an address of the node that nodePortAddresses leaves out. */
+/** A NodePort that drops clients from outside, asked at an address of the node that nodePortAddresses leaves out. */
 const closedNodePort = (world: World, { address, port, transport, from }: Probe, meaning: Meaning): boolean => {
   const at = address === "127.0.0.1" ? from : (meaning.handler ?? from);
   const isOwn = address === "127.0.0.1" || nodeAddresses(placeOf(world.places, at)).includes(address);
@@ -255,7 +255,7 @@ export const kubeProxyMasquerades = ({ verdict, packet }: Meaning): boolean => {
   return place === "node";
 };
 
-/** kube-proxy refuses by ICMP; in OUTPUT, where ClusterIPs are refused to the node itself, the system call fails as well. */
+/** kube-proxy refuses by ICMP; in OUTPUT, where the node itself is refused ClusterIPs, the system call fails as well. */
 const kubeProxyRefuses = (world: World, probe: Probe, meaning: Meaning): Expected => {
   const { verdict, packet } = meaning;
   if (leavesTheNode(world, probe, meaning)) return AFTER_LEAVING;
@@ -273,7 +273,7 @@ const leavesTheNode = (world: World, probe: Probe, { verdict, packet }: Meaning)
 /** The next node refuses it; or the same node, to which its own packet came back, never answers. */
 const AFTER_LEAVING = failed("TIMEOUT", "ECONNREFUSED", "EHOSTUNREACH");
 
-/** Dropped in FORWARD is silence. Dropped in OUTPUT is an error of the system call, which TCP takes for a lost packet. */
+/** Dropped in FORWARD is silence; in OUTPUT it is an error of the system call, which TCP takes for a lost packet. */
 const droppedOnTheWayOut = (world: World, probe: Probe): Expected =>
   isFromNode(world, probe) && probe.transport === "UDP" ? failed("EPERM") : SILENT;
 

@@ -25,7 +25,7 @@ export interface LabsOptions {
   readonly nodePortAddresses?: NodePortAddresses;
 }
 
-/** kube-proxy's way to tell pods of the own node from everybody else, as beeline means it: by where a packet comes in. */
+/** The way to tell pods of the own node from everybody else that is beeline's, too: by where a packet comes in. */
 export const BY_INTERFACE = { detectLocalMode: "InterfaceNamePrefix", detectLocal: { interfaceNamePrefix: "pod" } };
 
 /** How long agents may take to apply one cluster: far more than they need. */
@@ -189,7 +189,7 @@ const agentOptions = (
   };
 };
 
-/** The agent's line about the apply of so many ports, or about the failure of one, after `mark` characters of its log. */
+/** Until the agent says, after `mark` characters of its log, that it has applied so many ports, or that it cannot. */
 const applied = async (agent: Agent, servicePorts: number, mark: number): Promise<void> => {
   const deadline = performance.now() + APPLY_TIMEOUT_MS;
   for (;;) {

@@ -1,5 +1,5 @@
-// A cluster that changes: a random list of changes, written to both labs, compared after each. Meanwhile connections stay
-// open and UDP flows go on, and some changes are not waited for.
+// A cluster that changes: a random list of changes, written to both labs, compared after each. Meanwhile connections
+// stay open and UDP flows go on, and some changes are not waited for.
 import fc from "fast-check";
 import type { Answer } from "../lib/host/protocol.ts";
 import type { Lab } from "../lib/lab.ts";
@@ -85,7 +85,10 @@ export interface Kept {
 
 export const newKept = (): Kept => ({ connections: 0, flows: 0, complaints: [] });
 
-/** Runs one sequence, in the midst of which every agent is killed and started again. What held connections and UDP flows met goes to `kept`, disagreements go to the tally. */
+/**
+ * Runs one sequence, in the midst of which every agent is killed and started again. What held connections and UDP flows
+ * met goes to `kept`, disagreements go to the tally.
+ */
 export const runSequence = async (labs: Labs, options: SequenceOptions, tally: Tally, kept: Kept): Promise<void> => {
   const { seed, number, changes, random } = options;
   let cluster = drawCluster(seed, number);

@@ -1,5 +1,5 @@
-// From a disagreement to the smallest cluster that still shows it: Services, slices, endpoints and fields are taken away
-// one after another, greedily, and the one probe is asked again in the lab. Bounded in time.
+// From a disagreement to the smallest cluster that still shows it: Services, slices, endpoints and fields are taken
+// away one after another, greedily, and the one probe is asked again in the lab. Bounded in time.
 import { complaintsOf } from "./ask.ts";
 import type { Cluster, ServiceDraw, SliceDraw } from "./cluster.ts";
 import type { Disagreement } from "./compare.ts";
