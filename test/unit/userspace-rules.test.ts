@@ -73,6 +73,15 @@ test("What nobody would answer is refused or dropped, and leads nowhere", () => 
   });
 });
 
+test("What is refused at an address of the node does not go on to a NodePort there", () => {
+  const closed = portal({ address: address("192.168.0.1"), to: { kind: "REJECT" } });
+  const match = `${HTTP} -d 192.168.0.1/32 -p tcp -m tcp --dport 80 -j`;
+  assert.deepEqual(rules([closed]), {
+    filter: [`-A KUBE-PORTALS-CONTAINER ${match} REJECT`, `-A KUBE-PORTALS-HOST ${match} REJECT`],
+    nat: [`-A KUBE-PORTALS-CONTAINER ${match} ACCEPT`, `-A KUBE-PORTALS-HOST ${match} ACCEPT`],
+  });
+});
+
 test("An IPv6 portal is no rule of IPv4's, and the other way round", () => {
   const v6 = portal({ family: "IPv6", address: address("fd00::1") });
   assert.deepEqual(rules([v6]), { filter: [], nat: [] });

@@ -97,9 +97,14 @@ export const rulesOf = (portals: readonly Portal[], place: Place): readonly Tabl
 };
 
 const natRules = (portal: Portal, place: Place): readonly string[] => {
-  if (portal.to.kind !== "listener" || place.listens === null) return [];
+  if (portal.to.kind !== "listener") return hidesNodePort(portal, place) ? entrances(portal, place, "ACCEPT") : [];
+  if (place.listens === null) return [];
   return entrances(portal, place, `DNAT --to-destination ${formatHostPort(place.listens, portal.to.port)}`);
 };
+
+/** Where NodePorts answer, too, a closed portal ends the way through this table: another's NodePort is not meant. */
+const hidesNodePort = ({ address }: Portal, { nodePorts }: Place): boolean =>
+  nodePorts.some((one) => one.address === address);
 
 const filterRules = (portal: Portal, place: Place): readonly string[] => {
   const { to, name, protocol } = portal;
