@@ -1,0 +1,195 @@
+// The third voice: generated clusters, the thirty flows, and what the generator does not draw, through the userspace
+// proxy. It shares nothing with the other dataplanes right of Desired, and has to answer as evaluate() says.
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { compile } from "../../src/compile/compile.ts";
+import { evaluate } from "../../src/compile/evaluate.ts";
+import type { Lab } from "../lib/lab.ts";
+import { type ServiceWords, serviceObject, sliceObjects } from "../lib/objects.ts";
+import { complaintsOf } from "./ask.ts";
+import { type Cluster, drawCluster } from "./cluster.ts";
+import { flowObjects, flowsOf, serversOf } from "./flows.ts";
+import { Labs } from "./labs.ts";
+import { clusterObjects } from "./objects.ts";
+import { chooseCases } from "./probes.ts";
+import { formatDisagreement } from "./report.ts";
+import { randomOf } from "./run.ts";
+import { USERSPACE_DIFFERENCES, type UserspaceCase, userspaceCase } from "./userspace-expected.ts";
+import { desiredOf, meaningOf, type Probe, placeOf, readAddress, type World } from "./world.ts";
+
+const labs = await Labs.of(["userspace"], { flavour: "nft" });
+after(() => labs.close());
+const lab = labs.labs.get("userspace") as Lab;
+
+const FRESH = Math.floor(Math.random() * 1_000_000);
+const CLUSTERS = 5;
+const CASES = 120;
+const NO_CLUSTER: Cluster = { number: 0, zones: [], services: [] };
+
+/** Names of the differences that some probe has met. */
+const met = new Map<string, number>();
+
+/** What is wrong with each answer, in words. What only came too late is asked once more, with patience. */
+const disagreementsOf = async (
+  cases: readonly UserspaceCase[],
+  cluster: Cluster = NO_CLUSTER,
+): Promise<readonly string[]> => {
+  for (const name of cases.flatMap(({ differences }) => differences)) met.set(name, (met.get(name) ?? 0) + 1);
+  const first = await complaintsOf(lab, "userspace", cases);
+  const late = [...first].filter(([, text]) => text === "TIMEOUT").map(([one]) => one);
+  const again = await complaintsOf(lab, "userspace", late, 3);
+  return [...first].flatMap(([one, text]) => {
+    const complaint = text === "TIMEOUT" ? again.get(one) : text;
+    return complaint === undefined ? [] : [formatDisagreement({ dataplane: "userspace", one, complaint, cluster })];
+  });
+};
+
+for (const [title, seed] of [
+  ["seed 1", 1],
+  ["a fresh seed", FRESH],
+] as const) {
+  test(`evaluate() and the userspace proxy agree on generated clusters: ${title}`, async (t) => {
+    t.diagnostic(`seed ${seed}`);
+    let probes = 0;
+    const disagreements: string[] = [];
+    for (let number = 0; number < CLUSTERS; number++) {
+      const cluster = drawCluster(seed, number);
+      const world = await labs.apply(clusterObjects(cluster, labs.places));
+      const cases = chooseCases(world, CASES, randomOf(seed, number)).map((one) => userspaceCase(world, one));
+      probes += cases.length;
+      disagreements.push(...(await disagreementsOf(cases, cluster)));
+    }
+    t.diagnostic(`${probes} probes, ${disagreements.length} disagreements`);
+    assert.ok(probes > (CLUSTERS * CASES) / 2, `${probes} probes`);
+    assert.deepEqual(disagreements, [], `seed ${seed}`);
+  });
+}
+
+test("thirty flows: kube-proxy's endpoints, which all see the node", async () => {
+  const world = await labs.apply(flowObjects(labs.places));
+  const cases = flowsOf(labs.places).map(({ cell, family, probe }): UserspaceCase => {
+    const servers = new Map(serversOf(cell).map((name) => [name, placeOf(labs.places, "node1")[family]]));
+    const userspace = { kind: "reached" as const, sticky: false, servers };
+    return { probe, meaning: meaningOf(world, probe), answers: { userspace }, differences: [] };
+  });
+  assert.deepEqual(await disagreementsOf(cases), []);
+});
+
+const how = { bound: "no", connected: true, mapped: false, sharedPort: false } as const;
+
+/** TCP and connected UDP from a pod, the node and outside. */
+const asked = (world: World, address: string, port: number): readonly UserspaceCase[] =>
+  ["pod1b", "node1", "client"].flatMap((from) =>
+    (["TCP", "UDP"] as const).map((transport) => {
+      const probe: Probe = { from, transport, address: readAddress(address), port, ...how };
+      return userspaceCase(world, { probe, meaning: meaningOf(world, probe) });
+    }),
+  );
+
+const both = (port: number, more: object = {}): ServiceWords["ports"] =>
+  (["TCP", "UDP"] as const).map((protocol) => ({ name: protocol.toLowerCase(), port, protocol, ...more }));
+
+const objectsOf = (words: ServiceWords, ...endpoints: readonly string[]): readonly object[] => [
+  serviceObject(words),
+  ...sliceObjects(
+    words,
+    endpoints.map((name) => placeOf(labs.places, name)),
+  ),
+];
+
+test("nobody answers at any backend: a connection is reset", async () => {
+  const words = { name: "deaf", clusterIPs: ["172.30.250.1"], ports: both(80, { targetPort: 82 }) };
+  const world = await labs.apply([...clusterObjects(NO_CLUSTER, labs.places), ...objectsOf(words, "pod1a", "pod2a")]);
+  const cases = asked(world, "172.30.250.1", 80);
+  assert.deepEqual(new Set(cases.flatMap(({ differences }) => differences)), new Set(["connected is not answered"]));
+  assert.deepEqual(await disagreementsOf(cases), []);
+});
+
+test("an external IP that is a backend as well: the node goes straight there", async () => {
+  const { v4 } = placeOf(labs.places, "node1");
+  const words = { name: "own", clusterIPs: ["172.30.250.2"], externalIPs: [v4], ports: both(8080) };
+  const world = await labs.apply([...clusterObjects(NO_CLUSTER, labs.places), ...objectsOf(words, "node1", "pod2a")]);
+  assert.deepEqual(await disagreementsOf(asked(world, v4, 8080)), []);
+});
+
+test("an address of the node that is closed hides the NodePort behind it", async () => {
+  const { v4, v6 } = placeOf(labs.places, "node1");
+  const closed = { name: "closed", clusterIPs: ["172.30.250.3", "fd00:172:30::fa03"], externalIPs: [v4, v6] };
+  const open = { name: "open", type: "NodePort" as const, clusterIPs: ["172.30.250.4", "fd00:172:30::fa04"] };
+  const world = await labs.apply([
+    ...clusterObjects(NO_CLUSTER, labs.places),
+    ...objectsOf({ ...closed, ports: both(32_090) }),
+    ...objectsOf({ ...open, ports: both(80, { nodePort: 32_090 }) }, "pod1a"),
+  ]);
+  assert.deepEqual(await disagreementsOf([v4, v6].flatMap((address) => asked(world, address, 32_090))), []);
+});
+
+test("who is kept out: refused where there is nobody at all, found out on accept elsewhere", async () => {
+  const words = { type: "LoadBalancer" as const, sourceRanges: ["192.0.2.0/24"], ports: both(80) };
+  const world = await labs.apply([
+    ...clusterObjects(NO_CLUSTER, labs.places),
+    ...objectsOf({ ...words, name: "empty", clusterIPs: ["172.30.250.6"], loadBalancerIPs: ["198.18.250.96"] }),
+    ...objectsOf({ ...words, name: "full", clusterIPs: ["172.30.250.7"], loadBalancerIPs: ["198.18.250.97"] }, "pod1a"),
+    ...objectsOf(
+      { name: "far", clusterIPs: ["172.30.250.8"], internalTrafficPolicy: "Local", ports: both(80) },
+      "pod2a",
+    ),
+  ]);
+  const addresses = ["198.18.250.96", "198.18.250.97", "172.30.250.6", "172.30.250.8"];
+  assert.deepEqual(await disagreementsOf(addresses.flatMap((address) => asked(world, address, 80))), []);
+});
+
+test("SCTP has a meaning, and no rule", async () => {
+  const port = { port: 80, nodePort: 32_095, protocol: "SCTP" as const };
+  const words = { name: "sctp", type: "NodePort" as const, clusterIPs: ["172.30.250.5"], ports: [port] };
+  const world = await labs.apply([...clusterObjects(NO_CLUSTER, labs.places), ...objectsOf(words, "pod1a")]);
+  const to = { address: readAddress("172.30.250.5"), port: 80, protocol: "SCTP" as const };
+  const packet = { from: { place: "node" as const, address: readAddress("192.168.0.1") }, to };
+  assert.equal(evaluate(desiredOf(world, "node1"), packet).kind, "forward");
+  const { stdout } = lab.run("node1", ["iptables-nft-save"]);
+  assert.match(stdout, /KUBE-PORTALS-HOST/);
+  assert.doesNotMatch(stdout, /sctp|172\.30\.250\.5|32095/);
+});
+
+test("every difference was met", (t) => {
+  for (const [name, count] of met) t.diagnostic(`${count} by difference: ${name}`);
+  assert.deepEqual(
+    USERSPACE_DIFFERENCES.filter(({ name }) => !met.has(name)).map(({ name }) => name),
+    [],
+  );
+});
+
+test("what somebody changes by hand is a disagreement", async () => {
+  const world = await labs.apply(flowObjects(labs.places));
+  const cases = flowsOf(labs.places)
+    .filter(({ client, frontend, family }) => client === "pod" && frontend === "ClusterIP" && family === "v4")
+    .map(({ probe }) => userspaceCase(world, { probe, meaning: meaningOf(world, probe) }));
+  assert.deepEqual(await disagreementsOf(cases), []);
+  assert.equal(lab.run("node1", ["iptables-nft", "-t", "nat", "-F", "KUBE-PORTALS-CONTAINER"]).status, 0);
+  assert.equal((await complaintsOf(lab, "userspace", cases)).size, cases.length);
+});
+
+test("a family in which the node has no address is not served", async () => {
+  const words = { name: "dual", clusterIPs: ["172.30.250.9", "fd00:172:30::fa09"], ports: both(80) };
+  const world = await labs.apply([...clusterObjects(NO_CLUSTER, labs.places), ...objectsOf(words, "pod1a")]);
+  const { v4, v6 } = placeOf(labs.places, "pod3a");
+  const node = placeOf(labs.places, "node3").v4;
+  assert.equal(lab.run("node3", ["ip", "-6", "addr", "flush", "dev", "eth0"]).status, 0);
+  await lab.startAgent("node3", {
+    manifests: join(lab.directory, "cluster.json"),
+    args: ["--dataplane", "userspace"],
+    config: { iptables: { flavour: "nft" } },
+  });
+  const localAddresses = ["127.0.0.1", node].map(readAddress);
+  const { desired } = compile(world.snapshot, { nodeName: "node3", localAddresses, nodePortAddresses: [] });
+  const host = await lab.host("pod3a");
+  for (const [from, address] of [[v4, "172.30.250.9"] as const, [v6, "fd00:172:30::fa09"] as const]) {
+    const to = { address: readAddress(address), port: 80, protocol: "TCP" as const };
+    assert.equal(evaluate(desired, { from: { place: "pod", address: readAddress(from) }, to }).kind, "forward");
+    const answer = await host.connect(address, 80, { timeout_ms: 1000 });
+    if (from === v4) assert.partialDeepStrictEqual(answer, { ok: true, name: "pod1a:8080", client: node });
+    else
+      assert.ok(!answer.ok && ["TIMEOUT", "EHOSTUNREACH", "ENETUNREACH"].includes(answer.code), JSON.stringify(answer));
+  }
+});
