@@ -8,13 +8,14 @@ import { evaluate } from "../../src/compile/evaluate.ts";
 import type { Lab } from "../lib/lab.ts";
 import { type ServiceWords, serviceObject, sliceObjects } from "../lib/objects.ts";
 import { complaintsOf } from "./ask.ts";
-import { type Cluster, drawCluster } from "./cluster.ts";
+import { type Cluster, draw, drawCluster } from "./cluster.ts";
 import { flowObjects, flowsOf, serversOf } from "./flows.ts";
 import { Labs } from "./labs.ts";
 import { clusterObjects } from "./objects.ts";
 import { chooseCases } from "./probes.ts";
 import { formatDisagreement } from "./report.ts";
 import { randomOf } from "./run.ts";
+import { arbitraryChange, changed } from "./sequence.ts";
 import { USERSPACE_DIFFERENCES, type UserspaceCase, userspaceCase } from "./userspace-expected.ts";
 import { desiredOf, meaningOf, type Probe, placeOf, readAddress, type World } from "./world.ts";
 
@@ -23,11 +24,13 @@ after(() => labs.close());
 const lab = labs.labs.get("userspace") as Lab;
 
 const FRESH = Math.floor(Math.random() * 1_000_000);
-const CLUSTERS = 5;
-const CASES = 120;
+const CLUSTERS = 4;
+const CASES = 100;
+const CHANGES = 4;
 const NO_CLUSTER: Cluster = { number: 0, zones: [], services: [] };
 
-/** Names of the differences that some probe has met. */
+let probes = 0;
+/** Probes by the difference that they have met. */
 const met = new Map<string, number>();
 
 /** What is wrong with each answer, in words. What only came too late is asked once more, with patience. */
@@ -45,23 +48,41 @@ const disagreementsOf = async (
   });
 };
 
+/** Chooses probes of a cluster and asks them; answers what is wrong. */
+const compare = async (cluster: Cluster, cases: number, random: () => number): Promise<readonly string[]> => {
+  const world = await labs.apply(clusterObjects(cluster, labs.places));
+  const chosen = chooseCases(world, cases, random).map((one) => userspaceCase(world, one));
+  probes += chosen.length;
+  return disagreementsOf(chosen, cluster);
+};
+
 for (const [title, seed] of [
   ["seed 1", 1],
   ["a fresh seed", FRESH],
 ] as const) {
   test(`evaluate() and the userspace proxy agree on generated clusters: ${title}`, async (t) => {
     t.diagnostic(`seed ${seed}`);
-    let probes = 0;
     const disagreements: string[] = [];
-    for (let number = 0; number < CLUSTERS; number++) {
-      const cluster = drawCluster(seed, number);
-      const world = await labs.apply(clusterObjects(cluster, labs.places));
-      const cases = chooseCases(world, CASES, randomOf(seed, number)).map((one) => userspaceCase(world, one));
-      probes += cases.length;
-      disagreements.push(...(await disagreementsOf(cases, cluster)));
+    const before = probes;
+    for (let number = 0; number < CLUSTERS; number++)
+      disagreements.push(...(await compare(drawCluster(seed, number), CASES, randomOf(seed, number))));
+    t.diagnostic(`${probes - before} probes, ${disagreements.length} disagreements`);
+    assert.ok(probes - before > (CLUSTERS * CASES) / 2);
+    assert.deepEqual(disagreements, [], `seed ${seed}`);
+  });
+
+  test(`… and after every change of one: ${title}`, async (t) => {
+    t.diagnostic(`seed ${seed}`);
+    const disagreements: string[] = [];
+    const before = probes;
+    let cluster = drawCluster(seed, CLUSTERS);
+    for (let i = 0; i < CHANGES; i++) {
+      const change = draw(arbitraryChange, seed, i);
+      cluster = changed(cluster, change);
+      if (change.hasty && i < CHANGES - 1) labs.write(clusterObjects(cluster, labs.places));
+      else disagreements.push(...(await compare(cluster, CASES / 2, randomOf(seed, i))));
     }
-    t.diagnostic(`${probes} probes, ${disagreements.length} disagreements`);
-    assert.ok(probes > (CLUSTERS * CASES) / 2, `${probes} probes`);
+    t.diagnostic(`${probes - before} probes, ${disagreements.length} disagreements`);
     assert.deepEqual(disagreements, [], `seed ${seed}`);
   });
 }
