@@ -1,7 +1,6 @@
 // What the userspace proxy has to answer to a probe: evaluate()'s answer, changed by what docs/userspace.md says is
 // different. As with differences.ts both are asserted: a difference that is gone is found like a new one.
 import type { DesiredService, Frontend } from "../../src/model/desired.ts";
-import type { Question } from "./ask.ts";
 import { TARGET_PORTS } from "./cluster.ts";
 import type { Case } from "./differences.ts";
 import {
@@ -17,7 +16,9 @@ import {
 import { desiredOf, type Meaning, type Probe, type World } from "./world.ts";
 
 /** A probe with all that is known of it. */
-export interface UserspaceCase extends Question<"userspace">, Pick<Case, "meaning" | "differences"> {}
+export interface UserspaceCase extends Pick<Case, "probe" | "meaning" | "differences"> {
+  readonly answers: { readonly userspace: Expected };
+}
 
 interface Difference {
   /** As in docs/userspace.md, "What is different". */
