@@ -4,7 +4,7 @@
 import type { Answer, TryRequest } from "../lib/host/protocol.ts";
 import type { Lab } from "../lib/lab.ts";
 import { complaint, type Expected, isComplete } from "./expected.ts";
-import { type Probe, placeOf, sourceAddress } from "./world.ts";
+import { type Meaning, type Probe, placeOf, sourceAddress } from "./world.ts";
 
 /** Twice as many tries as servers each; one of n servers is missed in all of them once in 10^10. */
 const ROUNDS = 12;
@@ -34,14 +34,20 @@ export interface Question<Name extends string> {
   readonly answers: Readonly<Record<Name, Expected>>;
 }
 
-interface Asked<One extends { readonly probe: Probe } = { readonly probe: Probe }> {
+/** Where the probe is answered, as far as it is known. */
+interface Placed {
+  readonly probe: Probe;
+  readonly meaning?: Meaning;
+}
+
+interface Asked<One extends Placed = Placed> {
   readonly one: One;
   readonly expected: Expected;
   readonly answers: Answer[];
 }
 
 /** Asks every case, and tells what is wrong with each that is not as expected. `patience` multiplies every wait. */
-export const complaintsOf = async <Name extends string, One extends Question<Name>>(
+export const complaintsOf = async <Name extends string, One extends Question<Name> & Placed>(
   lab: Lab,
   name: Name,
   cases: readonly One[],
@@ -69,10 +75,13 @@ const askHost = async (lab: Lab, from: string, list: readonly Asked[], patience:
   const sharing = list.filter(isSharing);
   const sticky = list.filter((asked) => isSticky(asked) && !isSharing(asked));
   const apart = list.filter((asked) => !isSticky(asked) && !isSharing(asked));
-  const localPort = nextPort();
+  const localPorts = { internal: nextPort(), external: nextPort() };
   const turns = [
     [
-      ...sharing.map((asked) => ({ asked, request: { ...tryOf(lab, asked, patience), localPort } })),
+      ...sharing.map((asked) => {
+        const localPort = localPorts[asked.one.meaning?.packet.from.place === "outside" ? "external" : "internal"];
+        return { asked, request: { ...tryOf(lab, asked, patience), localPort } };
+      }),
       ...sticky.flatMap((asked) => triesOf(lab, asked, patience)),
     ],
     ...apart.flatMap((asked) => triesOf(lab, asked, patience).map((one) => [one])),

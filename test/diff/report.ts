@@ -14,9 +14,12 @@ export const formatTally = ({ clusters, probes, same, differences, late, disagre
     `${clusters} clusters, ${probes} probes, each asked of evaluate(), bpf and iptables`,
     `  ${same} with one answer`,
     ...[...differences].sort().map(([name, count]) => `  ${count} by intended difference ${name}`),
-    ...(late === 0 ? [] : [`  ${late} answers came late, and in time when asked again`]),
+    ...(late.length === 0 ? [] : [`  ${late.length} answers came late, and in time when asked again: ${named(late)}`]),
     `  ${disagreements.length} disagreements`,
   ].join("\n");
+
+const named = (late: Tally["late"]): string =>
+  [...new Set(late.slice(-3).map(({ dataplane, one }) => `${dataplane} ${formatProbe(one.probe)}`))].join(", ");
 
 export const formatDisagreement = <Name extends string>({ dataplane, one, complaint, cluster }: Told<Name>): string => {
   const { probe, meaning, answers, differences } = one;

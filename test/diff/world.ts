@@ -37,7 +37,10 @@ export interface Probe {
   readonly connected: boolean;
   /** IPv4 through an IPv6 socket. */
   readonly mapped: boolean;
-  /** One local port for all such probes of a place, one after another: frontends that share a backend meet there. */
+  /**
+   * One local port for all such probes of a place that its own node answers, one for the others, one after another:
+   * frontends that share a backend meet there.
+   */
   readonly sharedPort: boolean;
   readonly address: Address;
   readonly port: number;
