@@ -29,10 +29,6 @@ const sandboxWithManifests = async (t: { after(call: () => Promise<void>): void 
   return [sandbox, manifests];
 };
 
-const get = (sandbox: Sandbox, url: string): string =>
-  sandbox.exec(process.execPath, "-e", `fetch("${url}").then(async (r) => console.log(r.status, await r.text()))`)
-    .stdout;
-
 const TAKE_PORT = `require("net").createServer().listen(10256, "0.0.0.0", () => console.log("taken")); process.stdin.resume()`;
 
 test("a health port that is taken is said and tried again, while services are programmed; freed, it is served", async (t) => {
@@ -47,7 +43,7 @@ test("a health port that is taken is said and tried again, while services are pr
   );
   blocker.signal("SIGKILL");
   await eventually(() => assert.match(agent.stderr, /"address":"0.0.0.0:10256","msg":"Serving healthz"/), 20_000);
-  assert.match(get(sandbox, "http://127.0.0.1:10256/healthz"), /^200 \{"lastUpdated":/);
+  assert.match(sandbox.get("http://127.0.0.1:10256/healthz"), /^200 \{"lastUpdated":/);
 });
 
 test("with bindAddressHardFail a port that is taken ends the agent with 3", async (t) => {
@@ -65,19 +61,19 @@ test("every page of the agent answers as documented", async (t) => {
   const [sandbox, manifests] = await sandboxWithManifests(t);
   const agent = sandbox.start("run", "--manifests", manifests, "--log-format", "text");
   await eventually(() => assert.match(agent.stderr, /INFO {2}Applied ms=/), 20_000);
-  assert.match(get(sandbox, "http://127.0.0.1:10256/livez"), /^200 \{"lastUpdated":.*"healthy":true/);
-  assert.equal(get(sandbox, "http://127.0.0.1:10256/readyz"), "200 ok\n");
-  assert.equal(get(sandbox, "http://127.0.0.1:10256/metrics"), "404 not found\n\n");
-  assert.equal(get(sandbox, "http://127.0.0.1:10249/healthz"), "200 ok\n");
-  assert.equal(get(sandbox, "http://127.0.0.1:10249/proxyMode"), "200 bpf\n");
+  assert.match(sandbox.get("http://127.0.0.1:10256/livez"), /^200 \{"lastUpdated":.*"healthy":true/);
+  assert.equal(sandbox.get("http://127.0.0.1:10256/readyz"), "200 ok\n");
+  assert.equal(sandbox.get("http://127.0.0.1:10256/metrics"), "404 not found\n\n");
+  assert.equal(sandbox.get("http://127.0.0.1:10249/healthz"), "200 ok\n");
+  assert.equal(sandbox.get("http://127.0.0.1:10249/proxyMode"), "200 bpf\n");
   assert.match(
-    get(sandbox, "http://127.0.0.1:10249/configz"),
+    sandbox.get("http://127.0.0.1:10249/configz"),
     /^200 \{\n {2}"beeline.dev": \{\n {4}"nodeName": "node-a",/,
   );
-  const slis = get(sandbox, "http://127.0.0.1:10249/metrics/slis");
+  const slis = sandbox.get("http://127.0.0.1:10249/metrics/slis");
   assert.match(slis, /^kubernetes_healthcheck\{name="proxy",type="healthz"\} 1$/m);
   assert.match(slis, /^kubernetes_healthchecks_total\{name="proxy",status="success",type="readyz"\} 1$/m);
-  const metrics = get(sandbox, "http://127.0.0.1:10249/metrics");
+  const metrics = sandbox.get("http://127.0.0.1:10249/metrics");
   for (const line of [
     'kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} 1',
     'beeline_map_entries{map="frontends"} 2',

@@ -64,6 +64,12 @@ export class Sandbox {
     return { code: status, stdout, stderr };
   }
 
+  /** What a page answers to somebody inside: the status and the body. */
+  get(url: string): string {
+    const ask = `fetch("${url}").then(async (r) => console.log(r.status, await r.text()))`;
+    return this.exec(process.execPath, "-e", ask).stdout;
+  }
+
   /** `beeline ARGS` of this node, to its end. */
   beeline(...args: readonly string[]): Ended {
     return this.exec(BEELINE, ...args, ...this.place);

@@ -141,13 +141,13 @@ for (const flavour of ["nft", "legacy"] as const) {
     const servers = ["--metrics-bind-address", "127.0.0.1:10349", "--healthz-bind-address", "127.0.0.1:10356"];
     const observer = node.start(...started, ...servers);
     const metric = (kind: string): string => {
-      const { stdout } = node.exec("curl", "-s", "127.0.0.1:10349/metrics");
-      return new RegExp(`^beeline_differences\\{kind="${kind}"\\} (.*)$`, "m").exec(stdout)?.[1] ?? "";
+      const metrics = node.get("http://127.0.0.1:10349/metrics");
+      return new RegExp(`^beeline_differences\\{kind="${kind}"\\} (.*)$`, "m").exec(metrics)?.[1] ?? "";
     };
     await eventually(() => assert.deepEqual([metric("backends"), metric("unreached")], ["3", "1"]), 20_000);
     await eventually(() => assert.match(observer.stderr, /The rules of this node are not what they should be/));
     assert.match(observer.stderr, /shop\/web:http 10\.96\.0\.1:80\/TCP backends: wanted 10\.244\.2\.2:8080/);
-    assert.equal(ok(node.exec("curl", "-s", "127.0.0.1:10356/readyz")), "ok");
+    assert.equal(node.get("http://127.0.0.1:10356/readyz"), "200 ok\n");
     assert.equal(shell(`${iptables}-save | grep -v '^#' | sed 's/\\[[0-9:]*\\]//'`), before);
 
     ok(node.beeline("apply", "-f", manifests, ...reference));
