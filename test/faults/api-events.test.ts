@@ -40,12 +40,15 @@ describe("events", () => {
         { kubeconfig, nodeName: "node-2", serviceProxyName: null },
         { changed: () => undefined, log: (_level, message) => void log.push(message) },
       );
-      await eventually(() => assert.equal(second.synced(), true));
-      second.recordProblems(about("seen by two"));
-      second.recordProblems(about("seen by the second"));
-      await eventually(() => assert.equal(server.events.length, 2));
-      assert.deepEqual(aboutEvents(log), []);
-      await second.close();
+      try {
+        await eventually(() => assert.equal(second.synced(), true));
+        second.recordProblems(about("seen by two"));
+        second.recordProblems(about("seen by the second"));
+        await eventually(() => assert.equal(server.events.length, 2));
+        assert.deepEqual(aboutEvents(log), []);
+      } finally {
+        await second.close();
+      }
     }));
 
   it("a server that refuses Events is named once in the log, and the Services are followed all the same", () =>
