@@ -25,11 +25,14 @@ export const cgroupMount = (): string => {
 
 const sleepSync = (ms: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 
+/** Thirty seconds: on a busy machine a process that is loading programs takes seconds to end. */
+const END_TRIES = 3000;
+const END_PAUSE_MS = 10;
+
 const list = (directory: string): readonly string[] => (existsSync(directory) ? readdirSync(directory) : []);
 
 export const removeLab = (lab: string): void => {
-  const cgroup = join(cgroupMount(), lab);
-  endProcesses(cgroup);
+  endProcesses(lab);
   unmountInside(labDirectory(lab));
   const namespaces = list(NETNS).filter((name) => name.startsWith(`${lab}-`));
   quietly(() =>
@@ -38,7 +41,6 @@ export const removeLab = (lab: string): void => {
       stdio: ["pipe", "ignore", "ignore"],
     }),
   );
-  removeCgroup(cgroup);
   rmSync(labDirectory(lab), { recursive: true, force: true });
 };
 
@@ -52,14 +54,18 @@ export const removeLeftovers = (): void => {
   }
 };
 
-const endProcesses = (cgroup: string): void => {
-  if (!existsSync(cgroup)) return;
-  quietly(() => writeFileSync(join(cgroup, "cgroup.kill"), "1"));
-  for (let i = 0; i < 200 && isPopulated(cgroup); i++) sleepSync(10);
+/**
+ * A process that was just spawned may enter the cgroup after its end was ordered, or be slow to end: tried until the
+ * cgroup is gone. Whoever comes later finds none to enter, and ends by itself.
+ */
+const endProcesses = (lab: string): void => {
+  const cgroup = join(cgroupMount(), lab);
+  for (let i = 0; i < END_TRIES && existsSync(cgroup); i++) {
+    if (i > 0) sleepSync(END_PAUSE_MS);
+    quietly(() => writeFileSync(join(cgroup, "cgroup.kill"), "1"));
+    removeCgroup(cgroup);
+  }
 };
-
-const isPopulated = (cgroup: string): boolean =>
-  readFileSync(join(cgroup, "cgroup.events"), "utf8").includes("populated 1");
 
 const unmountInside = (directory: string): void => {
   const mounts = readFileSync("/proc/mounts", "utf8")

@@ -151,3 +151,18 @@ test("nothing is left of a lab that was closed, interrupted, or whose process wa
     assert.deepEqual(traces(name), [], signal);
   }
 });
+
+test("a lab whose owner ends while processes are being started leaves nothing behind", async () => {
+  for (const delay_ms of [0, 1, 2, 3, 4, 6, 8]) {
+    const script = `
+      import { Lab } from ${JSON.stringify(fileURLToPath(new URL("../lib/lab.ts", import.meta.url)))};
+      const lab = await Lab.create();
+      console.log(lab.name);
+      for (const place of ["pod1a", "pod1b", "pod2a", "node1"]) lab.host(place).catch(() => {});
+      setTimeout(() => process.exit(0), ${delay_ms});
+    `;
+    const owner = spawnSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8" });
+    assert.equal(owner.status, 0, owner.stderr);
+    assert.deepEqual(traces(owner.stdout.trim()), [], `${delay_ms} ms`);
+  }
+});
