@@ -1,0 +1,84 @@
+// Samples to figures: medians with their spread, and ratios taken pair by pair, so that what the machine did meanwhile
+// hits both sides alike. Pure.
+import type { MetricOfResult, Sample } from "./result.ts";
+
+export interface Spread {
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+  readonly n: number;
+}
+
+/** The middle one; of an even number the mean of the two in the middle. NaN of nothing. */
+export const median = (values: readonly number[]): number => {
+  const sorted = [...values].sort((x, y) => x - y);
+  const upper = sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
+  const lower = sorted[Math.ceil(sorted.length / 2) - 1] ?? Number.NaN;
+  return (lower + upper) / 2;
+};
+
+/** null: no value at all. */
+export const spreadOf = (values: readonly number[]): Spread | null =>
+  values.length === 0
+    ? null
+    : { median: median(values), min: Math.min(...values), max: Math.max(...values), n: values.length };
+
+/** The value that so large a share (0..1) of the values does not exceed: the nearest rank. NaN of nothing. */
+export const percentile = (values: readonly number[], share: number): number => {
+  const sorted = [...values].sort((x, y) => x - y);
+  return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(share * sorted.length) - 1))] ?? Number.NaN;
+};
+
+/** What one bar of a plot, or one cell of a table, stands for. `services` 0: the mode has none. */
+export interface Place {
+  readonly metric: string;
+  readonly mode: string;
+  readonly services: number;
+}
+
+export const samplesAt = (samples: readonly Sample[], { metric, mode, services }: Place): readonly Sample[] =>
+  samples.filter((s) => s.metric === metric && s.mode === mode && s.services === services);
+
+export const spreadAt = (samples: readonly Sample[], place: Place): Spread | null =>
+  spreadOf(samplesAt(samples, place).map((s) => s.value));
+
+/** Numbers of services with samples, ascending. */
+export const servicesOf = (samples: readonly Sample[], metric: string, mode?: string): readonly number[] =>
+  [
+    ...new Set(
+      samples.filter((s) => s.metric === metric && (mode === undefined || s.mode === mode)).map((s) => s.services),
+    ),
+  ].sort((x, y) => x - y);
+
+/**
+ * How many times as good as the baseline, round by round: over 1 is better, whichever way the metric goes. A mode
+ * without services (services 0) is compared with the baseline at `services`, and the other way round. null: no round
+ * has both, or a value is 0.
+ */
+export const timesBetter = (
+  samples: readonly Sample[],
+  { name, better }: Pick<MetricOfResult, "name" | "better">,
+  modes: { readonly mode: string; readonly baseline: string },
+  services: number,
+): Spread | null => {
+  const own = byRound(samples, name, modes.mode, services);
+  const base = byRound(samples, name, modes.baseline, services);
+  const ratios = [...own].flatMap(([round, value]) => {
+    const other = base.get(round);
+    if (other === undefined || other === 0 || value === 0) return [];
+    return [better === "higher" ? value / other : other / value];
+  });
+  return spreadOf(ratios);
+};
+
+/** At that number of services; of a mode that has none, at 0. */
+const byRound = (
+  samples: readonly Sample[],
+  metric: string,
+  mode: string,
+  services: number,
+): ReadonlyMap<number, number> => {
+  const exact = samplesAt(samples, { metric, mode, services });
+  const found = exact.length > 0 ? exact : samplesAt(samples, { metric, mode, services: 0 });
+  return new Map(found.map((s) => [s.round, s.value]));
+};
