@@ -54,6 +54,13 @@ static __always_inline int reason_of(const struct flow *flow)
 								  : REASON_REPLY;
 }
 
+/* The same, of one that could not be made to. */
+static __always_inline int failure_of(const struct flow *flow)
+{
+	return reason_of(flow) == REASON_REPLY ? REASON_REPLY_REWRITE_FAILED
+					       : REASON_REWRITE_FAILED;
+}
+
 static __always_inline struct flow_key key_of(const struct party *from, const struct party *to,
 					      __u8 proto)
 {

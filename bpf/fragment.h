@@ -70,7 +70,7 @@ SUBPROGRAM int follow_fragment(struct __sk_buff *ctx, const struct packet *packe
 		difference(is_outward ? &packet->key.src_addr : &packet->key.dst_addr, &flow->addr);
 	if (!write_addr(ctx, packet->l3, packet->family, is_outward ? SOURCE : DESTINATION,
 			&flow->addr, change))
-		return REASON_REWRITE_FAILED;
+		return failure_of(flow);
 	/* An IPv4 header takes up the change in its own checksum; where the device has summed up
 	 * an IPv6 packet (CHECKSUM_COMPLETE), that sum has changed. */
 	if (packet->family == FAMILY_IPV6)

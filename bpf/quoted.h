@@ -199,7 +199,7 @@ SUBPROGRAM int translate_error(struct __sk_buff *ctx, const struct packet *error
 	to = (struct translation){flow->addr, flow->port, flow->client_port};
 	if (!correct_quoted(ctx, error, &quoted, is_outward ? DESTINATION : SOURCE, &to) ||
 	    !correct_error(ctx, error, is_outward ? SOURCE : DESTINATION, &to))
-		return REASON_REWRITE_FAILED;
+		return failure_of(flow);
 	return REASON_ICMP_ERROR;
 }
 

@@ -25,6 +25,7 @@ static __always_inline int verdict(int reason)
 	case REASON_FLOW_CLASH:
 	case REASON_FLOWS_FULL:
 	case REASON_REWRITE_FAILED:
+	case REASON_REPLY_REWRITE_FAILED:
 	case REASON_REPLY_FAILED:
 	case REASON_LOOPBACK:
 		return TC_ACT_SHOT;
@@ -36,14 +37,14 @@ static __always_inline int follow(struct __sk_buff *ctx, const struct packet *pa
 				  struct flow *flow, enum side side)
 {
 	struct translation to = {flow->addr, flow->port, flow->client_port};
-	int reason = reason_of(flow);
+	int reason = reason_of(flow), failure = failure_of(flow);
 
 	touch(flow);
 	if (packet->fragmented)
 		remember_fragment(packet);
 	if (packet->closes)
 		mark_closing(packet, flow, side == SOURCE);
-	return rewrite(ctx, packet, side, &to) ? reason : REASON_REWRITE_FAILED;
+	return rewrite(ctx, packet, side, &to) ? reason : failure;
 }
 
 static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *packet)

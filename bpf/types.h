@@ -267,12 +267,13 @@ enum reason {
 	REASON_NO_SNAT_ADDRESS = 13,   /* dropped: the node has no address of this family */
 	REASON_FLOW_CLASH = 14,	    /* dropped: no port of the client is free towards the backend */
 	REASON_FLOWS_FULL = 15,	    /* dropped: the flow could not be stored */
-	REASON_REWRITE_FAILED = 16, /* dropped: the kernel refused to change the packet */
+	REASON_REWRITE_FAILED = 16, /* dropped: the kernel refused to change it, to a backend */
 	REASON_REPLY_FAILED = 17,   /* dropped: the ICMP refusal could not be built */
 	REASON_NO_CONFIG = 18,	    /* pass: the agent has not written config yet */
 	REASON_ICMP_ERROR = 19,	    /* translated: an ICMP error about a packet of a flow */
 	REASON_LOOPBACK = 20,	    /* dropped: a loopback address comes by no wire */
-	REASONS = 21,
+	REASON_REPLY_REWRITE_FAILED = 21, /* dropped: the same, on the way back to a client */
+	REASONS = 22,
 };
 
 #endif

@@ -3,6 +3,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { Observer } from "../dataplane/iptables/iptables.ts";
 import type { Family } from "../model/address.ts";
+import { meaningOf } from "../model/reason.ts";
 import type { DataplaneName } from "./config.ts";
 
 /** Everything a scrape asks. */
@@ -155,6 +156,20 @@ export const createMetrics = (
     collect() {
       this.reset();
       for (const { hook, reason, count } of facts.packets()) this.inc({ hook, reason }, count);
+    },
+  });
+  new Counter({
+    name: "beeline_drops_total",
+    help: "Of these, what was refused or dropped, with the way it was going",
+    labelNames: ["hook", "verdict", "direction", "reason"],
+    registers,
+    collect() {
+      this.reset();
+      for (const { hook, reason, count } of facts.packets()) {
+        const { verdict, direction } = meaningOf(hook, reason) ?? {};
+        if (verdict !== "refused" && verdict !== "dropped") continue;
+        this.inc({ hook, verdict, direction: direction ?? "unknown", reason }, count);
+      }
     },
   });
   gauge("beeline_problems", "Parts of objects that are not used, by kind of object", ["kind"], (g) => {

@@ -7,7 +7,7 @@ import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { type LinkPin, linkPinName, linksDirectory, pinDirectory } from "../dataplane/bpf/pins.ts";
 import { columns, count, list } from "../lib/text.ts";
 import type { NodeAddress } from "../model/desired.ts";
-import { reasonText } from "../model/reason.ts";
+import { type Direction, meaningOf, type PacketVerdict } from "../model/reason.ts";
 import type { Run } from "./command.ts";
 import { readHeld } from "./held.ts";
 import { type MapUse, mapTable, readMapUse } from "./maps.ts";
@@ -30,7 +30,14 @@ export interface Status {
   };
   readonly nodeAddresses: readonly NodeAddress[];
   readonly maps: readonly MapUse[];
-  readonly packets: readonly Counter[];
+  readonly packets: readonly Happened[];
+}
+
+interface Happened extends Counter {
+  /** null: a newer program's reason. */
+  readonly verdict: PacketVerdict | null;
+  /** null: of no connection of ours, or either way. */
+  readonly direction: Direction | null;
 }
 
 interface Hook {
@@ -59,7 +66,10 @@ const readStatus = (store: MapStore, bpffs: string): Status => {
     },
     nodeAddresses: desired.nodeAddresses,
     maps: readMapUse(store),
-    packets: readCounters(store),
+    packets: readCounters(store).map(({ hook, reason, count }) => {
+      const meaning = meaningOf(hook, reason);
+      return { hook, verdict: meaning?.verdict ?? null, direction: meaning?.direction ?? null, reason, count };
+    }),
   };
 };
 
@@ -118,8 +128,11 @@ export const statusReport = (status: Status): Report => ({
       ["Node addresses:", status.nodeAddresses.map(addressText).join(", ") || "none"],
     ];
     const packets = columns(
-      headers ? ["HOOK", "REASON", "COUNT", ...(wide ? ["MEANING"] : [])] : null,
-      status.packets.map((c) => [c.hook, c.reason, String(c.count), ...(wide ? [reasonText(c.reason) ?? "-"] : [])]),
+      headers ? ["HOOK", "VERDICT", "DIRECTION", "REASON", "COUNT", ...(wide ? ["MEANING"] : [])] : null,
+      status.packets.map(({ hook, verdict, direction, reason, count }) => [
+        ...[hook, verdict ?? "-", direction ?? "-", reason, String(count)],
+        ...(wide ? [meaningOf(hook, reason)?.text ?? "-"] : []),
+      ]),
     );
     const maps = status.maps.filter((m) => wide || m.used !== null);
     const text = `${columns(null, facts)}\n${mapTable(maps, headers, wide)}\n${packets}`;

@@ -19,6 +19,7 @@ import {
   loadObject,
   mapDelete,
   mapLookup,
+  mapLookupBatch,
   mapNextKey,
   mapUpdate,
   possibleCpus,
@@ -41,6 +42,7 @@ export interface Outcome {
 }
 
 const REASONS_PER_HOOK = 64;
+const reasonNames = Object.keys(reasons);
 const TC_ACT_UNSPEC = 0xffffffff;
 const verdicts: Readonly<Record<number, Outcome["verdict"]>> = { [TC_ACT_UNSPEC]: "pass", 2: "drop", 7: "send back" };
 
@@ -70,6 +72,7 @@ export type Sizes = Readonly<Partial<Record<MapName, number>>>;
 /** One object, loaded, with maps of its own. Close it. */
 export class ObjectUnderTest {
   readonly #object: LoadedObject;
+  readonly #cpus = possibleCpus();
 
   constructor(name: "sock" | "tc", options: Partial<Records["options"]> = {}, maxEntries: Sizes = {}) {
     const load = { options: loadOptions(options), maxEntries: { ...smallMaps, ...maxEntries } };
@@ -129,24 +132,24 @@ export class ObjectUnderTest {
     return this.#object.program(name);
   }
 
-  /** By reason, of one hook. */
-  counts(at: number): readonly bigint[] {
-    const fd = this.#object.map("counters");
-    return Array.from({ length: reasons.REASONS }, (_, reason) => {
-      const perCpu = new BigUint64Array(possibleCpus());
-      mapLookup(fd, encode("u32", at * REASONS_PER_HOOK + reason), new Uint8Array(perCpu.buffer));
-      return perCpu.reduce((sum, n) => sum + n, 0n);
-    });
+  /** How often each reason was counted, at index hook * 64 + reason. */
+  counts(): readonly bigint[] {
+    const sizes = { key_size: 4, value_size: 8 * this.#cpus };
+    const { values } = mapLookupBatch(this.#object.map("counters"), null, sizes, maps.counters.max_entries);
+    const perCpu = new BigUint64Array(values.buffer);
+    return Array.from({ length: maps.counters.max_entries }, (_, i) =>
+      perCpu.subarray(i * this.#cpus, (i + 1) * this.#cpus).reduce((sum, n) => sum + n, 0n),
+    );
   }
 
-  /** Runs `action`; the reasons it counted, one word for each. */
+  /** Runs `action`; the reasons it counted, one word for each. Throws when another hook counted any. */
   reasonsOf(at: number, action: () => void): readonly ReasonName[] {
-    const before = this.counts(at);
+    const before = this.counts();
     action();
-    const after = this.counts(at);
-    return (Object.keys(reasons) as ReasonName[]).flatMap((name) => {
-      const n = (after[reasons[name]] ?? 0n) - (before[reasons[name]] ?? 0n);
-      return new Array<ReasonName>(Number(n)).fill(name);
+    return this.counts().flatMap((count, i) => {
+      const n = Number(count - (before[i] ?? 0n));
+      if (n > 0 && Math.floor(i / REASONS_PER_HOOK) !== at) throw new Error(`Hook ${at} ran, and ${i} was counted`);
+      return new Array<ReasonName>(n).fill(reasonNames[i % REASONS_PER_HOOK] as ReasonName);
     });
   }
 

@@ -423,7 +423,11 @@ test("status: on one screen, with what is not as it should be", async () => {
       { map: "config", type: "array", used: null, capacity: 1 },
       { map: "flows", type: "LRU hash", used: 5, capacity: 50 },
     ],
-    packets: [{ hook: "sock", reason: "new_flow", count: 4 }],
+    packets: [
+      { hook: "sock", verdict: "translated", direction: "to_backend", reason: "new_flow", count: 4 },
+      { hook: "tc_ingress", verdict: "dropped", direction: null, reason: "loopback", count: 1 },
+      { hook: "tc_ingress", verdict: null, direction: null, reason: "63", count: 2 },
+    ],
   });
   await assertScreen(
     report,
@@ -439,8 +443,10 @@ Node addresses:   127.0.0.1 (loopback), 192.0.2.11 (primary, no NodePorts)
 MAP     USED   CAPACITY   FULL
 flows   5      50         10.0%
 
-HOOK   REASON     COUNT
-sock   new_flow   4
+HOOK         VERDICT      DIRECTION    REASON     COUNT
+sock         translated   to_backend   new_flow   4
+tc_ingress   dropped      -            loopback   1
+tc_ingress   -            -            63         2
 `,
   );
   const coloured = await screen(report, {}, { terminal: true });

@@ -424,7 +424,8 @@ export const reason = {
   REASON_NO_CONFIG: 18,
   REASON_ICMP_ERROR: 19,
   REASON_LOOPBACK: 20,
-  REASONS: 21,
+  REASON_REPLY_REWRITE_FAILED: 21,
+  REASONS: 22,
 } as const;
 
 export const scope = {
