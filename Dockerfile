@@ -19,7 +19,7 @@ LABEL org.opencontainers.image.title="beeline" \
 # Its own libbpf, never the host's; iptables, nft and conntrack to compare with kube-proxy (`beeline diff`) and for the
 # reference mode. npm and its kin are not for a node agent.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libbpf1 libelf1 zlib1g iproute2 iptables nftables conntrack \
+ && apt-get install -y --no-install-recommends libbpf1 libelf1 zlib1g iproute2 iptables nftables conntrack nfacct \
  && rm -rf /var/lib/apt/lists/* \
  && rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /usr/local/bin/corepack /usr/local/bin/yarn* /opt/yarn-*
 COPY --from=build /opt/beeline /opt/beeline

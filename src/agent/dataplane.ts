@@ -22,6 +22,7 @@ export interface Opened {
   /** For metrics; nothing where there are no maps. */
   readonly maps: Facts["maps"];
   readonly packets: Facts["packets"];
+  readonly counted?: Facts["counted"];
   /** How often it wants to be checked. */
   readonly audit_ms: number;
 }

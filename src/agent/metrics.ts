@@ -1,6 +1,7 @@
 // Prometheus metrics: kube-proxy's, by kube-proxy's names, buckets and labels, where they mean something here, and
 // beeline's own. What can be asked is asked at the time of a scrape; only what happens in between is counted.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { PacketCounts } from "../dataplane/iptables/counters.ts";
 import type { Observer } from "../dataplane/iptables/iptables.ts";
 import type { Family } from "../model/address.ts";
 import { meaningOf } from "../model/reason.ts";
@@ -21,6 +22,8 @@ export interface Facts {
   backoff_s(): number;
   healthCheckFailures(): number;
   devices(): number;
+  /** What iptables rules count; null: nothing. */
+  counted?(): PacketCounts | null;
   /** With --observe: by kind, what differs between the rules of this node and what should be. */
   differences?(): Readonly<Record<string, number>>;
 }
@@ -136,7 +139,7 @@ export const createMetrics = (
     livez: counter("kubeproxy_proxy_livez_total", "Answers of /livez by status", ["code"]),
   };
 
-  const rules = options.dataplane === "iptables" ? ruleMetrics(registers, families) : silent;
+  const rules = options.dataplane === "iptables" ? ruleMetrics(registers, families, facts.counted) : silent;
 
   // ---- beeline's own -----------------------------------------------------------------------------------------------
   gauge("beeline_build_info", "1, with the version", ["version", "node_version"], (g) =>
@@ -216,8 +219,27 @@ export const createMetrics = (
 const silent: Observer = { synced: () => {}, failed: () => {}, cleaned: () => {} };
 
 /** kube-proxy's, of its iptables mode. */
-const ruleMetrics = (registers: Registry[], families: readonly Family[]): Observer => {
+const ruleMetrics = (
+  registers: Registry[],
+  families: readonly Family[],
+  counted: Facts["counted"] = () => null,
+): Observer => {
   const ip_family = "ip_family";
+  const packets = (name: string, help: string, which: keyof PacketCounts): void => {
+    new Counter({
+      name: `kubeproxy_iptables_${name}_packets_total`,
+      help,
+      registers,
+      collect() {
+        const counts = counted();
+        this.reset();
+        if (counts === null) this.remove();
+        else this.inc(counts[which]);
+      },
+    });
+  };
+  packets("ct_state_invalid_dropped", "Packets dropped that conntrack calls INVALID", "invalidDropped");
+  packets("localhost_nodeports_accepted", "First packets to NodePorts at 127.0.0.1", "localhostAccepted");
   const histogram = (name: string, help: string): Histogram =>
     new Histogram({ name: `kubeproxy_${name}`, help, labelNames: [ip_family], buckets: SYNC_BUCKETS, registers });
   const counter = (name: string, help: string): Counter => {

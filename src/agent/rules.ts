@@ -1,5 +1,6 @@
 // What a configuration means for the reference dataplane: options of its rules, and the dataplane itself.
 import { availableParallelism } from "node:os";
+import { readCounts } from "../dataplane/iptables/counters.ts";
 import { type Observer, openIptablesDataplane } from "../dataplane/iptables/iptables.ts";
 import type { LocalDetector, RuleOptions } from "../dataplane/iptables/rules.ts";
 import { RefusedError } from "../lib/errors.ts";
@@ -23,7 +24,7 @@ export const openIptables = (config: Config, log: Log, observer?: Observer): Ope
     ...(observer === undefined ? {} : { observer }),
   });
   log("info", "Rules are written with iptables", { flavour: dataplane.flavour });
-  return { dataplane, maps: () => ({}), packets: () => [], audit_ms: config.syncPeriod_ms };
+  return { dataplane, maps: () => ({}), packets: () => [], counted: readCounts, audit_ms: config.syncPeriod_ms };
 };
 
 /** `podCIDRs`: of this node's Node, for detectLocalMode NodeCIDR. */
@@ -35,6 +36,7 @@ export const ruleOptions = (config: Config, podCIDRs: readonly Prefix[]): RuleOp
   localhostNodePorts: config.iptables.localhostNodePorts,
   dropInvalid: true,
   randomFully: true,
+  countPackets: false, // the dataplane finds out whether it can
 });
 
 const localDetector = ({ detectLocal }: Config, podCIDRs: readonly Prefix[]): LocalDetector => {

@@ -179,6 +179,9 @@ export const DIFFERENCES: readonly Difference[] = [
       if (!namesNodePort(world, probe.port)) return null;
       const behind = caseOf(withoutAddress(world, probe.address), probe);
       if (behind.meaning.verdict.kind === "pass") return null;
+      // Another node's NodePort: what this node refuses or drops on the way out never comes there.
+      const leaves = verdict.kind === "reject" && leavesTheNode(world, probe, meaning);
+      if (behind.meaning.handler !== meaning.handler && !leaves) return null;
       const other = behind.answers.iptables;
       if (other.kind === "reached" || iptables.kind === "reached") return { iptables: other };
       return { iptables: failed(...iptables.codes, ...other.codes) }; // whichever Service's rule comes first

@@ -9,13 +9,13 @@ import { serviceObject, sliceObjects } from "../lib/objects.ts";
 import { complaintsOf } from "./ask.ts";
 import { drawCluster } from "./cluster.ts";
 import { newTally } from "./compare.ts";
-import type { Case } from "./differences.ts";
+import { type Case, caseOf } from "./differences.ts";
 import { Labs } from "./labs.ts";
 import { clusterObjects } from "./objects.ts";
 import { chooseCases } from "./probes.ts";
 import { formatDisagreement, formatTally } from "./report.ts";
 import { randomOf, runClusters } from "./run.ts";
-import { placeOf } from "./world.ts";
+import { placeOf, readAddress } from "./world.ts";
 
 const labs = await Labs.create({ flavour: "nft" });
 after(() => labs.close());
@@ -56,6 +56,25 @@ test("one port asks a pod through another node's NodePort, then by its own addre
     const met = answers?.map((answer) => (answer.ok ? answer.name : answer.code));
     assert.deepEqual(met, ["pod1a:8080", "pod1a:8080", "pod1a:8080"], name);
   }
+});
+
+test("an address of another node that is closed: refused on the way there, whatever NodePort is behind it", async () => {
+  const { v4 } = placeOf(labs.places, "node2");
+  const closed = { name: "closed", clusterIPs: ["172.30.0.91"], externalIPs: [v4], ports: [{ port: 32_091 }] };
+  const open = { name: "open", type: "NodePort" as const, clusterIPs: ["172.30.0.92"] };
+  const world = await labs.apply([
+    ...clusterObjects({ number: 0, zones: [], services: [] }, labs.places),
+    serviceObject(closed),
+    serviceObject({ ...open, ports: [{ port: 80, nodePort: 32_091 }] }),
+    ...sliceObjects({ ...open, ports: [{ port: 80 }] }, [placeOf(labs.places, "pod2b")]),
+  ]);
+  const how = { transport: "TCP", bound: "no", connected: true, mapped: false, sharedPort: false } as const;
+  const cases = ["pod1a", "node1", "pod2a", "node2", "client"].map((from) =>
+    caseOf(world, { from, address: readAddress(v4), port: 32_091, ...how }),
+  );
+  const [passed, hidden] = [cases[0], cases[2]].map((one) => one?.answers.iptables.kind);
+  assert.deepEqual([passed, hidden], ["failed", "reached"]);
+  for (const [name, lab] of labs.labs) assert.deepEqual([...(await complaintsOf(lab, name, cases)).values()], [], name);
 });
 
 test("what somebody changes by hand, in either lab, is a disagreement", async () => {

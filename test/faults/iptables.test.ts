@@ -129,7 +129,7 @@ test("what is in use is kept to: rules go where kube-proxy's or kubelet's chains
   }
 });
 
-test("without conntrack the rules are written, and what is not done is said", () => {
+test("without conntrack and nfacct the rules are written, and what is not done is said", () => {
   const path = pathWith("no-conntrack", {});
   for (const program of ["iptables-nft", "iptables-nft-save", "iptables-nft-restore"]) {
     symlinkSync(`/usr/sbin/${program}`, join(path, program));
@@ -146,7 +146,23 @@ test("without conntrack the rules are written, and what is not done is said", ()
   const { status, stderr } = run(args, path);
   assert.equal(status, 0, stderr);
   assert.match(stderr, /Cannot clean up UDP flows .*Cannot run conntrack: not found \(Debian package conntrack\)/);
+  assert.match(stderr, /Packets are not counted .*Cannot run nfacct: not found \(Debian package nfacct\)/);
   assert.match(save("nft"), /10\.96\.0\.10/);
+  assert.doesNotMatch(save("nft"), /nfacct/);
+});
+
+test("counters that somebody took away are made again, and go with the rules", () => {
+  const nfacct = (...args: readonly string[]): string =>
+    execFileSync("nsenter", [`--net=/run/netns/${netns}`, "nfacct", ...args], { encoding: "utf8" });
+  assert.equal(apply("10.244.1.2", "nft").status, 0);
+  assert.match(save("nft"), /--nfacct-name +ct_state_invalid_dropped_pkts -j DROP/);
+  assert.match(nfacct("list"), /= ct_state_invalid_dropped_pkts;\n.*= localhost_nps_accepted_pkts;/);
+  execFileSync("nsenter", [`--net=/run/netns/${netns}`, "iptables-nft", "-F", "KUBE-FORWARD"]);
+  nfacct("flush"); // all that no rule uses: localhost_nps_accepted_pkts here, as there is no NodePort
+  assert.equal(apply("10.244.1.3", "nft").status, 0);
+  assert.match(nfacct("list"), /localhost_nps_accepted_pkts/);
+  assert.match(run(["reset", "--kube-proxy"]).stdout, /removed packet counter ct_state_invalid_dropped_pkts/);
+  assert.equal(nfacct("list"), "");
 });
 
 test("NodeCIDR: refused until the Node has podCIDRs, then written by them", () => {

@@ -200,6 +200,7 @@ const INERT: ReadonlySet<string> = new Set([
   "--name",
   "--seconds",
   "--reap",
+  "--nfacct-name",
   "--set",
   "--mask",
   "--rsource",

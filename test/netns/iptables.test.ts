@@ -49,12 +49,14 @@ for (const flavour of ["nft", "legacy"] as const) {
       config: {
         clusterCIDR: "10.244.0.0/16,fd00:244::/32",
         iptables: { syncPeriod: "1s", minSyncPeriod: "50ms" },
-        conntrack: { udpTimeout: "77s", tcpBeLiberal: true },
+        conntrack: { udpTimeout: "77s", tcpBeLiberal: flavour === "nft" },
       },
     };
     let agents: Agent[] = [];
 
     before(async () => {
+      for (const { name } of lab.nodes())
+        lab.run(name, ["sysctl", "-w", "net.netfilter.nf_conntrack_tcp_be_liberal=0"]);
       manifests.service(service("web", 10), ["pod1a", "pod2a"]);
       const local = { externalTrafficPolicy: "Local", healthCheckNodePort: 32011 } as const;
       manifests.service(service("local", 11, local), ["pod2a", "pod2b"]);
@@ -101,8 +103,8 @@ for (const flavour of ["nft", "legacy"] as const) {
         lab.run("node1", ["cat", `/proc/sys/net/netfilter/nf_conntrack_${name}`]).stdout.trim();
       assert.equal(value("udp_timeout"), "77");
       assert.equal(value("tcp_timeout_close_wait"), "3600");
-      assert.equal(value("tcp_be_liberal"), "1");
-      assert.equal(save("node1").includes("--ctstate INVALID"), false); // what is liberal calls nothing INVALID
+      assert.equal(value("tcp_be_liberal"), flavour === "nft" ? "1" : "0");
+      assert.equal(save("node1").includes("--ctstate INVALID"), flavour === "legacy"); // what is liberal calls nothing INVALID
       assert.match(agents[0]?.log ?? "", /Cannot set net.netfilter.nf_conntrack_max, it stays as it is/); // one for all namespaces
     });
 
@@ -134,9 +136,33 @@ for (const flavour of ["nft", "legacy"] as const) {
       }
     });
 
-    test("a NodePort at 127.0.0.1, for the node itself", async () => {
+    const counted = async (name: string): Promise<number> => {
+      const metrics = await agents[0]?.httpGet(10249, "/metrics");
+      return Number(
+        new RegExp(`^kubeproxy_iptables_${name}_packets_total (\\d+)$`, "m").exec(metrics?.body ?? "")?.[1],
+      );
+    };
+
+    test("a NodePort at 127.0.0.1, for the node itself, counted", async () => {
       const node = await lab.host("node1");
-      await assertReaches(node, { address: "127.0.0.1", port: 30010 }, seeing(v4("node1"), ["pod1a", "pod2a"]));
+      const before = await counted("localhost_nodeports_accepted");
+      const answers = await assertReaches(
+        node,
+        { address: "127.0.0.1", port: 30010 },
+        seeing(v4("node1"), ["pod1a", "pod2a"]),
+      );
+      assert.equal(await counted("localhost_nodeports_accepted"), before + answers.length);
+    });
+
+    test("the end of a connection that conntrack has forgotten is INVALID: dropped and counted, unless it is liberal", async () => {
+      const before = await counted("ct_state_invalid_dropped");
+      const pod = await lab.host("pod1b");
+      const { id } = await pod.hold(v4("pod2a"), 8080, 60_000);
+      assert.equal(lab.run("node1", ["conntrack", "-F"]).status, 0);
+      await pod.drop(id);
+      if (flavour === "legacy")
+        await eventually(async () => assert.ok((await counted("ct_state_invalid_dropped")) > before));
+      else assert.equal(await counted("ct_state_invalid_dropped"), before);
     });
 
     test("externalTrafficPolicy Local: local pods see the client; dropped elsewhere; pods and nodes reach all", async () => {

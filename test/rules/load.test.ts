@@ -5,6 +5,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { after, test } from "node:test";
 import { compile } from "../../src/compile/compile.ts";
+import { COUNTERS } from "../../src/dataplane/iptables/names.ts";
 import { DEFAULT_RULE_OPTIONS, type RuleOptions } from "../../src/dataplane/iptables/rules.ts";
 import { type Family, makePrefix } from "../../src/model/address.ts";
 import { inputOf, normalised } from "../lib/rule-text.ts";
@@ -13,6 +14,7 @@ import { address } from "../lib/snapshots.ts";
 
 const netns = `beeline-rules-${process.pid}`;
 execFileSync("ip", ["netns", "add", netns]);
+for (const name of COUNTERS) execFileSync("nsenter", [`--net=/run/netns/${netns}`, "nfacct", "add", name]);
 after(() => execFileSync("ip", ["netns", "del", netns]));
 process.on("exit", () => spawnSync("ip", ["netns", "del", netns]));
 
@@ -33,6 +35,7 @@ const samePrinted = (flavour: string, family: Family, input: string, name: strin
 const OPTIONS: readonly RuleOptions[] = [
   {
     ...DEFAULT_RULE_OPTIONS,
+    countPackets: true,
     localDetector: {
       kind: "cidr",
       IPv4: makePrefix(address("10.244.0.0"), 16),

@@ -5,7 +5,12 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { compile, createMemory } from "../../src/compile/compile.ts";
 import { answerers, staleFlows } from "../../src/dataplane/iptables/flows.ts";
-import { createRuleMemory, DEFAULT_RULE_OPTIONS, rulesOf } from "../../src/dataplane/iptables/rules.ts";
+import {
+  createRuleMemory,
+  DEFAULT_RULE_OPTIONS,
+  type RuleOptions,
+  rulesOf,
+} from "../../src/dataplane/iptables/rules.ts";
 import { chainsIn, removal, strangersJumps } from "../../src/dataplane/iptables/saved.ts";
 import { restoreInput } from "../../src/dataplane/iptables/text.ts";
 import type { Desired } from "../../src/model/desired.ts";
@@ -114,6 +119,22 @@ test("the bit of the mark, in eight digits", () => {
   const marked = (masqueradeBit: number) =>
     inputOf(desiredOf([]), "IPv4", { ...DEFAULT_RULE_OPTIONS, masqueradeBit }).match(/--or-mark (\S+)/)?.[1];
   assert.deepEqual([0, 14, 31].map(marked), ["0x00000001", "0x00004000", "0x80000000"]);
+});
+
+test("counters: INVALID packets in both families, NodePorts at 127.0.0.1 where they answer there", () => {
+  const counting = (family: "IPv4" | "IPv6", over: Partial<RuleOptions> = {}): readonly string[] =>
+    inputOf(desiredOf(["10.244.1.3"]), family, { ...DEFAULT_RULE_OPTIONS, countPackets: true, ...over })
+      .split("\n")
+      .flatMap((line) => (line.includes("nfacct") ? [line.replace(/-[A-Z2-7]{16}\b/g, "-#")] : []));
+  const invalid =
+    "-A KUBE-FORWARD -m conntrack --ctstate INVALID -m nfacct --nfacct-name ct_state_invalid_dropped_pkts -j DROP";
+  const localhost =
+    "-A KUBE-NODEPORTS -m comment --comment default/dns -m udp -p udp -d 127.0.0.0/8 --dport 30053 -m nfacct --nfacct-name localhost_nps_accepted_pkts -j KUBE-EXT-#";
+  assert.deepEqual(counting("IPv4"), [invalid, localhost]);
+  assert.deepEqual(counting("IPv6"), [invalid]);
+  assert.deepEqual(counting("IPv4", { nodePortAddresses: "primary" }), [invalid]);
+  assert.deepEqual(counting("IPv4", { localhostNodePorts: false, dropInvalid: false }), []);
+  assert.deepEqual(counting("IPv4", { countPackets: false }), []);
 });
 
 const SAVED = `# Generated

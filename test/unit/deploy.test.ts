@@ -251,7 +251,16 @@ describe("deploy", () => {
     const installed = commandsOf(runtimeStage, "RUN").flatMap((command) =>
       (/apt-get install (.*?) &&/.exec(command)?.[1] ?? "").split(" ").filter((word) => /^[a-z]/.test(word)),
     );
-    assert.deepEqual(installed, ["libbpf1", "libelf1", "zlib1g", "iproute2", "iptables", "nftables", "conntrack"]);
+    assert.deepEqual(installed, [
+      "libbpf1",
+      "libelf1",
+      "zlib1g",
+      "iproute2",
+      "iptables",
+      "nftables",
+      "conntrack",
+      "nfacct",
+    ]);
     assert.deepEqual(commandsOf(runtimeStage, "CMD"), [JSON.stringify([agent.args?.[0]])]);
   });
 });

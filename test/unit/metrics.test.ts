@@ -151,6 +151,10 @@ test("writes of rules are counted by family and table, by kube-proxy's names", a
     rules.failed("IPv6", true);
     rules.cleaned("IPv4", 0.5, 3);
   }, "iptables");
+  assert.deepEqual(
+    lines.filter((line) => /_packets_total/.test(line) && line.startsWith("kubeproxy_")),
+    [],
+  );
   for (const line of [
     'kubeproxy_sync_partial_proxy_rules_duration_seconds_bucket{le="0.004",ip_family="IPv4"} 1',
     'kubeproxy_sync_proxy_rules_iptables_total{ip_family="IPv4",table="nat"} 20',
@@ -161,4 +165,14 @@ test("writes of rules are counted by family and table, by kube-proxy's names", a
     'kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"} 3',
   ])
     assert.ok(lines.includes(line), line);
+});
+
+test("what rules count is asked for at a scrape", async () => {
+  const counted = () => ({ invalidDropped: 4, localhostAccepted: 9 });
+  const about = { version: "9.9", families: ["IPv4"], dataplane: "iptables", now_ms: () => 5_000 } as const;
+  const metrics = createMetrics({ ...facts, counted }, about);
+  for (const text of [await metrics.scrape(), await metrics.scrape()]) {
+    assert.match(text, /^kubeproxy_iptables_ct_state_invalid_dropped_packets_total 4$/m);
+    assert.match(text, /^kubeproxy_iptables_localhost_nodeports_accepted_packets_total 9$/m);
+  }
 });

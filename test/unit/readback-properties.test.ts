@@ -25,6 +25,7 @@ const ruleOptions: fc.Arbitrary<RuleOptions> = fc.record({
   localhostNodePorts: fc.constant(true),
   dropInvalid: fc.boolean(),
   randomFully: fc.boolean(),
+  countPackets: fc.boolean(),
 });
 
 const readRules = (desired: Desired, how: RuleOptions = DEFAULT_RULE_OPTIONS): Reading =>

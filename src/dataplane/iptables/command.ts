@@ -1,4 +1,4 @@
-// Runs iptables, ip6tables, their -save and -restore, and conntrack: the one file of this folder that starts programs.
+// Runs iptables, ip6tables, their -save and -restore, conntrack and nfacct: the one file of this folder that starts programs.
 // Says in words what they refused: which program, why, and for a restore the line of its input.
 import { spawn, spawnSync } from "node:child_process";
 import { RefusedError } from "../../lib/errors.ts";
@@ -90,6 +90,21 @@ export interface UdpFlow {
   readonly fromPort: number;
 }
 
+/** Makes a packet counter, unless it is there. Throws RefusedError where the program or the kernel has none. */
+export const ensureCounter = (name: string): void => {
+  const { status, stderr } = runProgram("nfacct", ["add", name]);
+  if (status !== 0 && !stderr.includes(BUSY)) throw new RefusedError(refusal("nfacct", ["add", name], stderr));
+};
+
+/** EBUSY: for `add` the counter is there, for `delete` a rule uses it. */
+const BUSY = "Device or resource busy";
+
+/** What `nfacct list` prints. */
+export const listCounters = (): string => demand("nfacct", ["list"]);
+
+/** True: it was there and is gone. One that a rule uses stays. */
+export const deleteCounter = (name: string): boolean => runProgram("nfacct", ["delete", name]).status === 0;
+
 const familyWord = (family: Family): string => (family === "IPv4" ? "ipv4" : "ipv6");
 
 const demand = (program: string, args: readonly string[]): string => {
@@ -129,7 +144,7 @@ const runAside = (program: string, args: readonly string[], input: string): Prom
   });
 
 const notRun = (program: string, error: NodeJS.ErrnoException): RefusedError => {
-  const hint = program === "conntrack" ? "conntrack" : "iptables";
+  const hint = program === "conntrack" || program === "nfacct" ? program : "iptables";
   const why = error.code === "ENOENT" ? `not found (Debian package ${hint})` : error.message;
   return new RefusedError(`Cannot run ${program}: ${why}`, { cause: error });
 };

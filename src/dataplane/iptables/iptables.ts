@@ -6,6 +6,7 @@ import type { Family, Prefix } from "../../model/address.ts";
 import type { Desired, DesiredService, NodeAddress } from "../../model/desired.ts";
 import type { Applied, Dataplane } from "../dataplane.ts";
 import { deleteUdpFlows, type Flavour, type Iptables, listUdpFlows, openIptables } from "./command.ts";
+import { ensureCounters } from "./counters.ts";
 import { chooseFlavour } from "./flavour.ts";
 import { answerers, staleFlows } from "./flows.ts";
 import { JUMPS, TABLES } from "./jumps.ts";
@@ -83,6 +84,8 @@ export class IptablesDataplane implements Dataplane {
   #podCIDRs: readonly Prefix[] = [];
   /** null: to be asked for. */
   #rules: RuleOptions | null = null;
+  /** Why packets are not counted; null: they are. */
+  #counting: string | null = null;
   /** Stale chains that strangers use, so that each is named once. */
   #kept: ReadonlySet<string> = new Set();
   /** UDP services whose remembered flows have been looked through. */
@@ -104,7 +107,8 @@ export class IptablesDataplane implements Dataplane {
   /** Both families are tried, whatever becomes of one. Tables are written whole or not at all, filter before nat. */
   async apply(desired: Desired, { prune }: { readonly prune: boolean }): Promise<Applied> {
     const wanted = prune ? desired : withServices(this.readBack(), desired);
-    const options = this.#ruleOptions();
+    const whole = this.#families.some(({ family }) => this.#partialFrom(family, wanted) === null);
+    const options = { ...this.#ruleOptions(), countPackets: this.#countsPackets(whole) };
     if (answersAtLocalhost(options)) routeLocalnet();
     const written: Record<string, number> = {};
     const removed: Record<string, number> = {};
@@ -152,6 +156,16 @@ export class IptablesDataplane implements Dataplane {
       this.#rules = { ...rules, dropInvalid: rules.dropInvalid && !isLiberal() };
     }
     return this.#rules;
+  }
+
+  /** Before everything is written the counters are made sure of: a rule that names one that is gone is refused. */
+  #countsPackets(whole: boolean): boolean {
+    if (!whole) return this.#counting === null;
+    const before = this.#counting;
+    this.#counting = ensureCounters();
+    if (this.#counting !== null && this.#counting !== before)
+      this.#options.log("info", "Packets are not counted", { error: this.#counting });
+    return this.#counting === null;
   }
 
   async #sync(iptables: Iptables, desired: Desired, options: RuleOptions): Promise<Done> {

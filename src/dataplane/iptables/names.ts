@@ -1,5 +1,5 @@
 // What kube-proxy calls its chains: a prefix that says what the chain is for, and a hash of the Service port (and the
-// endpoint). Others have come to rely on these names, so they are kube-proxy's to the letter.
+// endpoint); and its counters. Others have come to rely on these names, so they are kube-proxy's to the letter.
 import { createHash } from "node:crypto"; // pure: the same text has the same hash everywhere
 import { formatHostPort } from "../../model/address.ts";
 import type { Backend, ServicePortName } from "../../model/desired.ts";
@@ -15,6 +15,11 @@ export const KUBE_POSTROUTING = "KUBE-POSTROUTING";
 export const KUBE_MARK_MASQ = "KUBE-MARK-MASQ";
 /** Empty, in every table: that it is gone shows that somebody flushed the rules. */
 export const KUBE_PROXY_CANARY = "KUBE-PROXY-CANARY";
+
+/** Packet counters (nfacct), which have names of their own. */
+export const INVALID_DROPPED = "ct_state_invalid_dropped_pkts";
+export const LOCALHOST_ACCEPTED = "localhost_nps_accepted_pkts";
+export const COUNTERS = [INVALID_DROPPED, LOCALHOST_ACCEPTED] as const;
 
 /** The chains of one Service port. */
 export interface ServiceChains {

@@ -1,9 +1,10 @@
 // Takes the rules of kube-proxy's iptables mode off this node, in both flavours, whoever wrote them.
 import { RefusedError } from "../../lib/errors.ts";
 import type { Family } from "../../model/address.ts";
-import { openIptables, versionOf } from "./command.ts";
+import { deleteCounter, openIptables, versionOf } from "./command.ts";
 import { hasLegacyTable } from "./flavour.ts";
 import { TABLES } from "./jumps.ts";
+import { COUNTERS } from "./names.ts";
 import { removal } from "./saved.ts";
 
 export interface Removed {
@@ -35,5 +36,7 @@ export const resetIptables = (families: readonly Family[]): Removed => {
       }
     }
   }
+  if (versionOf("nfacct") !== null)
+    removed.push(...COUNTERS.filter(deleteCounter).map((name) => `packet counter ${name}`));
   return { removed, kept };
 };

@@ -11,6 +11,7 @@ import {
 import type { Backend, Choice, Desired, DesiredService, Frontend } from "../../model/desired.ts";
 import {
   endpointChain,
+  INVALID_DROPPED,
   KUBE_EXTERNAL_SERVICES,
   KUBE_FIREWALL,
   KUBE_FORWARD,
@@ -19,6 +20,7 @@ import {
   KUBE_POSTROUTING,
   KUBE_PROXY_FIREWALL,
   KUBE_SERVICES,
+  LOCALHOST_ACCEPTED,
   protocolText,
   type ServiceChains,
   serviceChains,
@@ -39,6 +41,8 @@ export interface RuleOptions {
   readonly dropInvalid: boolean;
   /** Masquerade with `--random-fully`. */
   readonly randomFully: boolean;
+  /** Count what is dropped as INVALID, and what comes to NodePorts at 127.0.0.1. The counters have to be there. */
+  readonly countPackets: boolean;
 }
 
 /** How a pod's traffic is told from other traffic. A cidr of null: cannot be told in that family. */
@@ -57,6 +61,7 @@ export const DEFAULT_RULE_OPTIONS: RuleOptions = {
   localhostNodePorts: true,
   dropInvalid: true,
   randomFully: true,
+  countPackets: false,
 };
 
 /** One family's, table by table, in the order in which they are written. */
@@ -188,6 +193,8 @@ const rule = (chain: Chain, ...parts: readonly string[]): Rule => ({
 /** iptables wants quotes around a space, and kube-proxy leaves them out elsewhere. */
 const comment = (text: string): string => `-m comment --comment ${text.includes(" ") ? `"${text}"` : text}`;
 
+const countedBy = (counter: string): string => `-m nfacct --nfacct-name ${counter}`;
+
 const ANTI_MARTIAN = `${comment("block incoming localnet connections")} -d 127.0.0.0/8 ! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP`;
 
 /** Eight digits, as kube-proxy's own format string makes them. */
@@ -210,8 +217,9 @@ const masqueradeRules = (options: RuleOptions): readonly Rule[] => {
 
 const forwardRules = (options: RuleOptions): readonly Rule[] => {
   const mark = markOf(options);
+  const counted = options.countPackets ? countedBy(INVALID_DROPPED) : "";
   return [
-    ...(options.dropInvalid ? [rule(shared.forward, "-m conntrack --ctstate INVALID -j DROP")] : []),
+    ...(options.dropInvalid ? [rule(shared.forward, "-m conntrack --ctstate INVALID", counted, "-j DROP")] : []),
     rule(shared.forward, comment("kubernetes forwarding rules"), `-m mark --mark ${mark}/${mark} -j ACCEPT`),
     rule(
       shared.forward,
@@ -346,12 +354,16 @@ const rulesOfService = (service: DesiredService, family: Family, context: Contex
   return {
     filter: filterRules(port),
     chains: own.map(({ chain }) => chain),
-    nat: [...entranceRules(port), ...clusterIPMasquerade(port, context), ...own.flatMap(({ rules }) => rules)],
+    nat: [
+      ...entranceRules(port, family, context),
+      ...clusterIPMasquerade(port, context),
+      ...own.flatMap(({ rules }) => rules),
+    ],
   };
 };
 
 /** In KUBE-SERVICES and KUBE-NODEPORTS of nat: from an address to a chain of the Service port. */
-const entranceRules = (port: Port): readonly Rule[] => {
+const entranceRules = (port: Port, family: Family, { options }: Context): readonly Rule[] => {
   const { chains, text, protocol } = port;
   const at = (kind: string, address: Address, chain: string): Rule =>
     rule(shared.services, comment(`${text} ${kind}`), protocol, `-d ${address} --dport ${port.port} -j ${chain}`);
@@ -362,8 +374,13 @@ const entranceRules = (port: Port): readonly Rule[] => {
   for (const address of port.externalIPs) rules.push(at("external IP", address, chains.external));
   for (const address of port.loadBalancerIPs)
     rules.push(at("loadbalancer IP", address, port.restricted ? chains.firewall : chains.external));
-  if (port.nodePort !== null)
-    rules.push(rule(shared.nodePorts, comment(text), protocol, `--dport ${port.nodePort} -j ${chains.external}`));
+  if (port.nodePort === null) return rules;
+  const nodePort = (match: string, counted = ""): Rule =>
+    rule(shared.nodePorts, comment(text), protocol, match, counted, `-j ${chains.external}`);
+  // The same once more for 127.0.0.0/8, to count.
+  if (options.countPackets && family === "IPv4" && answersAtLocalhost(options))
+    rules.push(nodePort(`-d 127.0.0.0/8 --dport ${port.nodePort}`, countedBy(LOCALHOST_ACCEPTED)));
+  rules.push(nodePort(`--dport ${port.nodePort}`));
   return rules;
 };
 
