@@ -3,6 +3,7 @@
 #include "maps.h"
 
 const volatile struct options options SEC(".rodata.options");
+const volatile struct stale_socket abi_stale_socket;
 const volatile enum scope abi_scope;
 const volatile enum family abi_family;
 const volatile enum service_flag abi_service_flag;

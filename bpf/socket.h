@@ -105,6 +105,7 @@ static __always_inline void forget_peers(struct socket_peers *peers)
 static __always_inline void connect_peer(struct socket_peers *peers, const struct socket_peer *peer)
 {
 	peers->peer[0] = *peer;
+	peers->connected = 1;
 	mark_used(peers, 0);
 	count_new_flow(peer->backend_id);
 	if (!options.backend_stats)
@@ -122,7 +123,7 @@ static __always_inline void add_peer(struct socket_peers *peers, const struct pa
 	for (__u32 i = 0; i < SOCKET_PEERS; i++)
 		if (is_of_vip(&peers->peer[i], vip))
 			index = i;
-	if (!index && peers->counted)
+	if (!index && peers->connected)
 		index = 1;
 	peers->peer[index % SOCKET_PEERS] = *peer;
 	mark_used(peers, index);

@@ -211,8 +211,23 @@ struct socket_peer {
 
 struct socket_peers {
 	struct socket_peer peer[SOCKET_PEERS];
-	__u32 next;    /* peer overwritten next */
-	__u32 counted; /* 1: counted in open_sockets of peer[0]'s backend */
+	__u32 next;	/* peer overwritten next */
+	__u8 connected; /* 1: connect() was given peer[0]'s backend */
+	__u8 counted;	/* 1: counted in its open_sockets */
+	__u8 pad[2];
+};
+
+/* What the iterator over `sockets` says of a UDP socket that is connected to a removed backend:
+ * enough to destroy that very socket, by sock_diag, in its network namespace. */
+struct stale_socket {
+	struct addr local;
+	struct addr remote;
+	__be16 local_port;
+	__be16 remote_port;
+	__u32 netns_inode; /* of /proc/PID/ns/net */
+	__u64 cookie;	   /* 0: none was made */
+	__u32 device;	   /* interface index it is bound to; 0: none */
+	__u32 domain;	   /* AF_INET or AF_INET6: of the socket, not of the addresses */
 };
 
 /* config: what the agent tells the programs at run time; one entry. */

@@ -46,7 +46,7 @@ const main = (): void => {
   const maps = readMaps();
   const structs = new Map<string, { size: number; fields: Field[] }>();
   for (const map of maps) for (const name of [map.key, map.value]) collectStruct(name, structs);
-  collectStruct("options", structs);
+  for (const name of ["options", "stale_socket"]) collectStruct(name, structs);
   const body = render(
     [...structs].sort(([a], [b]) => (a < b ? -1 : 1)),
     enums,

@@ -65,7 +65,8 @@ const smallMaps = {
 export const loadOptions = (options: Partial<Records["options"]> = {}): Uint8Array =>
   encode("options", { ipv4: 1, ipv6: 1, backend_stats: 1, ...options });
 
-export const objectPath = (name: "sock" | "tc"): string => `${import.meta.dirname}/../../build/bpf/${name}.bpf.o`;
+export const objectPath = (name: "sock" | "stale" | "tc"): string =>
+  `${import.meta.dirname}/../../build/bpf/${name}.bpf.o`;
 
 export type Sizes = Readonly<Partial<Record<MapName, number>>>;
 

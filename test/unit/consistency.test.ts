@@ -72,5 +72,11 @@ test("Every phase says why it stands where it stands; what removes waits for the
   const entries = Object.entries(phases);
   for (const [name, phase] of entries) assert.ok(phase.why.length > 0, name);
   const waits = entries.filter(([, phase]) => phase.afterPrograms).map(([name]) => name);
-  assert.deepEqual(waits, ["point_frontends", "lower_backends", "narrow_source_ranges", "drop_source_ranges"]);
+  assert.deepEqual(waits, [
+    "point_frontends",
+    "lower_backends",
+    "retire_backends",
+    "narrow_source_ranges",
+    "drop_source_ranges",
+  ]);
 });

@@ -233,7 +233,7 @@ describe("deploy", () => {
     );
     assert.deepEqual(
       added.map(({ add }) => add),
-      [["BPF", "NET_ADMIN", "PERFMON"], ["BPF", "NET_ADMIN"], undefined],
+      [["BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN"], ["BPF", "NET_ADMIN"], undefined],
     );
   });
 

@@ -129,6 +129,7 @@ export interface SocketPeer {
 export interface SocketPeers {
   readonly peer: readonly SocketPeer[];
   readonly next: number;
+  readonly connected: number;
   readonly counted: number;
 }
 
@@ -140,6 +141,17 @@ export interface SourceRangeKey {
   readonly prefixlen: number;
   readonly service_id: number;
   readonly addr: Address;
+}
+
+export interface StaleSocket {
+  readonly local: Address;
+  readonly remote: Address;
+  readonly local_port: number;
+  readonly remote_port: number;
+  readonly netns_inode: number;
+  readonly cookie: bigint;
+  readonly device: number;
+  readonly domain: number;
 }
 
 /** Struct name to its record type. */
@@ -163,6 +175,7 @@ export interface Records {
   readonly socket_peers: SocketPeers;
   readonly source_range: SourceRange;
   readonly source_range_key: SourceRangeKey;
+  readonly stale_socket: StaleSocket;
   readonly addr: Address;
   readonly u32: number;
   readonly u64: bigint;
@@ -333,7 +346,8 @@ export const layouts = {
     fields: [
       { name: "peer", offset: 0, type: "socket_peer", count: 4 },
       { name: "next", offset: 192, type: "u32" },
-      { name: "counted", offset: 196, type: "u32" },
+      { name: "connected", offset: 196, type: "u8" },
+      { name: "counted", offset: 197, type: "u8" },
     ],
   },
   source_range: {
@@ -348,6 +362,19 @@ export const layouts = {
       { name: "prefixlen", offset: 0, type: "u32" },
       { name: "service_id", offset: 4, type: "u32" },
       { name: "addr", offset: 8, type: "addr" },
+    ],
+  },
+  stale_socket: {
+    size: 56,
+    fields: [
+      { name: "local", offset: 0, type: "addr" },
+      { name: "remote", offset: 16, type: "addr" },
+      { name: "local_port", offset: 32, type: "be16" },
+      { name: "remote_port", offset: 34, type: "be16" },
+      { name: "netns_inode", offset: 36, type: "u32" },
+      { name: "cookie", offset: 40, type: "u64" },
+      { name: "device", offset: 48, type: "u32" },
+      { name: "domain", offset: 52, type: "u32" },
     ],
   },
 } as const;
@@ -457,4 +484,4 @@ export const maps = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "491cb8a11c21";
+export const ABI_HASH = "c95a0b45445f";

@@ -18,6 +18,7 @@ import { linksDirectory, mapPin, mapsDirectory, pinDirectory } from "./pins.ts";
 import { probeKernel } from "./probe.ts";
 import { TableProgrammer } from "./programmer.ts";
 import { tablesToDesired } from "./readback.ts";
+import { createStaleSockets, type StaleSockets } from "./stale.ts";
 import { readTables } from "./tables.ts";
 
 export type { Log } from "./hooks.ts";
@@ -27,7 +28,7 @@ export { resetBpf } from "./reset.ts";
 export interface BpfOptions extends HookOptions {
   /** A directory on a BPF file system, made when it is missing: /sys/fs/bpf/beeline. */
   readonly bpffs: string;
-  /** Where sock.bpf.o and tc.bpf.o are. */
+  /** Where sock.bpf.o, stale.bpf.o and tc.bpf.o are. */
   readonly objects: string;
   /** Entries by map, for maps that are not pinned yet. */
   readonly maxEntries: Readonly<Partial<Record<MapName, number>>>;
@@ -72,11 +73,12 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     objects.push(tc);
     const sock = options.cgroup === null ? null : load(options, "sock", directory, maxEntries);
     if (sock !== null) objects.push(sock);
+    const stale = sock === null ? null : openStaleSockets(options, directory, maxEntries, objects);
     const store = createKernelStore((map) => tc.map(map));
     writeConfig(store, options);
     const hooks = createHooks(options, directory, { tc, sock });
     if (adopted) hooks.attach();
-    return dataplane(store, hooks, () => {
+    return dataplane(store, hooks, stale, () => {
       for (const object of objects) object.close();
       lock.release();
     });
@@ -87,14 +89,33 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
   }
 };
 
-const dataplane = (store: MapStore, hooks: Hooks, close: () => void): BpfDataplane => {
+/** A connect() that chose a backend just before it was removed may take this long to be seen as connected. */
+const LATE_CONNECT_MS = 500;
+
+const dataplane = (
+  store: MapStore,
+  hooks: Hooks,
+  stale: StaleSockets | null,
+  closeObjects: () => void,
+): BpfDataplane => {
   const programmer = new TableProgrammer(store, { now_ns: () => process.hrtime.bigint() });
+  let mayBeStale = true; // an agent before us may have died between removing backends and this
+  let later: NodeJS.Timeout | undefined;
+  const destroyStale = (): void => {
+    if (stale === null || !mayBeStale) return;
+    mayBeStale = false;
+    stale.destroy();
+    clearTimeout(later);
+    later = setTimeout(() => stale.destroy(), LATE_CONNECT_MS).unref();
+  };
   return {
     name: "bpf",
     store,
     apply(desired, { prune }) {
       const applied = applyWhatFits(() => programmer.apply(desired, { prune }));
       if (prune) hooks.attach();
+      mayBeStale ||= isCapacityError(applied) || (applied.removed.backends ?? 0) > 0;
+      destroyStale();
       if (isCapacityError(applied)) throw applied;
       return applied;
     },
@@ -109,7 +130,11 @@ const dataplane = (store: MapStore, hooks: Hooks, close: () => void): BpfDatapla
         ]),
       ),
     forget: () => programmer.forget(),
-    close,
+    close() {
+      clearTimeout(later);
+      stale?.close();
+      closeObjects();
+    },
   };
 };
 
@@ -158,7 +183,12 @@ const checkKernel = ({ bpffs, cgroup, attach, log }: BpfOptions): void => {
 
 // ---- objects, maps, config ---------------------------------------------------------------------------------------
 
-const load = (options: BpfOptions, name: "sock" | "tc", directory: string, maxEntries: Sizes): LoadedObject => {
+const load = (
+  options: BpfOptions,
+  name: "sock" | "stale" | "tc",
+  directory: string,
+  maxEntries: Sizes,
+): LoadedObject => {
   const constants = { ipv4: Number(options.ipv4), ipv6: Number(options.ipv6), backend_stats: 1 };
   const path = `${options.objects}/${name}.bpf.o`;
   try {
@@ -175,6 +205,23 @@ const load = (options: BpfOptions, name: "sock" | "tc", directory: string, maxEn
       : "";
     const message = `Cannot load the ${name} programs: ${messageOf(cause)}${log && `\n${log}`}${foreign}`;
     throw new RefusedError(message, { cause });
+  }
+};
+
+/** Without it all else works: a kernel without BTF, say, still serves. */
+const openStaleSockets = (
+  options: BpfOptions,
+  directory: string,
+  maxEntries: Sizes,
+  objects: LoadedObject[],
+): StaleSockets | null => {
+  try {
+    const object = load(options, "stale", directory, maxEntries);
+    objects.push(object);
+    return createStaleSockets(object, options.log);
+  } catch (error) {
+    options.log("warn", "Connected UDP sockets keep sending to backends that are removed", { error: messageOf(error) });
+    return null;
   }
 };
 

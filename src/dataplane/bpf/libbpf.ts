@@ -41,6 +41,7 @@ export const attachType = {
   cgroup_udp6_recvmsg: 20,
   cgroup_inet4_getpeername: 29,
   cgroup_inet6_getpeername: 30,
+  trace_iter: 28,
   tcx_ingress: 46,
   tcx_egress: 47,
 } as const;
@@ -59,7 +60,10 @@ const bind = () => {
     close: libc.func("int close(int fd)"),
     flock: libc.func("int flock(int fd, int operation)"),
     syscall: libc.func("long syscall(long number, long a, long b, long c)"),
+    setns: libc.func("int setns(int fd, int type)"),
     socket: libc.func("int socket(int domain, int type, int protocol)"),
+    send: libc.func("int64_t send(int fd, const void *data, size_t size, int flags)"),
+    recv: libc.func("int64_t recv(int fd, void *data, size_t size, int flags)"),
     getsockopt: libc.func("int getsockopt(int fd, int level, int name, void *value, void *length)"),
     if_nametoindex: libc.func("uint32_t if_nametoindex(const char *name)"),
     vsnprintf: libc.func("int vsnprintf(void *buffer, size_t size, const char *format, void *args)"),
@@ -96,6 +100,7 @@ const bind = () => {
     obj_get: bpf.func("int bpf_obj_get(const char *path)"),
     info_by_fd: bpf.func("int bpf_obj_get_info_by_fd(int fd, void *info, void *length)"),
     link_create: bpf.func("int bpf_link_create(int program, int target, int type, const void *options)"),
+    iter_create: bpf.func("int bpf_iter_create(int link)"),
     link_update: bpf.func("int bpf_link_update(int link, int program, const void *options)"),
     link_detach: bpf.func("int bpf_link_detach(int link)"),
     prog_query: bpf.func(
@@ -390,6 +395,21 @@ export const mapLookupBatch = (
 export const linkCreate = (program: number, target: number, type: AttachType): number =>
   check(`Cannot attach ${type}`, lib().link_create(program, target, attachType[type], null) as number);
 
+/** A link of an iterator program to the map that it walks. */
+export const linkIterator = (program: number, map: number): number => {
+  const info = new Uint32Array([map]); // union bpf_iter_link_info
+  const view = new DataView(new ArrayBuffer(32)); // struct bpf_link_create_opts {size_t sz; u32 flags; info *, u32 length; …}
+  view.setBigUint64(0, 32n, true);
+  view.setBigUint64(16, BigInt(koffi.address(info)), true);
+  view.setUint32(24, info.byteLength, true);
+  const answer = lib().link_create(program, 0, attachType.trace_iter, new Uint8Array(view.buffer)) as number;
+  return check("Cannot attach an iterator", answer);
+};
+
+/** One walk of an iterator: a file to be read to its end. The caller closes it. */
+export const iterCreate = (link: number): number =>
+  check("Cannot start an iterator", lib().iter_create(link) as number);
+
 /** Swaps the program of a link; no packet sees a moment without one. */
 export const linkUpdate = (link: number, program: number): void =>
   void check("Cannot replace the program of a link", lib().link_update(link, program, null) as number);
@@ -528,6 +548,45 @@ export const netnsCookie = (): bigint => {
   } finally {
     closeFd(fd);
   }
+};
+
+/**
+ * Calls `open` with this thread in another network namespace, and comes back: what it opens stays there. Needs
+ * CAP_SYS_ADMIN. `open` must not wait for anything.
+ */
+export const inNetns = <T>(netns: number, open: () => T): T => {
+  const CLONE_NEWNET = 0x40000000;
+  const home = openFile("/proc/self/ns/net");
+  try {
+    checkLibc("Cannot enter a network namespace", lib().setns(netns, CLONE_NEWNET) as number);
+    try {
+      return open();
+    } finally {
+      if ((lib().setns(home, CLONE_NEWNET) as number) < 0) process.abort(); // nothing we do would be true there
+    }
+  } finally {
+    closeFd(home);
+  }
+};
+
+/** Opens a file to be named by its descriptor, such as a namespace's. The caller closes it. */
+export const openFile = (path: string): number => {
+  const O_RDONLY_CLOEXEC = 0o2000000;
+  return checkLibc(`Cannot open ${path}`, lib().open(path, O_RDONLY_CLOEXEC) as number);
+};
+
+/** A socket to ask this network namespace's sockets by (NETLINK_SOCK_DIAG). The caller closes it. */
+export const openSockDiag = (): number => {
+  const [AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_SOCK_DIAG] = [16, 3 | 0o2000000, 4];
+  return checkLibc("Cannot open sock_diag", lib().socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_SOCK_DIAG) as number);
+};
+
+/** Sends one netlink request that asks to be acknowledged; answers 0, or the kernel's errno. */
+export const netlinkRequest = (fd: number, request: Uint8Array): number => {
+  checkLibc("Cannot ask by netlink", Number(lib().send(fd, request, request.length, 0)));
+  const answer = new Uint8Array(512);
+  checkLibc("Cannot read netlink's answer", Number(lib().recv(fd, answer, answer.length, 0)));
+  return -new DataView(answer.buffer).getInt32(16, true); // struct nlmsgerr, behind struct nlmsghdr
 };
 
 const SYS_MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283 };

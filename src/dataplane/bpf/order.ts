@@ -4,7 +4,8 @@ import type { MapName } from "./mapstore.ts";
 
 export interface Phase {
   readonly map: MapName;
-  readonly does: "write" | "remove";
+  /** To retire is to write that an entry of an array is nobody's. */
+  readonly does: "write" | "remove" | "retire";
   /** Before it wait until every program has ended that may still follow what has been replaced or removed before. */
   readonly afterPrograms: boolean;
   readonly why: string;
@@ -12,6 +13,7 @@ export interface Phase {
 
 const write = (map: MapName, why: string): Phase => ({ map, does: "write", afterPrograms: false, why });
 const remove = (map: MapName, why: string): Phase => ({ map, does: "remove", afterPrograms: false, why });
+const retire = (map: MapName, why: string): Phase => ({ map, does: "retire", afterPrograms: false, why });
 const afterPrograms = (phase: Phase): Phase => ({ ...phase, afterPrograms: true });
 
 export const phases = {
@@ -31,12 +33,8 @@ export const phases = {
   point_nodeports: write("nodeports", "the commit, for every node address at once"),
   drop_frontends: remove("frontends", "after the commit: one that moved to another service has been overwritten"),
   drop_nodeports: remove("nodeports", "likewise"),
-  lower_backends: afterPrograms(
-    write(
-      "backends",
-      "to draining, to fewer policies, to nobody (NONE keeps the generation): no frontend names them now",
-    ),
-  ),
+  lower_backends: afterPrograms(write("backends", "to draining, to fewer policies: no frontend names them now")),
+  retire_backends: afterPrograms(retire("backends", "likewise, to nobody (NONE keeps the generation)")),
   narrow_source_ranges: afterPrograms(
     write("source_ranges", "0.0.0.0/0 no longer lets in: no frontend counts on it now"),
   ),

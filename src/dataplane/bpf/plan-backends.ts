@@ -77,7 +77,7 @@ const raise = (old: abi.Backend, final: abi.Backend): abi.Backend => ({
 
 export const retire = (draft: Draft, holding: Holding, text: string, { backend_id, row }: HeldBackend): void => {
   const nobody = { addr: NO_ADDRESS, port: 0, proto: 0, state: backend_state.BACKEND_NONE, service_id: 0, flags: 0 };
-  writeBackend(draft.changes.lower_backends, backend_id, { ...nobody, generation: row.generation });
+  writeBackend(draft.changes.retire_backends, backend_id, { ...nobody, generation: row.generation });
   draft.releasedBackends.push(backend_id);
   holding.backends.delete(text);
 };

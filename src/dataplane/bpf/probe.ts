@@ -26,6 +26,7 @@ export const probeKernel = (places: Places = {}): readonly Feature[] => [
     return "libbpf.so.1 is loaded";
   }),
   probe("privileges", true, probePrivileges),
+  probe("sockets of other network namespaces", false, probeOtherNamespaces),
   probe("bpf maps", true, () => {
     const BPF_MAP_TYPE_ARRAY = 2;
     closeFd(mapCreate(BPF_MAP_TYPE_ARRAY, "beeline_probe", 4, 8, 1));
@@ -55,15 +56,24 @@ const probe = (feature: string, needed: boolean, find: () => string): Feature =>
 
 const CAPABILITIES = { CAP_NET_ADMIN: 12, CAP_SYS_ADMIN: 21, CAP_PERFMON: 38, CAP_BPF: 39 } as const;
 
-const probePrivileges = (): string => {
+const capabilityTest = (): ((name: keyof typeof CAPABILITIES) => boolean) => {
   const line = /^CapEff:\s*([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0";
   const effective = BigInt(`0x${line}`);
-  const has = (name: keyof typeof CAPABILITIES): boolean => ((effective >> BigInt(CAPABILITIES[name])) & 1n) === 1n;
+  return (name) => ((effective >> BigInt(CAPABILITIES[name])) & 1n) === 1n;
+};
+
+const probePrivileges = (): string => {
+  const has = capabilityTest();
   const missing = (["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"] as const).filter(
     (name) => !has(name) && (name === "CAP_NET_ADMIN" || !has("CAP_SYS_ADMIN")),
   );
   if (missing.length > 0) throw new Error(`missing ${missing.join(", ")}: run as root, or add these capabilities`);
   return "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON";
+};
+
+const probeOtherNamespaces = (): string => {
+  if (capabilityTest()("CAP_SYS_ADMIN")) return "CAP_SYS_ADMIN";
+  throw new Error("missing CAP_SYS_ADMIN: connected UDP sockets of pods keep sending to backends that are removed");
 };
 
 // ---- the kernel --------------------------------------------------------------------------------------------------

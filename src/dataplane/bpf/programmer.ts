@@ -103,7 +103,7 @@ export class TableProgrammer {
 const COMMITS: readonly MapName[] = ["frontends", "nodeports"];
 
 const writeRows = (store: MapStore, phase: Phase, rows: Changes[PhaseName]): void => {
-  if (phase.does === "write") {
+  if (phase.does !== "remove") {
     store.update(
       phase.map,
       rows.map(({ key, value }) => [key, value]),

@@ -158,6 +158,11 @@ export class Host {
     });
   }
 
+  /** The code of the error that a UDP socket reported by itself; null: none. */
+  udpError(id: number): Promise<string | null> {
+    return this.ask("udpError", { id });
+  }
+
   async drop(id: number): Promise<void> {
     await this.ask("drop", { id });
   }

@@ -14,7 +14,9 @@ const servers = new Map<string, Serving>();
 
 // Connections, sockets and loops that stay, by id.
 
-type Held = { drop(): void } & Partial<Pick<HeldConnection, "beats"> & Pick<UdpClient, "ask"> & Pick<Loop, "counts">>;
+type Held = { drop(): void } & Partial<
+  Pick<HeldConnection, "beats"> & Pick<UdpClient, "ask" | "error"> & Pick<Loop, "counts">
+>;
 
 const held = new Map<number, Held>();
 let lastId = 0;
@@ -68,6 +70,7 @@ const handlers: Handlers = {
     if (ask === undefined) throw new Error(`${id} is no UDP socket`);
     return ask(to, timeout_ms ?? DEFAULT_TIMEOUT_MS);
   },
+  udpError: async ({ id }) => holder(id).error?.() ?? null,
   async drop({ id }) {
     holder(id).drop();
     held.delete(id);

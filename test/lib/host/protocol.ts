@@ -92,6 +92,8 @@ export interface Commands {
   >;
   /** One datagram and its answer; `to` for an unconnected socket. */
   readonly askUdp: Call<{ readonly id: number; readonly to?: Target; readonly timeout_ms?: number }, Answer>;
+  /** What has gone wrong on a UDP socket by itself, between questions; null: nothing. */
+  readonly udpError: Call<{ readonly id: number }, string | null>;
   /** Ends a held connection or UDP socket. */
   readonly drop: Call<{ readonly id: number }, null>;
 

@@ -6,6 +6,8 @@ import { codeOf, DEFAULT_TIMEOUT_MS, since } from "./words.ts";
 export interface UdpClient {
   /** `to`: for a socket that is not connected. */
   ask(to: Target | undefined, timeout_ms: number): Promise<Answer>;
+  /** The code of the last error that nobody asked for. */
+  error(): string | null;
   drop(): void;
 }
 
@@ -53,8 +55,11 @@ export const openUdp = async (how: Commands["openUdp"]["request"]): Promise<UdpC
       else socket.send(question, target.port, target.address, sent);
     });
   };
-  socket.on("error", () => {});
-  return { ask, drop: () => socket.close() };
+  let reported: string | null = null;
+  socket.on("error", (error) => {
+    reported = codeOf(error);
+  });
+  return { ask, error: () => reported, drop: () => socket.close() };
 };
 
 const settle = (socket: UdpSocket, start: (done: (error?: Error) => void) => void): Promise<void> =>

@@ -1,0 +1,177 @@
+// Connected UDP sockets whose backend was removed: translated once, in connect(), they would send there for ever. They are
+// destroyed (ECONNABORTED), in every network namespace of this machine, so that their owners connect again. TCP drains, and
+// unconnected UDP chooses again by itself.
+import { readdirSync, readSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { messageOf } from "../../lib/errors.ts";
+import { addressToBytes, familyOf } from "../../model/address.ts";
+import type { StaleSocket } from "./abi.gen.ts";
+import { decode, sizeOf } from "./codec.ts";
+import type { Log } from "./hooks.ts";
+import {
+  closeFd,
+  ENOENT,
+  inNetns,
+  iterCreate,
+  type LoadedObject,
+  linkIterator,
+  netlinkRequest,
+  openFile,
+  openSockDiag,
+  SystemError,
+} from "./libbpf.ts";
+
+export interface StaleSockets {
+  /** Finds and destroys them. Never throws: what cannot be done is named in the log. */
+  destroy(): void;
+  close(): void;
+}
+
+/** `object` is stale.bpf.o. Throws SystemError where this kernel cannot walk socket storage. */
+export const createStaleSockets = (object: LoadedObject, log: Log): StaleSockets => {
+  const link = linkIterator(object.program("find_stale"), object.map("sockets"));
+  return {
+    destroy() {
+      try {
+        destroyAll(findStale(link), log);
+      } catch (error) {
+        log("warn", "Cannot look for UDP sockets that are connected to removed backends", { error: messageOf(error) });
+      }
+    },
+    close: () => closeFd(link),
+  };
+};
+
+const findStale = (link: number): readonly StaleSocket[] => {
+  const size = sizeOf("stale_socket");
+  const walk = iterCreate(link);
+  try {
+    const chunk = new Uint8Array(size * 256);
+    const found: StaleSocket[] = [];
+    let held = 0;
+    for (;;) {
+      const read = readSync(walk, chunk, held, chunk.length - held, null);
+      if (read === 0) return found;
+      held += read;
+      let at = 0;
+      for (; at + size <= held; at += size) found.push(decode("stale_socket", chunk.slice(at, at + size)));
+      chunk.copyWithin(0, at, held);
+      held -= at;
+    }
+  } finally {
+    closeFd(walk);
+  }
+};
+
+const destroyAll = (stale: readonly StaleSocket[], log: Log): void => {
+  if (stale.length === 0) return;
+  let destroyed = 0;
+  const byNetns = Map.groupBy(stale, (socket) => socket.netns_inode);
+  const files = netnsFiles(new Set(byNetns.keys()));
+  for (const [inode, sockets] of byNetns) {
+    try {
+      destroyed += destroyIn(files.get(inode), sockets);
+    } catch (error) {
+      log("warn", "Cannot destroy UDP sockets that are connected to removed backends: they go on sending there", {
+        netns: inode,
+        sockets: sockets.length,
+        error: messageOf(error),
+      });
+    }
+  }
+  if (destroyed > 0) log("info", "Destroyed UDP sockets that were connected to removed backends", { destroyed });
+};
+
+// ---- network namespaces --------------------------------------------------------------------------------------------
+
+const OWN = "/proc/self/ns/net";
+/** Where `ip netns`, containerd and CRI-O, and Docker keep theirs. */
+const NAMED = ["/run/netns", "/run/docker/netns"];
+
+/** Files that lead to these namespaces, by inode; the processes are asked only for what has no name. */
+const netnsFiles = (wanted: ReadonlySet<number>): ReadonlyMap<number, string> => {
+  const files = new Map<number, string>();
+  const look = (paths: readonly string[]): void => {
+    for (const path of paths) {
+      if (files.size === wanted.size) return;
+      const inode = inodeOf(path);
+      if (wanted.has(inode) && !files.has(inode)) files.set(inode, path);
+    }
+  };
+  look([OWN]);
+  for (const folder of NAMED) if (files.size < wanted.size) look(list(folder).map((name) => join(folder, name)));
+  if (files.size < wanted.size) {
+    const processes = list("/proc").filter((name) => /^\d+$/.test(name));
+    look(processes.map((pid) => `/proc/${pid}/ns/net`));
+  }
+  return files;
+};
+
+const NO_INODE = -1;
+
+const inodeOf = (path: string): number => {
+  try {
+    return statSync(path).ino;
+  } catch {
+    return NO_INODE; // gone meanwhile, or a process that we may not look at
+  }
+};
+
+const list = (folder: string): readonly string[] => {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return []; // not on this machine
+  }
+};
+
+// ---- sock_diag -----------------------------------------------------------------------------------------------------
+
+const destroyIn = (file: string | undefined, sockets: readonly StaleSocket[]): number => {
+  const diag = openDiagIn(file);
+  try {
+    return sockets.filter((socket) => destroySocket(diag, socket)).length;
+  } finally {
+    closeFd(diag);
+  }
+};
+
+const openDiagIn = (file: string | undefined): number => {
+  if (file === undefined) throw new Error("no file below /run/netns or /proc leads to this namespace");
+  if (file === OWN) return openSockDiag();
+  const netns = openFile(file);
+  try {
+    return inNetns(netns, openSockDiag);
+  } finally {
+    closeFd(netns);
+  }
+};
+
+/** False: it has been closed, or connected elsewhere, meanwhile. */
+const destroySocket = (diag: number, socket: StaleSocket): boolean => {
+  const errno = netlinkRequest(diag, destroyRequest(socket));
+  if (errno === 0) return true;
+  if (errno === ENOENT) return false;
+  throw new SystemError("Cannot destroy a socket by sock_diag", errno);
+};
+
+/** struct nlmsghdr and struct inet_diag_req_v2: the socket is found by its addresses, and must be the one of this cookie. */
+export const destroyRequest = (socket: StaleSocket): Uint8Array => {
+  const [SOCK_DESTROY, NLM_F_REQUEST_ACK, IPPROTO_UDP, AF_INET6] = [21, 1 | 4, 17, 10];
+  const INET_DIAG_NOCOOKIE = 0xffff_ffff_ffff_ffffn;
+  const view = new DataView(new ArrayBuffer(72));
+  const bytes = new Uint8Array(view.buffer);
+  view.setUint32(0, bytes.length, true);
+  view.setUint16(4, SOCK_DESTROY, true);
+  view.setUint16(6, NLM_F_REQUEST_ACK, true);
+  bytes.set([socket.domain, IPPROTO_UDP], 16);
+  view.setUint16(24, socket.local_port);
+  view.setUint16(26, socket.remote_port);
+  for (const [address, offset] of [[socket.local, 28] as const, [socket.remote, 44] as const]) {
+    const wire = addressToBytes(address);
+    bytes.set(socket.domain === AF_INET6 || familyOf(address) === "IPv6" ? wire : wire.slice(12), offset);
+  }
+  view.setUint32(60, socket.device, true);
+  view.setBigUint64(64, socket.cookie === 0n ? INET_DIAG_NOCOOKIE : socket.cookie, true);
+  return bytes;
+};
