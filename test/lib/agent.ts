@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { inside } from "./host/host.ts";
+import { inside } from "../../src/bench/lab/inside.ts";
 import type { Lab } from "./lab.ts";
 
 export const BEELINE = fileURLToPath(new URL("../../scripts/beeline", import.meta.url));

@@ -4,9 +4,17 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { type Inside, inside } from "../../src/bench/lab/inside.ts";
+import {
+  cgroupMount,
+  closeLab,
+  labDirectory,
+  labName,
+  openLab,
+  removeLeftovers,
+} from "../../src/bench/lab/leftovers.ts";
 import { Agent, type AgentOptions, BEELINE } from "./agent.ts";
-import { Host, type Inside, inside } from "./host/host.ts";
-import { cgroupMount, labDirectory, labName, removeLab, removeLeftovers } from "./leftovers.ts";
+import { Host } from "./host/host.ts";
 import { isNode, networkScript, type Place, planPlaces, vipRoute } from "./network.ts";
 
 export interface LabOptions {
@@ -22,7 +30,6 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
-const open = new Set<string>();
 let labs = 0;
 
 export class Lab {
@@ -42,11 +49,11 @@ export class Lab {
 
   static async create(options: LabOptions = {}): Promise<Lab> {
     if (labs === 0) {
-      cleanUpAtTheEnd();
+      exitWhenInterrupted();
       removeLeftovers();
     }
     const lab = new Lab(labName(process.pid, ++labs), planPlaces(options.nodes ?? 2, options.podsPerNode ?? 2));
-    open.add(lab.name);
+    openLab(lab.name);
     try {
       lab.#make();
     } catch (error) {
@@ -140,16 +147,13 @@ export class Lab {
   async close(): Promise<void> {
     await Promise.all(this.#agents.map((agent) => agent.kill9()));
     await Promise.all([...this.#hosts.values()].map((host) => host.then((h) => h.close()).catch(() => {})));
-    removeLab(this.name);
-    open.delete(this.name);
+    closeLab(this.name);
   }
 }
 
-const cleanUpAtTheEnd = (): void => {
-  process.on("exit", () => {
-    for (const lab of open) removeLab(lab);
-  });
+/** At the exit the lab is removed. */
+const exitWhenInterrupted = (): void => {
   for (const [signal, number] of [["SIGINT", 2] as const, ["SIGTERM", 15] as const, ["SIGHUP", 1] as const]) {
-    process.once(signal, () => process.exit(128 + number)); // an exit runs the handler above
+    process.once(signal, () => process.exit(128 + number));
   }
 };

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { cgroupMount, labDirectory, labName } from "../lib/leftovers.ts";
+import { cgroupMount, labDirectory, labName } from "../../src/bench/lab/leftovers.ts";
 
 const DEMO = fileURLToPath(new URL("../../scripts/demo", import.meta.url));
 

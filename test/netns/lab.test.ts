@@ -5,8 +5,8 @@ import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { cgroupMount } from "../../src/bench/lab/leftovers.ts";
 import { Lab } from "../lib/lab.ts";
-import { cgroupMount } from "../lib/leftovers.ts";
 
 const lab = await Lab.create();
 after(() => lab.close());

@@ -7,8 +7,8 @@ import { copyFileSync, linkSync, mkdirSync, readFileSync, rmSync, symlinkSync } 
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { parse } from "yaml";
+import { cgroupMount, labName, removeLab, removeLeftovers } from "../../src/bench/lab/leftovers.ts";
 import { eventually } from "../lib/eventually.ts";
-import { cgroupMount, labName, removeLab, removeLeftovers } from "../lib/leftovers.ts";
 import { type Container, type ContainerOptions, NODE_ADDRESS, Node } from "./container.ts";
 import { commandsOf, copyContext, makeRoot, ROOT, runtimeStage, whyNot, workDirectory } from "./image.ts";
 

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import { type Inside, inside } from "../../../src/bench/lab/inside.ts";
 import type {
   Answer,
   Beats,
@@ -16,27 +17,6 @@ import type {
 } from "./protocol.ts";
 
 const SCRIPT = fileURLToPath(new URL("process.ts", import.meta.url));
-
-/** Where a process is put before its program starts. */
-export interface Inside {
-  readonly netns: string;
-  readonly cgroup: string;
-}
-
-/** argv that joins the cgroup and the namespace, and dies when the test does; execs all the way, so the pid stays. */
-export const inside = (where: Inside, argv: readonly string[]): readonly [string, readonly string[]] => [
-  "sh",
-  [
-    "-c",
-    'echo $$ >"$1/cgroup.procs" && shift && exec nsenter --net="$@"',
-    "sh",
-    where.cgroup,
-    where.netns,
-    "setpriv",
-    "--pdeathsig=KILL",
-    ...argv,
-  ],
-];
 
 export class Host {
   readonly #child: ChildProcess;

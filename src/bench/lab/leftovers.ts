@@ -1,5 +1,6 @@
-// Takes a lab off the machine: processes, mounts, namespaces, cgroups, files. Synchronous, so that it also works while
-// the process exits; absent things are fine, so that it also works after a crash. Every name carries its owner's pid.
+// Takes a lab off the machine, the benchmark's or a test's: processes, mounts, namespaces, cgroups, files. Synchronous, so
+// that it also works while the process exits; absent things are fine, so that it also works after a crash. Every name
+// carries its owner's pid.
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -21,6 +22,24 @@ export const cgroupMount = (): string => {
     .find((fields) => fields[2] === "cgroup2")?.[1];
   if (mount === undefined) throw new Error("Cannot make a lab: cgroup v2 is not mounted");
   return mount;
+};
+
+const open = new Set<string>();
+let watching = false;
+
+/** From now on the lab goes when this process exits, however it comes to. (Not when it is killed: removeLeftovers().) */
+export const openLab = (lab: string): void => {
+  open.add(lab);
+  if (watching) return;
+  watching = true;
+  process.on("exit", () => {
+    for (const one of open) removeLab(one);
+  });
+};
+
+export const closeLab = (lab: string): void => {
+  removeLab(lab);
+  open.delete(lab);
 };
 
 const sleepSync = (ms: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* What load.bpf.c and the programs that load it share. */
+#ifndef BEELINE_BENCH_LOAD_H
+#define BEELINE_BENCH_LOAD_H
+
+#include <linux/types.h>
+
+/* Source ports from sport on; then the next source address. */
+#define PORTS_PER_ADDRESS 50000
+
+struct generator {
+	__u64 made;  /* packets so far; also the number of the next one */
+	__u32 flows; /* 0: every packet is another flow */
+	__u32 saddr; /* host order: it is counted up */
+	__be32 daddr;
+	__u16 sport; /* host order */
+	__be16 dport;
+	__u8 to_mac[6];
+	__u8 from_mac[6];
+	__u32 pad;
+};
+
+/* Where a packet must be addressed to when it arrives. */
+struct sink {
+	__be32 daddr;
+	__be16 dport;
+	__u16 pad;
+};
+
+struct arrived {
+	__u64 right;
+	__u64 wrong; /* UDP to anywhere else */
+};
+
+#endif
