@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
+import { inside } from "../../src/bench/lab/inside.ts";
 import { BEELINE } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
-import { inside } from "../lib/host/host.ts";
 import { type CommandResult, Lab } from "../lib/lab.ts";
 import { Manifests, type ServiceWords, serviceObject, sliceObjects } from "../lib/objects.ts";
 
