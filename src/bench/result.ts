@@ -37,6 +37,17 @@ const metric = z.strictObject({
   better: z.enum(["higher", "lower"]),
   /** mode: a bar per mode. services: a line per mode over the number of services. */
   axis: z.enum(["mode", "services"]),
+  /** Why it was not measured in any mode; null: it was. */
+  skipped: text.nullable(),
+});
+
+/** A mode and a metric that were both measured, but not together: the rules of a mode that has none take no time. */
+const gap = z.strictObject({
+  mode: text,
+  metric: text,
+  /** null: at no number of services. */
+  services: count.nullable(),
+  why: text,
 });
 
 /** What shows that a mode carried a sample's traffic: a counter of the mode itself, read before and after. */
@@ -107,6 +118,8 @@ const result = z.strictObject({
   }),
   modes: z.array(mode).readonly(),
   metrics: z.array(metric).readonly(),
+  /** Whatever else is missing was not reached: the run was interrupted, or a problem says why. */
+  gaps: z.array(gap).readonly(),
   samples: z.array(sample).readonly(),
   /** What the load generator can do when nothing has to be carried: no mode can look better than this. */
   generator: z.array(z.strictObject({ metric: text, round: count, value: amount })).readonly(),
@@ -117,6 +130,7 @@ const result = z.strictObject({
 export type Result = z.output<typeof result>;
 export type ModeOfResult = Result["modes"][number];
 export type MetricOfResult = Result["metrics"][number];
+export type Gap = Result["gaps"][number];
 export type Sample = Result["samples"][number];
 export type Proof = Sample["proof"];
 
@@ -147,11 +161,15 @@ const problemOf = (raw: unknown, error: z.ZodError): string => {
 };
 
 /** Samples may name only what the lists beside them know. */
-const unknownName = ({ modes, metrics, samples }: Result): string | null => {
+const unknownName = ({ modes, metrics, gaps, samples }: Result): string | null => {
   const known = { mode: new Set(modes.map((m) => m.name)), metric: new Set(metrics.map((m) => m.name)) };
-  for (const [i, s] of samples.entries()) {
-    if (!known.mode.has(s.mode)) return `samples.${i}: mode ${s.mode} is not among its modes`;
-    if (!known.metric.has(s.metric)) return `samples.${i}: metric ${s.metric} is not among its metrics`;
+  const named = [
+    ...samples.map((s, i) => ({ ...s, at: `samples.${i}` })),
+    ...gaps.map((g, i) => ({ ...g, at: `gaps.${i}` })),
+  ];
+  for (const { at, mode, metric } of named) {
+    if (!known.mode.has(mode)) return `${at}: mode ${mode} is not among its modes`;
+    if (!known.metric.has(metric)) return `${at}: metric ${metric} is not among its metrics`;
   }
   return null;
 };

@@ -23,7 +23,18 @@ const example: Result = {
     command: "beeline bench",
   },
   modes: [{ name: "route", title: "route", summary: "", beeline: false, counts_services: false, skipped: null }],
-  metrics: [{ name: "packets", title: "Packets", summary: "", unit: "packets/s", better: "higher", axis: "mode" }],
+  metrics: [
+    {
+      name: "packets",
+      title: "Packets",
+      summary: "",
+      unit: "packets/s",
+      better: "higher",
+      axis: "mode",
+      skipped: null,
+    },
+  ],
+  gaps: [],
   samples: [
     {
       mode: "route",
@@ -67,4 +78,6 @@ test("a sample of a mode or metric that the result does not list is refused", ()
   const [sample] = example.samples;
   refused(JSON.stringify({ ...example, samples: [{ ...sample, mode: "other" }] }), /samples\.0: mode other/);
   refused(JSON.stringify({ ...example, samples: [{ ...sample, metric: "other" }] }), /samples\.0: metric other/);
+  const gap = { mode: "other", metric: "packets", services: null, why: "none" };
+  refused(JSON.stringify({ ...example, gaps: [gap] }), /gaps\.0: mode other/);
 });
