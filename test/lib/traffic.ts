@@ -63,11 +63,11 @@ export const assertFails = async (host: Host, tried: Tried, code: string, most_m
 };
 
 /**
- * Refused by ICMP, from outside. At once, except TCP over IPv6: the kernel drops an ICMPv6 error for a socket that is
+ * Refused by ICMP, as from outside. At once, except TCP over IPv6: the kernel drops an ICMPv6 error for a socket that is
  * still inside connect() (LockDroppedIcmps), and in a lab no time passes on the wire; the answer to the SYN that is
  * repeated a second later is heard.
  */
-export const assertRefusedFromOutside = async (host: Host, address: string, port: number): Promise<void> => {
-  const slow = address.includes(":");
+export const assertRefusedByIcmp = async (host: Host, address: string, port: number): Promise<void> => {
+  const slow = address.includes(":") && !address.startsWith("::ffff:");
   await assertFails(host, { address, port, timeout_ms: 3000 }, "ECONNREFUSED", slow ? 1500 : 100);
 };

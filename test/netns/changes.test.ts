@@ -7,7 +7,7 @@ import type { Host } from "../lib/host/host.ts";
 import type { Counts, Transport } from "../lib/host/protocol.ts";
 import { Lab } from "../lib/lab.ts";
 import { Manifests, type ServiceWords } from "../lib/objects.ts";
-import { assertFails, assertReaches, assertRefusedFromOutside } from "../lib/traffic.ts";
+import { assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
 
 const service = (name: string, number: number, words: Partial<ServiceWords> = {}): ServiceWords => ({
   name,
@@ -138,7 +138,7 @@ test("scale to zero refuses at once, and the way back serves again without anoth
   manifests.service(web, []);
   for (const loop of loops) await eventually(async () => assert.ok((await loop.counts()).failed > 5, loop.title));
   await assertFails(pod, { address: "fd00:172:30::21", port: 80 }, "ECONNREFUSED", 100);
-  await assertRefusedFromOutside(client, v6("node2"), 30021);
+  await assertRefusedByIcmp(client, v6("node2"), 30021);
   manifests.service(web, ["pod2a"]);
   await meetOnly(loops, ["pod2a"]);
   const served = await Promise.all(loops.map((loop) => loop.counts()));

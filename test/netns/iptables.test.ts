@@ -1,44 +1,17 @@
 // The reference dataplane on real traffic: an agent with --dataplane iptables on both nodes, once with each flavour.
 import assert from "node:assert/strict";
-import { after, afterEach, before, describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import type { Agent } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
-import { Lab } from "../lib/lab.ts";
 import { CLIENT_OTHER } from "../lib/network.ts";
-import { Manifests, type ServiceWords } from "../lib/objects.ts";
-import { assertFails, assertReaches, assertRefusedFromOutside } from "../lib/traffic.ts";
+import { Manifests } from "../lib/objects.ts";
+import { addressesIn, openLab, PODS, seeing, serveAt, serviceOf } from "../lib/served-lab.ts";
+import { assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
 
-const service = (name: string, number: number, words: Partial<ServiceWords> = {}): ServiceWords => ({
-  name,
-  type: "LoadBalancer",
-  clusterIPs: [`172.30.0.${number}`, `fd00:172:30::${number}`],
-  loadBalancerIPs: [`198.51.100.${number}`, `fd00:198::${number}`],
-  ports: [
-    { name: "tcp", port: 80, protocol: "TCP", nodePort: 30000 + number },
-    { name: "udp", port: 53, protocol: "UDP", nodePort: 30100 + number },
-  ],
-  ...words,
-});
+const lab = await openLab();
+const { v4, v6, own } = addressesIn(lab);
 
-const lab = await Lab.create();
-after(() => lab.close());
-afterEach((t) => {
-  if ("passed" in t && t.passed === false) console.error(lab.logs());
-});
-
-const ALL = ["pod1a", "pod1b", "pod2a", "pod2b"] as const;
-const v4 = (name: string): string => lab.place(name).v4;
-const v6 = (name: string): string => lab.place(name).v6;
-const own = (name: string, address: string): string => (address.includes(":") ? v6(name) : v4(name));
-
-/** All of `pods` see the same client. */
-const seeing = (client: string, pods: readonly string[]): Readonly<Record<string, string>> =>
-  Object.fromEntries(pods.map((pod) => [pod, client]));
-
-before(async () => {
-  await lab.startHosts();
-  for (const name of ALL) await (await lab.host(name)).serve(name, 8080, "TCP", "UDP");
-});
+before(() => serveAt(lab));
 
 for (const flavour of ["nft", "legacy"] as const) {
   describe(`iptables-${flavour}`, () => {
@@ -57,13 +30,13 @@ for (const flavour of ["nft", "legacy"] as const) {
     before(async () => {
       for (const { name } of lab.nodes())
         lab.run(name, ["sysctl", "-w", "net.netfilter.nf_conntrack_tcp_be_liberal=0"]);
-      manifests.service(service("web", 10), ["pod1a", "pod2a"]);
+      manifests.service(serviceOf("web", 10), ["pod1a", "pod2a"]);
       const local = { externalTrafficPolicy: "Local", healthCheckNodePort: 32011 } as const;
-      manifests.service(service("local", 11, local), ["pod2a", "pod2b"]);
-      manifests.service(service("empty", 12), []);
-      manifests.service(service("guarded", 13, { sourceRanges: ["203.0.113.0/25", "fd00:203::/121"] }), ["pod1a"]);
-      manifests.service(service("sticky", 14, { affinity_timeout_s: 10800 }), ALL);
-      manifests.service(service("near", 15, { internalTrafficPolicy: "Local" }), ["pod1a", "pod2a"]);
+      manifests.service(serviceOf("local", 11, local), ["pod2a", "pod2b"]);
+      manifests.service(serviceOf("empty", 12), []);
+      manifests.service(serviceOf("guarded", 13, { sourceRanges: ["203.0.113.0/25", "fd00:203::/121"] }), ["pod1a"]);
+      manifests.service(serviceOf("sticky", 14, { affinity_timeout_s: 10800 }), PODS);
+      manifests.service(serviceOf("near", 15, { internalTrafficPolicy: "Local" }), ["pod1a", "pod2a"]);
       agents = await Promise.all(lab.nodes().map((node) => lab.startAgent(node.name, options)));
     });
     after(async () => {
@@ -186,13 +159,13 @@ for (const flavour of ["nft", "legacy"] as const) {
     test("no endpoint anywhere: refused, inside and outside, TCP and UDP", async () => {
       const client = await lab.host("client");
       for (const address of ["198.51.100.12", "fd00:198::12", "172.30.0.12"])
-        await assertRefusedFromOutside(client, address, 80);
-      for (const address of [v4("node1"), v6("node1")]) await assertRefusedFromOutside(client, address, 30012);
+        await assertRefusedByIcmp(client, address, 80);
+      for (const address of [v4("node1"), v6("node1")]) await assertRefusedByIcmp(client, address, 30012);
       assert.partialDeepStrictEqual(await client.connectedUdp("198.51.100.12", 53), {
         ok: false,
         code: "ECONNREFUSED",
       });
-      await assertRefusedFromOutside(await lab.host("pod1a"), "172.30.0.12", 80);
+      await assertRefusedByIcmp(await lab.host("pod1a"), "172.30.0.12", 80);
     });
 
     test("source ranges: who is outside them is dropped at the LoadBalancer IP, and served elsewhere", async () => {
@@ -221,7 +194,7 @@ for (const flavour of ["nft", "legacy"] as const) {
 
     test("a UDP client that never stops sending follows the pods: replaced, none, and back", async () => {
       const pod = await lab.host("pod1b");
-      const dns = service("dns", 20);
+      const dns = serviceOf("dns", 20);
       const answers = async (expected: string): Promise<void> => {
         await eventually(async () => {
           const answer = await pod.askUdp(id, { address: "172.30.0.20", port: 53 }, 200);
@@ -246,9 +219,9 @@ for (const flavour of ["nft", "legacy"] as const) {
 
     test("scaled up, down and away: the rules follow, and chains that nothing uses go", async () => {
       const client = await lab.host("client");
-      const scaled = service("scaled", 21);
+      const scaled = serviceOf("scaled", 21);
       const address = v4("node1");
-      for (const pods of [["pod1a"], ALL, ["pod2b"]]) {
+      for (const pods of [["pod1a"], PODS, ["pod2b"]]) {
         manifests.service(scaled, pods);
         await eventually(() => assertReaches(client, { address, port: 30021 }, seeing(address, pods)));
       }
@@ -278,7 +251,7 @@ for (const flavour of ["nft", "legacy"] as const) {
     });
 
     test("a stranger's rule is left alone, also one that keeps a chain of ours", async () => {
-      manifests.service(service("kept", 22), ["pod1a"]);
+      manifests.service(serviceOf("kept", 22), ["pod1a"]);
       const chain = await eventually(async () => {
         const found = /-A KUBE-SERVICES -d 172.30.0.22\/32 -p tcp .*-j (KUBE-SVC-\S+)/.exec(save("node1"))?.[1];
         assert.ok(found);
@@ -293,7 +266,7 @@ for (const flavour of ["nft", "legacy"] as const) {
       await eventually(() => assert.match(agents[0]?.log ?? "", named));
       iptables("node1", "-t", "nat", "-F", "STRANGER");
       iptables("node1", "-t", "nat", "-X", "STRANGER");
-      manifests.service(service("other", 23), ["pod1a"]); // the next write looks for what can go
+      manifests.service(serviceOf("other", 23), ["pod1a"]); // the next write looks for what can go
       await eventually(async () => assert.equal(save("node1").includes(chain), false));
       manifests.remove("other");
     });

@@ -1,80 +1,68 @@
-// Traffic from outside the cluster, translated packet by packet at the node's device: with tcx, and again with clsact.
+// Traffic from outside the cluster, translated packet by packet at the node's device: with tcx, again with clsact, and by
+// kube-proxy's rules, which differ as docs/semantics.md says.
 import assert from "node:assert/strict";
-import { after, afterEach, before, describe, test } from "node:test";
-import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
-import type { Agent } from "../lib/agent.ts";
+import { before, describe, test } from "node:test";
 import { attachedPrograms } from "../lib/attached.ts";
 import { eventually } from "../lib/eventually.ts";
-import { Lab } from "../lib/lab.ts";
 import { CLIENT_OTHER } from "../lib/network.ts";
-import { Manifests, type ServiceWords } from "../lib/objects.ts";
-import { assertFails, assertReaches, assertRefusedFromOutside } from "../lib/traffic.ts";
+import { Manifests } from "../lib/objects.ts";
+import {
+  addressesIn,
+  BPF_CLSACT,
+  BPF_TCX,
+  IPTABLES,
+  openLab,
+  PODS,
+  runOnEveryNode,
+  seeing,
+  serveAt,
+  serviceOf,
+} from "../lib/served-lab.ts";
+import { assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
 
-const service = (name: string, number: number, words: Partial<ServiceWords> = {}): ServiceWords => ({
-  name,
-  type: "LoadBalancer",
-  clusterIPs: [`172.30.0.${number}`, `fd00:172:30::${number}`],
-  loadBalancerIPs: [`198.51.100.${number}`, `fd00:198::${number}`],
-  externalIPs: [`198.51.100.1${number}`, `fd00:198::1${number}`],
-  ports: [
-    { name: "tcp", port: 80, protocol: "TCP", nodePort: 30000 + number },
-    { name: "udp", port: 53, protocol: "UDP", nodePort: 30100 + number },
-  ],
-  ...words,
-});
-
-const lab = await Lab.create();
-after(() => lab.close());
-afterEach((t) => {
-  if ("passed" in t && t.passed === false) console.error(lab.logs());
-});
-
-const ALL = ["pod1a", "pod1b", "pod2a", "pod2b"] as const;
-const v4 = (name: string): string => lab.place(name).v4;
-const v6 = (name: string): string => lab.place(name).v6;
-const own = (name: string, address: string): string => (address.includes(":") ? v6(name) : v4(name));
+const lab = await openLab();
+const { v4, v6, own } = addressesIn(lab);
 const manifests = new Manifests(lab);
 
-/** What each of `pods` must see when the client comes in through `node`. */
-const through = (node: string, address: string, pods: readonly string[]): Readonly<Record<string, string>> =>
-  Object.fromEntries(pods.map((pod) => [pod, own(lab.place(pod).node === node ? "client" : node, address)] as const));
-
 before(async () => {
-  manifests.service(service("web", 10), ["pod1a", "pod2a"]);
-  manifests.service(service("local", 11, { externalTrafficPolicy: "Local" }), ["pod2a", "pod2b"]);
-  manifests.service(service("empty", 12), []);
-  manifests.service(service("guarded", 13, { sourceRanges: ["203.0.113.0/25", "fd00:203::/121"] }), ["pod1a", "pod2a"]);
-  manifests.service(service("sticky", 14, { affinity_timeout_s: 10800 }), ALL);
-  manifests.service(service("forgetful", 15, { affinity_timeout_s: 1 }), ALL);
-  manifests.service(service("near", 16), ["pod1a"]);
-  manifests.service(service("far", 17), ["pod2a"]);
-  manifests.service(service("host", 18), ["node1", "node2"]);
-  manifests.service(service("checked", 19, { externalTrafficPolicy: "Local", healthCheckNodePort: 32019 }), ["pod2a"]);
-  await lab.startHosts();
-  for (const name of [...ALL, "node1", "node2"]) await (await lab.host(name)).serve(name, 8080, "TCP", "UDP");
+  manifests.service(serviceOf("web", 10), ["pod1a", "pod2a"]);
+  manifests.service(serviceOf("local", 11, { externalTrafficPolicy: "Local" }), ["pod2a", "pod2b"]);
+  manifests.service(serviceOf("empty", 12), []);
+  manifests.service(serviceOf("guarded", 13, { sourceRanges: ["203.0.113.0/25", "fd00:203::/121"] }), [
+    "pod1a",
+    "pod2a",
+  ]);
+  manifests.service(serviceOf("sticky", 14, { affinity_timeout_s: 10800 }), PODS);
+  manifests.service(serviceOf("forgetful", 15, { affinity_timeout_s: 1 }), PODS);
+  manifests.service(serviceOf("near", 16), ["pod1a"]);
+  manifests.service(serviceOf("far", 17), ["pod2a"]);
+  manifests.service(serviceOf("host", 18), ["node1", "node2"]);
+  manifests.service(serviceOf("checked", 19, { externalTrafficPolicy: "Local", healthCheckNodePort: 32019 }), [
+    "pod2a",
+  ]);
+  await serveAt(lab, [...PODS, "node1", "node2"]);
 });
 
-for (const attach of ["tcx", "clsact"] as const) {
-  const skip = attach === "tcx" && !hasTcx() ? "this kernel has no tcx (6.6 or later has it)" : false;
-  describe(`attached by ${attach}`, { skip }, () => {
-    let agents: readonly Agent[] = [];
+for (const [index, dataplane] of [BPF_TCX, BPF_CLSACT, IPTABLES].entries()) {
+  describe(dataplane.title, { skip: dataplane.skip }, () => {
+    const rules = dataplane === IPTABLES;
+    runOnEveryNode(lab, manifests, dataplane);
 
-    before(async () => {
-      const options = { manifests: manifests.path, bpf: { attach } };
-      agents = await Promise.all(lab.nodes().map((node) => lab.startAgent(node.name, options)));
-    });
-    after(async () => {
-      await Promise.all(agents.map((agent) => agent.stop()));
-      for (const node of lab.nodes()) {
-        const { status, stderr } = lab.beeline(node.name, ["reset"]);
-        assert.equal(status, 0, stderr);
-      }
-    });
+    /** What each of `pods` must see when the client comes in through `node` (difference 1). */
+    const through = (node: string, address: string, pods: readonly string[]): Readonly<Record<string, string>> =>
+      Object.fromEntries(
+        pods.map((pod) => {
+          const kept = rules ? pod === node : lab.place(pod).node === node;
+          return [pod, own(kept ? "client" : node, address)] as const;
+        }),
+      );
 
-    test(`it is ${attach} that is attached`, () => {
+    test("it is what is attached", () => {
       for (const node of lab.nodes()) {
         const hooks = attachedPrograms(lab, node.name).filter((line) => line.endsWith("gress"));
-        assert.deepEqual(hooks, [`${attach}_egress tc_egress`, `${attach}_ingress tc_ingress`]);
+        const attach = dataplane === BPF_TCX ? "tcx" : "clsact";
+        assert.deepEqual(hooks, rules ? [] : [`${attach}_egress tc_egress`, `${attach}_ingress tc_ingress`]);
+        assert.equal(/KUBE-SERVICES/.test(lab.run(node.name, ["iptables-save", "-t", "nat"]).stdout), rules);
       }
     });
 
@@ -126,7 +114,7 @@ for (const attach of ["tcx", "clsact"] as const) {
     test("externalTrafficPolicy Local: only local pods, seeing the client; dropped at a node without one", async () => {
       const client = await lab.host("client");
       for (const address of [v4("node2"), v6("node2")]) {
-        const expected = through("node2", address, ["pod2a", "pod2b"]);
+        const expected = seeing(own("client", address), ["pod2a", "pod2b"]);
         await assertReaches(client, { address, port: 30011 }, expected);
         await assertReaches(client, { transport: "UDP", address, port: 30111 }, expected);
       }
@@ -136,7 +124,7 @@ for (const attach of ["tcx", "clsact"] as const) {
       }
       for (const [node, vip] of [["node2", "198.51.100.11"] as const, ["node2", "fd00:198::11"] as const]) {
         lab.routeVip(`${vip}/${vip.includes(":") ? 128 : 32}`, node);
-        await assertReaches(client, { address: vip, port: 80 }, through(node, vip, ["pod2a", "pod2b"]));
+        await assertReaches(client, { address: vip, port: 80 }, seeing(own("client", vip), ["pod2a", "pod2b"]));
       }
     });
 
@@ -151,12 +139,12 @@ for (const attach of ["tcx", "clsact"] as const) {
       const client = await lab.host("client");
       const addresses = ["198.51.100.12", "fd00:198::12", "198.51.100.112", "fd00:198::112", "172.30.0.12"];
       for (const address of addresses) {
-        await assertRefusedFromOutside(client, address, 80);
+        await assertRefusedByIcmp(client, address, 80);
         const udp = await client.connectedUdp(address, 53);
         assert.partialDeepStrictEqual(udp, { ok: false, code: "ECONNREFUSED" });
       }
       for (const address of [v4("node1"), v6("node1"), v4("node2")]) {
-        await assertRefusedFromOutside(client, address, 30012);
+        await assertRefusedByIcmp(client, address, 30012);
         const udp = await client.connectedUdp(address, 30112);
         assert.partialDeepStrictEqual(udp, { ok: false, code: "ECONNREFUSED" });
       }
@@ -174,13 +162,15 @@ for (const attach of ["tcx", "clsact"] as const) {
         await assertFails(client, { ...blocked, transport: "UDP", port: 53 }, "TIMEOUT");
         const node = own("node1", vip);
         for (const [address, port] of [[external, 80] as const, [node, 30013] as const]) {
-          const seen = { pod1a: other, pod2a: node };
+          const seen = { pod1a: rules ? node : other, pod2a: node };
           await assertReaches(client, { address, port, localAddress: other }, seen);
         }
       }
-      const pod = await lab.host("pod1b"); // at the socket the caller is told at once, if it is bound to its address
-      await assertFails(pod, { address: "198.51.100.13", port: 80, localAddress: v4("pod1b") }, "EPERM");
-      await assertFails(await lab.host("node1"), { address: "198.51.100.13", port: 80 }, "EPERM");
+      // At the socket the caller is told at once, if it is bound to its address (difference 6).
+      const told = rules ? "TIMEOUT" : "EPERM";
+      const tried = { address: "198.51.100.13", port: 80, timeout_ms: 300 };
+      await assertFails(await lab.host("pod1b"), { ...tried, localAddress: v4("pod1b") }, told);
+      await assertFails(await lab.host("node1"), tried, told);
     });
 
     test("session affinity goes by client address: each address keeps its pod, by NodePort and by LoadBalancer IP", async () => {
@@ -231,14 +221,14 @@ for (const attach of ["tcx", "clsact"] as const) {
           for (const { address, port } of targets) {
             const answer = await client.askUdp(id, { address, port }, 1000);
             assert.partialDeepStrictEqual(answer, { ok: true, name, peer: address, peerPort: port });
-            if (name === "pod1a")
-              assert.equal(answer.ok && answer.client, v4("client"), "the client's address is kept");
+            const seen = through("node1", address, [name])[name];
+            assert.equal(answer.ok && answer.client, seen);
           }
         }
         await client.drop(id);
 
         // Below the ephemeral ports, of which one may be in use.
-        const own = { localAddress: v4("client"), localPort: (attach === "tcx" ? 21_000 : 21_100) + number };
+        const own = { localAddress: v4("client"), localPort: 21_000 + 100 * index + number };
         const held = [];
         for (const { address } of targets) {
           const port = address === v4("node1") ? 30000 + number : 80;

@@ -1,63 +1,44 @@
 // kube-proxy's first proxy on the nodes of a lab, with iptables of one flavour on each: the agent itself takes every
 // connection and copies it, so that pods see the node.
 import assert from "node:assert/strict";
-import { after, afterEach, before, describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import type { Agent } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
-import { Lab } from "../lib/lab.ts";
 import { CLIENT_OTHER } from "../lib/network.ts";
-import { Manifests, type ServiceWords } from "../lib/objects.ts";
-import { assertFails, assertReaches, assertRefusedFromOutside } from "../lib/traffic.ts";
+import { Manifests } from "../lib/objects.ts";
+import { addressesIn, openLab, PODS, seeing, serveAt, serviceOf } from "../lib/served-lab.ts";
+import { assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
 
-const service = (name: string, number: number, words: Partial<ServiceWords> = {}): ServiceWords => ({
-  name,
-  type: "LoadBalancer",
-  clusterIPs: [`172.30.0.${number}`, `fd00:172:30::${number}`],
-  loadBalancerIPs: [`198.51.100.${number}`, `fd00:198::${number}`],
-  externalIPs: [`198.51.100.1${number}`, `fd00:198::1${number}`],
-  ports: [
-    { name: "tcp", port: 80, protocol: "TCP", nodePort: 30000 + number },
-    { name: "udp", port: 53, protocol: "UDP", nodePort: 30100 + number },
-  ],
-  ...words,
-});
-
-const lab = await Lab.create();
-after(() => lab.close());
-afterEach((t) => {
-  if ("passed" in t && t.passed === false) console.error(lab.logs());
-});
-
-const ALL = ["pod1a", "pod1b", "pod2a", "pod2b"] as const;
-const v4 = (name: string): string => lab.place(name).v4;
-const v6 = (name: string): string => lab.place(name).v6;
-const own = (name: string, address: string): string => (address.includes(":") ? v6(name) : v4(name));
+const lab = await openLab();
+const { v4, v6, own } = addressesIn(lab);
 const manifests = new Manifests(lab);
-const local = service("local", 11, { externalTrafficPolicy: "Local" });
-const scaled = service("scaled", 17);
-const changing = service("changing", 18);
+const local = serviceOf("local", 11, { externalTrafficPolicy: "Local" });
+const scaled = serviceOf("scaled", 17);
+const changing = serviceOf("changing", 18);
 
 /** Each of `pods` sees the node that copies. */
 const seenFrom = (node: string, address: string, pods: readonly string[]): Readonly<Record<string, string>> =>
-  Object.fromEntries(pods.map((pod) => [pod, own(node, address)]));
+  seeing(own(node, address), pods);
 
 const namesOf = (answers: readonly ({ ok: true; name: string } | { ok: false; code: string })[]): readonly string[] =>
   answers.map((answer) => (answer.ok ? answer.name : answer.code));
 
 before(async () => {
-  manifests.service(service("web", 10), ["pod1a", "pod2a"]);
+  manifests.service(serviceOf("web", 10), ["pod1a", "pod2a"]);
   manifests.service(local, ["pod1b"]);
-  manifests.service(service("inside", 12, { internalTrafficPolicy: "Local" }), ["pod1a", "pod1b"]);
-  manifests.service(service("empty", 13), []);
-  manifests.service(service("guarded", 14, { sourceRanges: ["203.0.113.0/25", "fd00:203::/121"] }), ["pod1a", "pod2a"]);
-  manifests.service(service("sticky", 15, { affinity_timeout_s: 10800 }), ALL);
-  manifests.service(service("round", 16), ALL);
+  manifests.service(serviceOf("inside", 12, { internalTrafficPolicy: "Local" }), ["pod1a", "pod1b"]);
+  manifests.service(serviceOf("empty", 13), []);
+  manifests.service(serviceOf("guarded", 14, { sourceRanges: ["203.0.113.0/25", "fd00:203::/121"] }), [
+    "pod1a",
+    "pod2a",
+  ]);
+  manifests.service(serviceOf("sticky", 15, { affinity_timeout_s: 10800 }), PODS);
+  manifests.service(serviceOf("round", 16), PODS);
   manifests.service(scaled, ["pod1a"]);
   manifests.service(changing, ["pod1a"]);
   // Nothing listens at 8080 of node2.
-  manifests.service(service("limping", 19), ["pod1a", "node2", "pod2b"]);
-  await lab.startHosts();
-  for (const name of ALL) await (await lab.host(name)).serve(name, 8080, "TCP", "UDP");
+  manifests.service(serviceOf("limping", 19), ["pod1a", "node2", "pod2b"]);
+  await serveAt(lab);
 });
 
 for (const { node, flavour, pod, n } of [
@@ -131,7 +112,7 @@ for (const { node, flavour, pod, n } of [
 
     test("connections take turns, exactly", async () => {
       const names = namesOf(await (await lab.host(pod)).connections(12, "172.30.0.16", 80));
-      assert.deepEqual([...names.slice(0, 4)].sort(), [...ALL]);
+      assert.deepEqual([...names.slice(0, 4)].sort(), [...PODS]);
       assert.deepEqual(names.slice(4), [...names.slice(0, 4), ...names.slice(0, 4)]);
     });
 
@@ -202,8 +183,8 @@ for (const { node, flavour, pod, n } of [
           await assertFails(await lab.host(place), { address, port, timeout_ms: 3000 }, "ECONNREFUSED");
       }
       const client = await lab.host("client");
-      for (const address of ["198.51.100.13", "fd00:198::13"]) await assertRefusedFromOutside(client, address, 80);
-      await assertRefusedFromOutside(client, v4(node), 30013);
+      for (const address of ["198.51.100.13", "fd00:198::13"]) await assertRefusedByIcmp(client, address, 80);
+      await assertRefusedByIcmp(client, v4(node), 30013);
       const udp = await client.connectedUdp(v4(node), 30113);
       assert.partialDeepStrictEqual(udp, { ok: false, code: "ECONNREFUSED" });
     });

@@ -1,0 +1,114 @@
+// A lab for tests with real sockets: its pods serve, Services have their addresses from a number, its nodes run whichever
+// dataplane, and what the agents said is printed when a test fails.
+import assert from "node:assert/strict";
+import { after, afterEach, before } from "node:test";
+import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
+import type { Agent, AgentOptions } from "./agent.ts";
+import { Lab, type LabOptions } from "./lab.ts";
+import type { Manifests, ServiceWords } from "./objects.ts";
+
+/** Those of a lab as it is by default. */
+export const PODS = ["pod1a", "pod1b", "pod2a", "pod2b"] as const;
+
+/** For all tests of a file; closed after them. */
+export const openLab = async (options: LabOptions = {}): Promise<Lab> => {
+  const lab = await Lab.create(options);
+  after(() => lab.close());
+  afterEach((t) => {
+    if ("passed" in t && t.passed === false) console.error(lab.logs());
+  });
+  return lab;
+};
+
+/** Lets these places serve under their own names, and starts the processes of all the others. */
+export const serveAt = async (lab: Lab, names: readonly string[] = PODS): Promise<void> => {
+  await lab.startHosts();
+  for (const name of names) await (await lab.host(name)).serve(name, 8080, "TCP", "UDP");
+};
+
+/**
+ * With number 10: ClusterIP 172.30.0.10, load balancer 198.51.100.10, external IP 198.51.100.110, and the same in IPv6;
+ * TCP at 80 and NodePort 30010, UDP at 53 and NodePort 30110.
+ */
+export const serviceOf = (name: string, number: number, words: Partial<ServiceWords> = {}): ServiceWords => ({
+  name,
+  type: "LoadBalancer",
+  clusterIPs: [`172.30.0.${number}`, `fd00:172:30::${number}`],
+  loadBalancerIPs: [`198.51.100.${number}`, `fd00:198::${number}`],
+  externalIPs: [`198.51.100.1${number}`, `fd00:198::1${number}`],
+  ports: [
+    { name: "tcp", port: 80, protocol: "TCP", nodePort: 30000 + number },
+    { name: "udp", port: 53, protocol: "UDP", nodePort: 30100 + number },
+  ],
+  ...words,
+});
+
+/** Addresses of places by name. */
+export const addressesIn = (lab: Lab) => {
+  const v4 = (name: string): string => lab.place(name).v4;
+  const v6 = (name: string): string => lab.place(name).v6;
+  /** Of the family of `address`. */
+  const own = (name: string, address: string): string => (address.includes(":") ? v6(name) : v4(name));
+  return { v4, v6, own };
+};
+
+/** All of `pods` see the same client. */
+export const seeing = (client: string, pods: readonly string[]): Readonly<Record<string, string>> =>
+  Object.fromEntries(pods.map((pod) => [pod, client]));
+
+// ---- dataplanes ----------------------------------------------------------------------------------------------------
+
+/** What the nodes of a lab run. */
+export interface LabDataplane {
+  readonly title: string;
+  readonly name: "bpf" | "iptables";
+  /** As node:test has it. */
+  readonly skip: string | false;
+  /** With changes applied ten times as often as by default. */
+  readonly agent: Pick<AgentOptions, "args" | "bpf" | "config">;
+}
+
+const NO_TCX = hasTcx() ? false : "this kernel has no tcx (6.6 or later has it)";
+
+const bpf = (attach: "tcx" | "clsact"): LabDataplane => ({
+  title: `bpf, attached by ${attach}`,
+  name: "bpf",
+  skip: attach === "tcx" ? NO_TCX : false,
+  agent: { bpf: { attach, minSyncPeriod: "0.1s" } },
+});
+
+export const BPF_TCX = bpf("tcx");
+export const BPF_CLSACT = bpf("clsact");
+/** As the kernel has it. */
+export const BPF: LabDataplane = { ...(hasTcx() ? BPF_TCX : BPF_CLSACT), title: "bpf" };
+
+/** kube-proxy's rules, which tell pods of their node from everybody else, as bpf does, by where a packet comes in. */
+export const IPTABLES: LabDataplane = {
+  title: "kube-proxy's rules",
+  name: "iptables",
+  skip: false,
+  agent: {
+    args: ["--dataplane", "iptables"],
+    config: {
+      detectLocalMode: "InterfaceNamePrefix",
+      detectLocal: { interfaceNamePrefix: "pod" },
+      iptables: { minSyncPeriod: "0.1s" },
+    },
+  },
+};
+
+/** Starts an agent on every node before the tests of a `describe`, and takes everything away after them. */
+export const runOnEveryNode = (lab: Lab, manifests: Manifests, dataplane: LabDataplane): void => {
+  let agents: readonly Agent[] = [];
+  before(async () => {
+    const options = { manifests: manifests.path, ...dataplane.agent };
+    agents = await Promise.all(lab.nodes().map(({ name }) => lab.startAgent(name, options)));
+  });
+  after(async () => {
+    await Promise.all(agents.map((agent) => agent.stop()));
+    for (const { name } of lab.nodes()) {
+      const { status, stderr } = lab.beeline(name, ["reset", "--dataplane", dataplane.name]);
+      assert.equal(status, 0, stderr);
+    }
+  });
+};
