@@ -89,6 +89,8 @@ static __always_inline int find_for_call(struct bpf_sock_addr *ctx, const struct
 	};
 	bool loopback = false;
 
+	if (options.socket_lb == SOCKET_LB_HOST && !is_of_host(ctx, config))
+		return REASON_NOT_OURS;
 	if (!is_family_on(family_of(&to->addr)) || !read_frontend(&key, frontend, &loopback))
 		return REASON_NOT_OURS;
 	if (loopback && !is_of_host(ctx, config))

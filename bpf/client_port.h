@@ -37,6 +37,13 @@ static __noinline int is_holder_gone(const struct flow *undo, const struct conne
 	return true;
 }
 
+/* A pod that asks itself, from the very port that it serves: both directions of it would be one
+ * flow. */
+static __always_inline bool is_reflection(const struct connection *c)
+{
+	return c->inner_port == c->backend.port && same_addr(&c->client.addr, &c->backend.addr);
+}
+
 /* Whether `c->inner_port` is this connection's from now on. */
 SUBPROGRAM int claim_inner_port(const struct connection *c)
 {
@@ -46,6 +53,8 @@ SUBPROGRAM int claim_inner_port(const struct connection *c)
 
 	if (!c)
 		return FAILED;
+	if (is_reflection(c))
+		return TAKEN;
 	error = write_flow(c, FLOW_UNDO_DNAT, BPF_NOEXIST);
 	if (!error)
 		return CLAIMED;

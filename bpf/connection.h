@@ -26,7 +26,7 @@ static __always_inline int open_connection(struct connection *c)
 
 	if (reason != UNDECIDED)
 		return reason;
-	if (!c->is_local) {
+	if (c->needs_snat) {
 		reason = claim_snat(c);
 		if (reason != UNDECIDED) {
 			forget_flow(c, FLOW_UNDO_DNAT);
@@ -73,7 +73,7 @@ static __always_inline struct frontend_key frontend_key_of(const struct packet *
 		.addr = packet->key.dst_addr,
 		.port = packet->key.dst_port,
 		.proto = packet->key.proto,
-		.scope = SCOPE_EXTERNAL,
+		.scope = packet->scope,
 	};
 }
 
@@ -86,6 +86,15 @@ static __noinline int is_for_frontend(const struct packet *packet)
 	return find_frontend(&key, &loopback) && !loopback;
 }
 
+/* Whether the reply would not come back by itself: from another node to a client outside, or
+ * from a pod to itself. */
+static __always_inline bool needs_snat(const struct packet *packet, const struct backend *backend)
+{
+	if (packet->scope == SCOPE_INTERNAL)
+		return same_addr(&packet->key.src_addr, &backend->addr);
+	return !(backend->flags & BACKEND_LOCAL);
+}
+
 static __always_inline void fill(struct connection *c, const struct packet *packet,
 				 const struct choice *choice)
 {
@@ -93,7 +102,7 @@ static __always_inline void fill(struct connection *c, const struct packet *pack
 	c->vip = destination_of(packet);
 	c->backend.addr = choice->backend->addr;
 	c->backend.port = choice->backend->port;
-	c->is_local = choice->backend->flags & BACKEND_LOCAL;
+	c->needs_snat = needs_snat(packet, choice->backend);
 	c->proto = packet->key.proto;
 	c->service_id = choice->backend->service_id;
 	c->backend_id = choice->backend_id;

@@ -33,8 +33,8 @@ struct connection {
 	struct party node; /* as which a remote backend sees the client; port 0: it does not */
 	__be16 inner_port; /* the client's between the hooks: its own, or another one */
 	__u8 proto;
-	bool is_local; /* the backend runs on this node */
-	__u32 hash;    /* of the packet that opens it */
+	bool needs_snat; /* the backend is to see this node */
+	__u32 hash;	 /* of the packet that opens it */
 	__u32 service_id;
 	__u32 backend_id;
 	__u32 generation;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Reads an Ethernet frame down to its ports. What has none, or is of no interest, or makes no
- * sense, is named and left alone: the kernel knows what to do with it.
+ * Reads a frame, or on an L3 device a packet, down to its ports. What has none, or is of no
+ * interest, or makes no sense, is named and left alone: the kernel knows what to do with it.
  */
 #ifndef BEELINE_PACKET_H
 #define BEELINE_PACKET_H
@@ -34,7 +34,7 @@ struct packet {
 	bool opens;  /* TCP: SYN without ACK */
 	bool closes; /* TCP: FIN or RST */
 	bool fragmented;
-	__u8 pad;
+	__u8 scope; /* SCOPE_INTERNAL: it came from a pod of this node */
 	__be32 fragment_id;
 };
 
@@ -250,13 +250,16 @@ static __always_inline int parse_frame(struct __sk_buff *ctx, struct packet *pac
 		.gso = ctx->gso_size,
 	};
 	const struct ethhdr *eth = frame.start;
-	__be16 type;
+	__be16 type = ctx->protocol;
 
-	if (eth + 1 > frame.end)
-		return TOO_SHORT;
-	packet->l3 = sizeof(*eth);
-	type = eth->h_proto;
-	if (is_vlan(type)) {
+	packet->l3 = 0;
+	if (!options.l3_device) {
+		if (eth + 1 > frame.end)
+			return TOO_SHORT;
+		packet->l3 = sizeof(*eth);
+		type = eth->h_proto;
+	}
+	if (!options.l3_device && is_vlan(type)) {
 		__u32 found = skip_vlan_tags(ctx);
 
 		packet->l3 = found >> 16 & 31;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
- * The tc hooks of the node's devices. Ingress rewrites destinations, egress rewrites sources;
- * between the two the kernel sees an ordinary packet from client to backend, or back.
+ * The tc hooks of the node's devices, and of the devices of pods whose sockets are not
+ * translated. Ingress rewrites destinations, egress rewrites sources; between the two the kernel
+ * sees an ordinary packet from client to backend, or back.
  */
 #include <linux/pkt_cls.h>
 #include "connection.h"
@@ -71,7 +72,8 @@ static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
 	struct flow *flow;
 	int reason;
 
-	if (ctx->pkt_type != PACKET_HOST)
+	/* A pod's device hears nobody else; and below a bridge its frames are for the bridge. */
+	if (packet->scope == SCOPE_EXTERNAL && ctx->pkt_type != PACKET_HOST)
 		return REASON_NOT_OURS;
 	reason = parse(ctx, packet);
 	if (reason == ICMP_MESSAGE)
@@ -89,9 +91,18 @@ static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
 	return open_new(ctx, packet);
 }
 
+/* Without socket hooks nobody translates what the node itself sends to a frontend: too late to
+ * route it anew here, so it is counted and goes on. */
+static __always_inline int miss(const struct packet *packet)
+{
+	if (options.socket_lb == SOCKET_LB_OFF && is_for_frontend(packet))
+		return REASON_NOT_HANDLED;
+	return REASON_NOT_OURS;
+}
+
 static __always_inline int egress(struct __sk_buff *ctx)
 {
-	struct packet packet = {};
+	struct packet packet = {.scope = SCOPE_INTERNAL};
 	struct flow *flow;
 	int reason = parse(ctx, &packet);
 
@@ -103,14 +114,13 @@ static __always_inline int egress(struct __sk_buff *ctx)
 		return reason;
 	flow = bpf_map_lookup_elem(&flows, &packet.key);
 	if (!flow || is_inward(flow))
-		return REASON_NOT_OURS;
+		return miss(&packet);
 	return follow(ctx, &packet, flow, SOURCE);
 }
 
-SEC("tc")
-int tc_ingress(struct __sk_buff *ctx)
+static __always_inline int receive(struct __sk_buff *ctx, enum scope scope)
 {
-	struct packet packet = {};
+	struct packet packet = {.scope = scope};
 	int reason = ingress(ctx, &packet);
 
 	if (reason == REASON_NO_ENDPOINTS && !refuse(ctx, &packet))
@@ -119,6 +129,20 @@ int tc_ingress(struct __sk_buff *ctx)
 	if (reason == REASON_NO_ENDPOINTS)
 		return bpf_redirect(ctx->ifindex, 0);
 	return verdict(reason);
+}
+
+/* By a device of the node: from outside. */
+SEC("tc")
+int tc_ingress(struct __sk_buff *ctx)
+{
+	return receive(ctx, SCOPE_EXTERNAL);
+}
+
+/* By the node's end of a pod's device: from the pod. */
+SEC("tc")
+int tc_pod_ingress(struct __sk_buff *ctx)
+{
+	return receive(ctx, SCOPE_INTERNAL);
 }
 
 SEC("tc")

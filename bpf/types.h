@@ -250,7 +250,16 @@ struct options {
 	__u8 ipv4; /* 0: the node has no IPv4; IPv4 packets are not ours */
 	__u8 ipv6;
 	__u8 backend_stats; /* count in backend_stats */
-	__u8 pad;
+	__u8 socket_lb;	    /* enum socket_lb */
+	__u8 l3_device;	    /* packets start with the IP header: tunnels, WireGuard */
+	__u8 pad[3];
+};
+
+/* Whose sockets are translated in their system calls. */
+enum socket_lb {
+	SOCKET_LB_ALL = 0,
+	SOCKET_LB_HOST = 1, /* those of the host's network namespace; pods at their devices */
+	SOCKET_LB_OFF = 2,  /* none; what the host itself sends is not translated at all */
 };
 
 /* counters: one per hook and reason, index hook * REASONS_PER_HOOK + reason. */

@@ -63,7 +63,7 @@ const smallMaps = {
 };
 
 export const loadOptions = (options: Partial<Records["options"]> = {}): Uint8Array =>
-  encode("options", { ipv4: 1, ipv6: 1, backend_stats: 1, ...options });
+  encode("options", { ipv4: 1, ipv6: 1, backend_stats: 1, socket_lb: 0, l3_device: 0, ...options });
 
 export const objectPath = (name: "sock" | "stale" | "tc"): string =>
   `${import.meta.dirname}/../../build/bpf/${name}.bpf.o`;
@@ -166,6 +166,11 @@ export class Datapath extends ObjectUnderTest {
 
   ingress(frame: Uint8Array, context?: Uint8Array): Outcome {
     return this.#run("tc_ingress", hook.HOOK_TC_INGRESS, frame, context);
+  }
+
+  /** By the node's end of a pod's device. */
+  podIngress(frame: Uint8Array, context?: Uint8Array): Outcome {
+    return this.#run("tc_pod_ingress", hook.HOOK_TC_INGRESS, frame, context);
   }
 
   egress(frame: Uint8Array, context?: Uint8Array): Outcome {

@@ -104,6 +104,8 @@ export interface Options {
   readonly ipv4: number;
   readonly ipv6: number;
   readonly backend_stats: number;
+  readonly socket_lb: number;
+  readonly l3_device: number;
 }
 
 export interface Service {
@@ -310,11 +312,13 @@ export const layouts = {
     ],
   },
   options: {
-    size: 4,
+    size: 8,
     fields: [
       { name: "ipv4", offset: 0, type: "u8" },
       { name: "ipv6", offset: 1, type: "u8" },
       { name: "backend_stats", offset: 2, type: "u8" },
+      { name: "socket_lb", offset: 3, type: "u8" },
+      { name: "l3_device", offset: 4, type: "u8" },
     ],
   },
   service: {
@@ -465,6 +469,12 @@ export const service_flag = {
   SERVICE_EXTERNAL_LOCAL: 2,
 } as const;
 
+export const socket_lb = {
+  SOCKET_LB_ALL: 0,
+  SOCKET_LB_HOST: 1,
+  SOCKET_LB_OFF: 2,
+} as const;
+
 /** Map name to its BPF map type, key, value and default size in entries. */
 export const maps = {
   affinity: { type: 9, key: "affinity_key", value: "affinity", max_entries: 65536 },
@@ -484,4 +494,4 @@ export const maps = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "c95a0b45445f";
+export const ABI_HASH = "700449f1286b";

@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { InputError, messageOf, RefusedError } from "../../lib/errors.ts";
 import type { Desired } from "../../model/desired.ts";
 import type { Applied, Dataplane } from "../dataplane.ts";
-import { maps } from "./abi.gen.ts";
+import { maps, socket_lb } from "./abi.gen.ts";
 import { type Attachment, checkSocketHooksFree } from "./attach.ts";
 import { type CapacityError, isCapacityError } from "./capacity.ts";
 import { decode, encode, sizeOf } from "./codec.ts";
@@ -189,7 +189,8 @@ const load = (
   directory: string,
   maxEntries: Sizes,
 ): LoadedObject => {
-  const constants = { ipv4: Number(options.ipv4), ipv6: Number(options.ipv6), backend_stats: 1 };
+  const families = { ipv4: Number(options.ipv4), ipv6: Number(options.ipv6) };
+  const constants = { ...families, backend_stats: 1, socket_lb: socket_lb.SOCKET_LB_ALL, l3_device: 0 };
   const path = `${options.objects}/${name}.bpf.o`;
   try {
     return loadObject(path, {
