@@ -16,5 +16,6 @@ const volatile enum flow_flag abi_flow_flag;
 const volatile enum socket_lb abi_socket_lb;
 const volatile enum hook abi_hook;
 const volatile enum reason abi_reason;
+const volatile struct event abi_event;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -124,4 +124,27 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } counters SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct listener);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} listener SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, HOOKS *REASONS_PER_HOOK);
+	__type(key, __u32); /* hook * REASONS_PER_HOOK + reason */
+	__type(value, struct event_budget);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} event_budgets SEC(".maps");
+
+/* Of struct event. 256 KiB: some 2,000 of them, or twenty times what a reader sees at once. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 262144);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} events SEC(".maps");
+
 #endif

@@ -5,6 +5,7 @@
  */
 #include "call.h"
 #include "client.h"
+#include "event.h"
 #include "socket.h"
 #include "verdict.h"
 
@@ -29,14 +30,40 @@ static __always_inline int errno_of(int reason)
 	return 0;
 }
 
+SUBPROGRAM int report(struct bpf_sock_addr *ctx, const struct party *to, const struct addr *source,
+		      __u32 reason)
+{
+	struct event *event = reserve_event(HOOK_SOCK, reason);
+	struct flow_key key = {};
+
+	if (!event)
+		return 0;
+	if (to && source) {
+		key.src_addr = *source;
+		key.dst_addr = to->addr;
+		key.src_port = bpf_htons(ctx->sk->src_port);
+		key.dst_port = to->port;
+		key.proto = ctx->protocol;
+		event->key = key;
+		event->service_id = service_of(&key, SCOPE_INTERNAL);
+	}
+	event->netns_cookie = bpf_get_netns_cookie(ctx);
+	event->pid = bpf_get_current_pid_tgid() >> 32;
+	bpf_get_current_comm(event->process, sizeof(event->process));
+	submit_event(event);
+	return 0;
+}
+
 /* recvmsg and getpeername may not refuse, so this is for connect and sendmsg alone. */
-static __always_inline int settle(int reason)
+static __always_inline int settle(struct bpf_sock_addr *ctx, const struct party *to,
+				  const struct addr *source, int reason)
 {
 	int error = errno_of(reason);
 
 	count(HOOK_SOCK, reason);
 	if (!error)
 		return ALLOW;
+	report(ctx, to, source, reason);
 	bpf_set_retval(-error);
 	return REFUSE;
 }
@@ -150,7 +177,7 @@ int sock_connect4(struct bpf_sock_addr *ctx)
 
 	if (is_translated(reason))
 		write_ipv4(ctx, &to);
-	return settle(reason);
+	return settle(ctx, &to, &source, reason);
 }
 
 SEC("cgroup/connect6")
@@ -162,7 +189,7 @@ int sock_connect6(struct bpf_sock_addr *ctx)
 
 	if (is_translated(reason))
 		write_ipv6(ctx, &to);
-	return settle(reason);
+	return settle(ctx, &to, &source, reason);
 }
 
 SEC("cgroup/sendmsg4")
@@ -174,7 +201,7 @@ int sock_sendmsg4(struct bpf_sock_addr *ctx)
 
 	if (is_translated(reason))
 		write_ipv4(ctx, &to);
-	return settle(reason);
+	return settle(ctx, &to, &source, reason);
 }
 
 SEC("cgroup/sendmsg6")
@@ -186,7 +213,7 @@ int sock_sendmsg6(struct bpf_sock_addr *ctx)
 
 	if (is_translated(reason))
 		write_ipv6(ctx, &to);
-	return settle(reason);
+	return settle(ctx, &to, &source, reason);
 }
 
 SEC("cgroup/recvmsg4")

@@ -6,6 +6,7 @@
  */
 #include <linux/pkt_cls.h>
 #include "connection.h"
+#include "event.h"
 #include "fragment.h"
 #include "icmp.h"
 #include "nat.h"
@@ -32,6 +33,35 @@ static __always_inline int verdict(int reason)
 		return TC_ACT_SHOT;
 	}
 	return TC_ACT_UNSPEC;
+}
+
+static __always_inline bool is_ending(int reason)
+{
+	return verdict(reason) == TC_ACT_SHOT || reason == REASON_NO_ENDPOINTS;
+}
+
+/* Of a packet to a frontend the service is known, of one that follows a flow the backend, too. */
+SUBPROGRAM int report(struct __sk_buff *ctx, const struct packet *packet, __u32 hook, __u32 reason)
+{
+	struct event *event = reserve_event(hook, reason);
+	struct flow_key key;
+	const struct flow *flow;
+
+	if (!event)
+		return 0;
+	event->ifindex = ctx->ifindex;
+	if (packet) {
+		key = packet->key;
+		event->key = key;
+		event->service_id = service_of(&key, packet->scope);
+		flow = bpf_map_lookup_elem(&flows, &key);
+		if (flow && is_inward(flow) == (hook == HOOK_TC_INGRESS)) {
+			event->service_id = flow->service_id;
+			event->backend_id = flow->backend_id;
+		}
+	}
+	submit_event(event);
+	return 0;
 }
 
 static __always_inline int follow(struct __sk_buff *ctx, const struct packet *packet,
@@ -100,22 +130,21 @@ static __always_inline int miss(const struct packet *packet)
 	return REASON_NOT_OURS;
 }
 
-static __always_inline int egress(struct __sk_buff *ctx)
+static __always_inline int egress(struct __sk_buff *ctx, struct packet *packet)
 {
-	struct packet packet = {.scope = SCOPE_INTERNAL};
 	struct flow *flow;
-	int reason = parse(ctx, &packet);
+	int reason = parse(ctx, packet);
 
 	if (reason == ICMP_MESSAGE)
-		return translate_error(ctx, &packet, true);
+		return translate_error(ctx, packet, true);
 	if (reason == NO_PORTS)
-		return follow_fragment(ctx, &packet, true);
+		return follow_fragment(ctx, packet, true);
 	if (reason != UNDECIDED)
 		return reason;
-	flow = bpf_map_lookup_elem(&flows, &packet.key);
+	flow = bpf_map_lookup_elem(&flows, &packet->key);
 	if (!flow || is_inward(flow))
-		return miss(&packet);
-	return follow(ctx, &packet, flow, SOURCE);
+		return miss(packet);
+	return follow(ctx, packet, flow, SOURCE);
 }
 
 static __always_inline int receive(struct __sk_buff *ctx, enum scope scope)
@@ -126,6 +155,8 @@ static __always_inline int receive(struct __sk_buff *ctx, enum scope scope)
 	if (reason == REASON_NO_ENDPOINTS && !refuse(ctx, &packet))
 		reason = REASON_REPLY_FAILED;
 	count(HOOK_TC_INGRESS, reason);
+	if (is_ending(reason))
+		report(ctx, &packet, HOOK_TC_INGRESS, reason);
 	if (reason == REASON_NO_ENDPOINTS)
 		return bpf_redirect(ctx->ifindex, 0);
 	return verdict(reason);
@@ -148,9 +179,12 @@ int tc_pod_ingress(struct __sk_buff *ctx)
 SEC("tc")
 int tc_egress(struct __sk_buff *ctx)
 {
-	int reason = egress(ctx);
+	struct packet packet = {.scope = SCOPE_INTERNAL};
+	int reason = egress(ctx, &packet);
 
 	count(HOOK_TC_EGRESS, reason);
+	if (is_ending(reason))
+		report(ctx, &packet, HOOK_TC_EGRESS, reason);
 	return verdict(reason);
 }
 

@@ -300,4 +300,35 @@ enum reason {
 	REASONS = 22,
 };
 
+/* listener: who wants events; one entry. Nothing is written when the time is over. */
+struct listener {
+	__u64 until_ns;	   /* CLOCK_BOOTTIME; put off while somebody reads */
+	__u64 interval_ns; /* between two events of one hook, reason and CPU, in the long run */
+};
+
+#define EVENT_BURST_NS 1000000000ull /* events saved up while there were fewer */
+
+/* event_budgets: how many events may be written, and what became of them; index as in counters. */
+struct event_budget {
+	__u64 spent_until_ns; /* CLOCK_BOOTTIME; each event spends one interval */
+	__u64 written;
+	__u64 limited; /* not written: over the rate */
+	__u64 lost;    /* not written: the reader was too slow, and the buffer full */
+};
+
+/* events: what was refused or dropped. */
+struct event {
+	__u64 time_ns;	     /* CLOCK_BOOTTIME */
+	__u64 netns_cookie;  /* of the calling process; 0: a packet */
+	struct flow_key key; /* as the packet came; of a socket, 0 where it is not bound yet */
+	__u32 ifindex;	     /* 0: a call */
+	__u32 service_id;    /* 0: not known */
+	__u32 backend_id;    /* 0: none, or not known */
+	__u32 pid;	     /* of the calling process; 0: a packet */
+	char process[16];
+	__u8 hook;
+	__u8 reason;
+	__u8 pad[6];
+};
+
 #endif

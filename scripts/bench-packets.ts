@@ -4,7 +4,7 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { release } from "node:os";
-import { flow_kind, scope } from "../src/dataplane/bpf/abi.gen.ts";
+import { flow_kind, frontend_flag, scope } from "../src/dataplane/bpf/abi.gen.ts";
 import {
   type AttachType,
   closeFd,
@@ -151,6 +151,19 @@ const measureNewFlow = (what: string, local: boolean): Row => {
   return rowOf(`tc_ingress: new flow, ${what}, IPv4 TCP`, "ns/packet", samples);
 };
 
+/** A client outside the source ranges; what is dropped stays as it is, so every run drops it again. */
+const measureDrop = (what: string, eventsPerSecond: number): Row => {
+  const tc = new Datapath({}, sizes);
+  fillServices(tc, scope.SCOPE_EXTERNAL);
+  const flags = frontend_flag.FRONTEND_SOURCE_RANGES;
+  publish(tc, { address: "100.64.0.1", port: 80, flags }, [{ id: 1, address: "10.1.0.1", local: true }]);
+  if (eventsPerSecond > 0) tc.listen(eventsPerSecond);
+  const frame = buildFrame({ from: "198.51.100.7", to: "100.64.0.1", flags: "S" });
+  const samples = times(RUNS, () => tc.time("tc_ingress", frame, REPEAT));
+  tc.close();
+  return rowOf(`tc_ingress: dropped, ${what}, IPv4 TCP`, "ns/packet", samples);
+};
+
 const measureTc = (): readonly Row[] => {
   const rows = [measureFloor()];
   for (const a of families) {
@@ -165,6 +178,7 @@ const measureTc = (): readonly Row[] => {
     );
   }
   rows.push(measureNewFlow("local backend (2 flows)", true), measureNewFlow("remote backend (4 flows)", false));
+  rows.push(measureDrop("nobody listens", 0), measureDrop("100 events a second", 100));
   return rows;
 };
 

@@ -1,12 +1,12 @@
 // `beeline affinity`: which client stays with which backend, and for how much longer.
 import { backend_state } from "../dataplane/bpf/abi.gen.ts";
 import { readAffinity } from "../dataplane/bpf/inspect.ts";
+import { bootTime_ns } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { readTables } from "../dataplane/bpf/tables.ts";
 import { age, columns } from "../lib/text.ts";
 import { formatHostPort } from "../model/address.ts";
 import type { Run } from "./command.ts";
-import { bootTime_ns } from "./flows.ts";
 import { readServiceNames } from "./held.ts";
 import { withPinnedMaps } from "./pinned.ts";
 import { type Report, show } from "./report.ts";

@@ -35,6 +35,12 @@ export interface Args extends Flags {
   readonly left?: readonly string[] | undefined;
   readonly against?: readonly string[] | undefined;
   readonly observe?: boolean | undefined;
+  readonly drops?: boolean | undefined;
+  readonly service?: string | undefined;
+  readonly reason?: readonly string[] | undefined;
+  readonly address?: string | undefined;
+  readonly count?: number | undefined;
+  readonly rate?: number | undefined;
   readonly shell?: "bash" | "zsh" | undefined;
 }
 

@@ -211,6 +211,33 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import("./explain.ts")).explain,
   },
   {
+    usage: "trace",
+    summary: "Watch what is refused and dropped, as it happens",
+    examples: [
+      ["beeline trace --drops", "until Ctrl-C"],
+      ["beeline trace --drops --service shop/web --count 1", "the first one of a service"],
+      ["beeline trace --drops --source 198.51.100.0/24 --reason source_range", "who is kept out"],
+      ["beeline trace --drops -o json | jq -r .service", "one object a line"],
+    ],
+    options: {
+      ...PLACE,
+      drops: { type: "boolean", describe: "packets and calls that are refused or dropped" },
+      service: { type: "string", describe: "only of namespace/name, a name, or namespace/" },
+      reason: { type: "string", array: true, describe: "only for this reason, like source_range; repeatable" },
+      address: { type: "string", describe: "only from or to this address or prefix" },
+      source: { type: "string", describe: "only from this address or prefix" },
+      destination: { type: "string", describe: "only to this address or prefix, as the client asked for it" },
+      count: { type: "number", describe: "end after so many" },
+      rate: {
+        type: "number",
+        describe: "at most so many a second of one hook and reason on one CPU; others are counted [default: 100]",
+      },
+      ...OUTPUT,
+      output: { type: "string", alias: "o", choices: ["table", "json"], describe: "how to print" },
+    },
+    load: async () => (await import("./trace.ts")).trace,
+  },
+  {
     usage: "diff [left..]",
     summary: "Compare two of: what should be, the BPF maps, the rules of kube-proxy, files of them",
     examples: [

@@ -1,6 +1,6 @@
 // `beeline flows`: what the tc hook remembers, one row for each direction that it rewrites.
-import { readFileSync } from "node:fs";
 import { type FlowRecord, readFlows } from "../dataplane/bpf/inspect.ts";
+import { bootTime_ns } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { age, columns } from "../lib/text.ts";
 import { formatHostPort } from "../model/address.ts";
@@ -11,12 +11,6 @@ import { type Report, show } from "./report.ts";
 
 export const flows: Run = (args, io) =>
   show(args, io, () => withPinnedMaps(args, (store) => flowReport(store, bootTime_ns())));
-
-/** CLOCK_BOOTTIME, by which the programs write down times; to 10 ms. */
-export const bootTime_ns = (): bigint => {
-  const seconds = readFileSync("/proc/uptime", "utf8").split(" ")[0] ?? "0";
-  return BigInt(Math.round(Number(seconds) * 1000)) * 1_000_000n;
-};
 
 export const flowReport = (store: MapStore, now_ns: bigint): Report => {
   const names = readServiceNames(store);

@@ -25,11 +25,14 @@ export const dataplaneOf = async (args: Args): Promise<DataplaneName> => {
 };
 
 /** Calls `read` with the maps of this version, and closes them. */
-export const withPinnedMaps = async <T>(args: Args, read: (store: MapStore, bpffs: string) => T): Promise<T> => {
+export const withPinnedMaps = async <T>(
+  args: Args,
+  read: (store: MapStore, bpffs: string) => T | Promise<T>,
+): Promise<T> => {
   const bpffs = await bpffsOf(args);
   const store = open(bpffs);
   try {
-    return read(store, bpffs);
+    return await read(store, bpffs);
   } catch (error) {
     if (!isSystemError(error, ENOENT)) throw error;
     throw new RefusedError(`The beeline maps under ${bpffs} are not complete; starting the agent makes them so`, {

@@ -58,7 +58,8 @@ export const render = async (report: Report, args: Args, io: Io): Promise<string
 };
 
 /** 64-bit counters as numbers: exact up to 2^53, which is three centuries of a million a second. */
-const plainNumbers = (_key: string, value: unknown): unknown => (typeof value === "bigint" ? Number(value) : value);
+export const plainNumbers = (_key: string, value: unknown): unknown =>
+  typeof value === "bigint" ? Number(value) : value;
 
 const separator = (args: Args, io: Io): string => {
   if (args.output === "json") return "";
@@ -67,7 +68,7 @@ const separator = (args: Args, io: Io): string => {
 };
 
 /** Resolves to false when the signal came first. */
-const pause = (ms: number, signal: AbortSignal): Promise<boolean> =>
+export const pause = (ms: number, signal: AbortSignal): Promise<boolean> =>
   new Promise((resolve) => {
     if (signal.aborted) return resolve(false);
     const done = (): void => {
@@ -84,7 +85,7 @@ const pause = (ms: number, signal: AbortSignal): Promise<boolean> =>
 const CODES: Readonly<Record<Colour, number>> = { red: 31, green: 32, yellow: 33 };
 
 /** Colour on terminals only, and not when NO_COLOR says anything (no-color.org). */
-const paintFor = (args: Args, io: Io): Paint =>
+export const paintFor = (args: Args, io: Io): Paint =>
   io.terminal && args.noColor !== true && !io.env.NO_COLOR
     ? (colour, text) => `\u001b[${CODES[colour]}m${text}\u001b[0m`
     : (_colour, text) => text;

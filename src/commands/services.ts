@@ -22,7 +22,7 @@ export const services: Run = (args: Args, io: Io) =>
 
 /** `name`: undefined all, `shop/` a namespace, `shop/web` or `web` in full. */
 export const serviceReport = (held: Held, name: string | undefined): Report => {
-  const chosen = sortedServices(held.desired).filter((service) => isMeant(service, name));
+  const chosen = sortedServices(held.desired).filter((service) => isMeant(service.name, name));
   const whole = name !== undefined && !name.endsWith("/");
   return {
     kind: "ServiceList",
@@ -35,7 +35,8 @@ export const serviceReport = (held: Held, name: string | undefined): Report => {
   };
 };
 
-const isMeant = ({ name }: DesiredService, wanted: string | undefined): boolean => {
+/** `wanted`: undefined all, `shop/` a namespace, `shop/web` or `web` one service. */
+export const isMeant = (name: { readonly namespace: string; readonly name: string }, wanted?: string): boolean => {
   if (wanted === undefined) return true;
   if (wanted.endsWith("/")) return `${name.namespace}/` === wanted;
   return wanted === name.name || wanted === `${name.namespace}/${name.name}`;

@@ -15,18 +15,22 @@ import {
 } from "../../src/dataplane/bpf/abi.gen.ts";
 import { decode, encode, type StructName, sizeOf } from "../../src/dataplane/bpf/codec.ts";
 import {
+  bootTime_ns,
   type LoadedObject,
   loadObject,
+  type MappedRing,
   mapDelete,
   mapLookup,
   mapLookupBatch,
   mapNextKey,
+  mapRing,
   mapUpdate,
   possibleCpus,
   type TestRun,
   testRun,
 } from "../../src/dataplane/bpf/libbpf.ts";
 import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
+import { readRing } from "../../src/dataplane/bpf/ring.ts";
 import type { Address } from "../../src/model/address.ts";
 import { protocolNumber, type Transport } from "./packet.ts";
 
@@ -74,6 +78,7 @@ export type Sizes = Readonly<Partial<Record<MapName, number>>>;
 export class ObjectUnderTest {
   readonly #object: LoadedObject;
   readonly #cpus = possibleCpus();
+  #ring: MappedRing | null = null;
 
   constructor(name: "sock" | "tc", options: Partial<Records["options"]> = {}, maxEntries: Sizes = {}) {
     const load = { options: loadOptions(options), maxEntries: { ...smallMaps, ...maxEntries } };
@@ -154,7 +159,39 @@ export class ObjectUnderTest {
     });
   }
 
+  /** From now on what is refused or dropped is written down, at most so often a second of one reason and CPU. */
+  listen(rate: number, for_ns = 60_000_000_000n): void {
+    this.put("listener", 0, { until_ns: bootTime_ns() + for_ns, interval_ns: BigInt(Math.ceil(1e9 / rate)) });
+  }
+
+  /** What was written down since the last call. */
+  events(): readonly Records["event"][] {
+    this.#ring ??= mapRing(this.#object.map("events"));
+    const events: Records["event"][] = [];
+    readRing(this.#ring, (record) => events.push(decode("event", record)));
+    return events;
+  }
+
+  /** Of one hook and reason, on all CPUs. */
+  eventBudget(
+    at: number,
+    reason: ReasonName,
+  ): { readonly written: bigint; readonly limited: bigint; readonly lost: bigint } {
+    const size = sizeOf("event_budget");
+    const bytes = new Uint8Array(size * this.#cpus);
+    mapLookup(this.#object.map("event_budgets"), encode("u32", at * REASONS_PER_HOOK + reasons[reason]), bytes);
+    const sum = { written: 0n, limited: 0n, lost: 0n };
+    for (let i = 0; i < bytes.length; i += size) {
+      const { written, limited, lost } = decode("event_budget", bytes.subarray(i, i + size));
+      sum.written += written;
+      sum.limited += limited;
+      sum.lost += lost;
+    }
+    return sum;
+  }
+
   close(): void {
+    this.#ring?.close();
     this.#object.close();
   }
 }

@@ -255,9 +255,11 @@ backend_stats    -      262144     -
 backends         2      262144     0.0%
 config           -      1          -
 counters         -      256        -
+event_budgets    -      256        -
 flows            0      262144     0.0%
 fragments        0      16384      0.0%
 frontends        6      131072     0.0%
+listener         -      1          -
 node_addresses   2      1024       0.2%
 nodeports        2      16384      0.0%
 services         2      65536      0.0%
@@ -499,7 +501,16 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["compile", "compile needs manifests: -f FILE or folder"],
   [
     "maps slotz",
-    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, flows, fragments, frontends, node_addresses, nodeports, services, slots, sockets, source_ranges",
+    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, event_budgets, flows, fragments, frontends, listener, node_addresses, nodeports, services, slots, sockets, source_ranges",
+  ],
+  ["trace", "beeline trace shows what is refused or dropped, and nothing else: beeline trace --drops"],
+  ["trace --drop", "Unknown flag --drop (did you mean --drops?). See beeline trace --help"],
+  ["trace --drops --count 0", "--count 0: expected a positive integer"],
+  ["trace --drops --rate x", "-rate: expected a number"],
+  ["trace --drops --source 10.0.0", "--source 10.0.0: expected an address or a prefix, like 10.244.0.0/16"],
+  [
+    "trace --drops --reason source_rang",
+    "--reason source_rang: unknown (did you mean source_range?); there are no_endpoints, no_local_endpoints, source_range, no_slot, no_backend, snat_exhausted, no_snat_address, flow_clash, flows_full, rewrite_failed, reply_failed, loopback, reply_rewrite_failed",
   ],
   ["maps sockets", "Map sockets lives in the sockets themselves; it cannot be listed"],
 ];

@@ -37,6 +37,26 @@ export interface Config {
   readonly backend_ids_end: number;
 }
 
+export interface Event {
+  readonly time_ns: bigint;
+  readonly netns_cookie: bigint;
+  readonly key: FlowKey;
+  readonly ifindex: number;
+  readonly service_id: number;
+  readonly backend_id: number;
+  readonly pid: number;
+  readonly process: string;
+  readonly hook: number;
+  readonly reason: number;
+}
+
+export interface EventBudget {
+  readonly spent_until_ns: bigint;
+  readonly written: bigint;
+  readonly limited: bigint;
+  readonly lost: bigint;
+}
+
 export interface Flow {
   readonly addr: Address;
   readonly port: number;
@@ -87,6 +107,11 @@ export interface FrontendKey {
   readonly port: number;
   readonly proto: number;
   readonly scope: number;
+}
+
+export interface Listener {
+  readonly until_ns: bigint;
+  readonly interval_ns: bigint;
 }
 
 export interface NodeAddress {
@@ -163,12 +188,15 @@ export interface Records {
   readonly backend: Backend;
   readonly backend_stats: BackendStats;
   readonly config: Config;
+  readonly event: Event;
+  readonly event_budget: EventBudget;
   readonly flow: Flow;
   readonly flow_key: FlowKey;
   readonly fragment: Fragment;
   readonly fragment_key: FragmentKey;
   readonly frontend: Frontend;
   readonly frontend_key: FrontendKey;
+  readonly listener: Listener;
   readonly node_address: NodeAddress;
   readonly nodeport_key: NodeportKey;
   readonly options: Options;
@@ -230,6 +258,30 @@ export const layouts = {
       { name: "snat_port_min", offset: 44, type: "u16" },
       { name: "snat_port_max", offset: 46, type: "u16" },
       { name: "backend_ids_end", offset: 48, type: "u32" },
+    ],
+  },
+  event: {
+    size: 96,
+    fields: [
+      { name: "time_ns", offset: 0, type: "u64" },
+      { name: "netns_cookie", offset: 8, type: "u64" },
+      { name: "key", offset: 16, type: "flow_key" },
+      { name: "ifindex", offset: 56, type: "u32" },
+      { name: "service_id", offset: 60, type: "u32" },
+      { name: "backend_id", offset: 64, type: "u32" },
+      { name: "pid", offset: 68, type: "u32" },
+      { name: "process", offset: 72, type: "string", count: 16 },
+      { name: "hook", offset: 88, type: "u8" },
+      { name: "reason", offset: 89, type: "u8" },
+    ],
+  },
+  event_budget: {
+    size: 32,
+    fields: [
+      { name: "spent_until_ns", offset: 0, type: "u64" },
+      { name: "written", offset: 8, type: "u64" },
+      { name: "limited", offset: 16, type: "u64" },
+      { name: "lost", offset: 24, type: "u64" },
     ],
   },
   flow: {
@@ -294,6 +346,13 @@ export const layouts = {
       { name: "port", offset: 16, type: "be16" },
       { name: "proto", offset: 18, type: "u8" },
       { name: "scope", offset: 19, type: "u8" },
+    ],
+  },
+  listener: {
+    size: 16,
+    fields: [
+      { name: "until_ns", offset: 0, type: "u64" },
+      { name: "interval_ns", offset: 8, type: "u64" },
     ],
   },
   node_address: {
@@ -482,9 +541,11 @@ export const maps = {
   backends: { type: 2, key: "u32", value: "backend", max_entries: 262144 },
   config: { type: 2, key: "u32", value: "config", max_entries: 1 },
   counters: { type: 6, key: "u32", value: "u64", max_entries: 256 },
+  event_budgets: { type: 6, key: "u32", value: "event_budget", max_entries: 256 },
   flows: { type: 9, key: "flow_key", value: "flow", max_entries: 262144 },
   fragments: { type: 9, key: "fragment_key", value: "fragment", max_entries: 16384 },
   frontends: { type: 1, key: "frontend_key", value: "frontend", max_entries: 131072 },
+  listener: { type: 2, key: "u32", value: "listener", max_entries: 1 },
   node_addresses: { type: 1, key: "addr", value: "node_address", max_entries: 1024 },
   nodeports: { type: 1, key: "nodeport_key", value: "frontend", max_entries: 16384 },
   services: { type: 1, key: "u32", value: "service", max_entries: 65536 },
@@ -493,5 +554,10 @@ export const maps = {
   source_ranges: { type: 11, key: "source_range_key", value: "source_range", max_entries: 65536 },
 } as const;
 
+/** Ring buffer to its record and its size in bytes. */
+export const rings = {
+  events: { record: "event", size_bytes: 262144 },
+} as const;
+
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "700449f1286b";
+export const ABI_HASH = "36f301806650";

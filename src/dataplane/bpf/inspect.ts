@@ -17,19 +17,13 @@ export interface Counter {
 
 /** Summed over all CPUs; those that never counted are left out. */
 export const readCounters = (store: MapStore): readonly Counter[] => {
-  const hooks = namesByNumber(hook, "HOOK_");
-  const reasons = namesByNumber(reason, "REASON_");
   const perHook = maps.counters.max_entries / hook.HOOKS;
   const counters: Counter[] = [];
   for (const [key, value] of store.entries("counters")) {
     const index = decode("u32", key);
     const count = sumOfCpus(value);
     const [hookNumber, reasonNumber] = [Math.floor(index / perHook), index % perHook];
-    counters.push({
-      hook: hooks.get(hookNumber) ?? String(hookNumber),
-      reason: reasons.get(reasonNumber) ?? String(reasonNumber),
-      count,
-    });
+    counters.push({ hook: hookName(hookNumber), reason: reasonName(reasonNumber), count });
   }
   return counters;
 };
@@ -41,6 +35,13 @@ const namesByNumber = (names: Readonly<Record<string, number>>, prefix: string):
       .filter(([name]) => name.startsWith(prefix))
       .map(([name, number]) => [number, name.slice(prefix.length).toLowerCase()]),
   );
+
+const hooks = namesByNumber(hook, "HOOK_");
+const reasons = namesByNumber(reason, "REASON_");
+
+/** `tc_ingress`; a number that this version has no name for is itself. */
+export const hookName = (number: number): string => hooks.get(number) ?? String(number);
+export const reasonName = (number: number): string => reasons.get(number) ?? String(number);
 
 const sumOfCpus = (value: Uint8Array): number => {
   const view = new DataView(value.buffer, value.byteOffset, value.byteLength);

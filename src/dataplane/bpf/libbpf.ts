@@ -66,6 +66,11 @@ const bind = () => {
     recv: libc.func("int64_t recv(int fd, void *data, size_t size, int flags)"),
     getsockopt: libc.func("int getsockopt(int fd, int level, int name, void *value, void *length)"),
     if_nametoindex: libc.func("uint32_t if_nametoindex(const char *name)"),
+    if_indextoname: libc.func("char *if_indextoname(uint32_t index, void *name)"),
+    mmap: libc.func("void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)"),
+    munmap: libc.func("int munmap(void *address, size_t length)"),
+    getpagesize: libc.func("int getpagesize()"),
+    clock_gettime: libc.func("int clock_gettime(int clock, void *time)"),
     vsnprintf: libc.func("int vsnprintf(void *buffer, size_t size, const char *format, void *args)"),
     object_open: bpf.func("void *bpf_object__open_file(const char *path, const void *options)"),
     object_load: bpf.func("int bpf_object__load(void *object)"),
@@ -389,6 +394,54 @@ export const mapLookupBatch = (
   return { keys, values, done: done[0] ?? 0, cursor: answer === -ENOENT ? null : next };
 };
 
+// ---- ring buffers --------------------------------------------------------------------------------------------------
+
+/** The memory of a ring buffer map, shared with the kernel. Nothing of it may be touched once it is closed. */
+export interface MappedRing {
+  /** One element: how far the reader is, in bytes since the beginning. Ours to write. */
+  readonly consumer: BigUint64Array;
+  /** One element: how far the programs are. */
+  readonly producer: BigUint64Array;
+  /** The buffer, twice in a row, so that a record that goes over its end is in one piece. */
+  readonly data: Uint8Array;
+  readonly size_bytes: number;
+  close(): void;
+}
+
+/** The file descriptor may be closed afterwards. */
+export const mapRing = (fd: number): MappedRing => {
+  const l = lib();
+  const page = l.getpagesize() as number;
+  const size_bytes = mapInfo(fd).max_entries;
+  const all = page + 2 * size_bytes; // the programs' page, and the data behind it
+  const [PROT_READ, PROT_WRITE, MAP_SHARED] = [1, 2, 1];
+  const consumer = mapMemory(fd, 0, page, PROT_READ | PROT_WRITE, MAP_SHARED);
+  try {
+    const rest = mapMemory(fd, page, all, PROT_READ, MAP_SHARED);
+    const view = koffi.view(rest, all);
+    return {
+      consumer: new BigUint64Array(koffi.view(consumer, 8)),
+      producer: new BigUint64Array(view, 0, 1),
+      data: new Uint8Array(view, page, 2 * size_bytes),
+      size_bytes,
+      close() {
+        l.munmap(consumer, page);
+        l.munmap(rest, all);
+      },
+    };
+  } catch (error) {
+    l.munmap(consumer, page);
+    throw error;
+  }
+};
+
+const mapMemory = (fd: number, offset: number, length: number, protection: number, flags: number): bigint => {
+  const MAP_FAILED = 2n ** 64n - 1n;
+  const address = lib().mmap(null, length, protection, flags, fd, offset) as bigint;
+  if (address === MAP_FAILED) throw new SystemError("Cannot map a ring buffer into memory", koffi.errno());
+  return address;
+};
+
 // ---- attaching -----------------------------------------------------------------------------------------------------
 
 /** Attaches by link; `target` is a cgroup's file descriptor or, for tcx, an interface index. Answers the link's. */
@@ -535,6 +588,21 @@ export const possibleCpus = (): number => check("Cannot count CPUs", lib().possi
 
 /** Index of an interface of this network namespace, or null. */
 export const interfaceIndex = (name: string): number | null => (lib().if_nametoindex(name) as number) || null;
+
+/** Name of an interface of this network namespace, or null. */
+export const interfaceName = (index: number): string | null => {
+  const name = Buffer.alloc(16); // IF_NAMESIZE
+  if (lib().if_indextoname(index, name) === null) return null;
+  return name.toString("utf8", 0, name.indexOf(0));
+};
+
+/** CLOCK_BOOTTIME, by which the programs write down times. */
+export const bootTime_ns = (): bigint => {
+  const CLOCK_BOOTTIME = 7;
+  const time = new BigInt64Array(2); // struct timespec
+  checkLibc("Cannot read the clock", lib().clock_gettime(CLOCK_BOOTTIME, time) as number);
+  return (time[0] ?? 0n) * 1_000_000_000n + (time[1] ?? 0n);
+};
 
 /** Cookie of the network namespace this process is in (kernel 5.14 or later). */
 export const netnsCookie = (): bigint => {

@@ -1,4 +1,4 @@
-// One agent at a time for one pin directory: a lock on the directory itself, which ends with the process.
+// One at a time for one directory: a lock on the directory itself, which ends with the process.
 import { readFileSync, statSync } from "node:fs";
 import { RefusedError } from "../../lib/errors.ts";
 import { closeFd, openDirectory, tryLock } from "./libbpf.ts";
@@ -7,14 +7,14 @@ export interface Lock {
   release(): void;
 }
 
-/** Throws RefusedError when somebody else holds it. */
-export const takeLock = (directory: string): Lock => {
+/** Throws RefusedError when somebody else holds it; `who` is what holds such locks. */
+export const takeLock = (directory: string, who = "beeline agent"): Lock => {
   const fd = openDirectory(directory);
   if (tryLock(fd)) return { release: () => closeFd(fd) };
   closeFd(fd);
   const holder = holderOf(directory);
-  const who = holder === null ? "" : ` (process ${holder})`;
-  throw new RefusedError(`Another beeline agent holds ${directory}${who}`);
+  const named = holder === null ? "" : ` (process ${holder})`;
+  throw new RefusedError(`Another ${who} holds ${directory}${named}`);
 };
 
 /** Process id of the lock's holder, as far as this PID namespace shows it. */

@@ -1,6 +1,6 @@
 // Where things are pinned, by name: <bpffs>/<ABI hash>/maps/<map> and links/<hook>@<target>. Only names; who pins what is
 // in bpf.ts and attach.ts.
-import { ABI_HASH } from "./abi.gen.ts";
+import { ABI_HASH, type rings } from "./abi.gen.ts";
 import type { MapName } from "./mapstore.ts";
 
 /** Of this version's map layout. Another layout has another directory, so two versions never share a map. */
@@ -9,7 +9,8 @@ export const pinDirectory = (bpffs: string): string => `${bpffs}/${ABI_HASH}`;
 export const isAbiHash = (name: string): boolean => /^[0-9a-f]{12}$/.test(name);
 
 export const mapsDirectory = (directory: string): string => `${directory}/maps`;
-export const mapPin = (directory: string, map: MapName): string => `${mapsDirectory(directory)}/${map}`;
+export const mapPin = (directory: string, map: MapName | keyof typeof rings): string =>
+  `${mapsDirectory(directory)}/${map}`;
 export const linksDirectory = (directory: string): string => `${directory}/links`;
 
 /** What a pin below links/ stands for. */
