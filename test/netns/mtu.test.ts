@@ -1,38 +1,21 @@
 // ICMP errors of routers, and of the nodes themselves, about translated packets: path MTU discovery finds every bottleneck,
-// and who sends too few hops far hears of it. Where an error got lost on its way, the transfers here would hang.
+// and who sends too few hops far hears of it. Where an error got lost on its way, the transfers here would hang. Through bpf
+// and through kube-proxy's rules.
 import assert from "node:assert/strict";
-import { after, afterEach, before, describe, test } from "node:test";
-import { Lab } from "../lib/lab.ts";
+import { after, before, describe, test } from "node:test";
 import { Manifests } from "../lib/objects.ts";
+import { BPF, IPTABLES, openLab, runOnEveryNode, serveAt, serviceOf } from "../lib/served-lab.ts";
 import { CallError, openNamespace, Socket } from "../lib/socket.ts";
 
-const lab = await Lab.create();
-after(() => lab.close());
-afterEach((t) => {
-  if ("passed" in t && t.passed === false) console.error(lab.logs());
-});
+const lab = await openLab();
+const manifests = new Manifests(lab);
 
 const MTU = 1300;
-const ports = [
-  { name: "tcp", port: 80, protocol: "TCP", nodePort: 30010 },
-  { name: "udp", port: 53, protocol: "UDP", nodePort: 30110 },
-] as const;
 
 before(async () => {
-  const manifests = new Manifests(lab);
-  const service = (name: string, number: number) => ({
-    name,
-    type: "LoadBalancer" as const,
-    clusterIPs: [`172.30.0.${number}`, `fd00:172:30::${number}`],
-    loadBalancerIPs: [`198.51.100.${number}`, `fd00:198::${number}`],
-    externalIPs: [],
-    ports: ports.map((port) => ({ ...port, nodePort: port.nodePort + number })),
-  });
-  manifests.service(service("near", 1), ["pod1a"]);
-  manifests.service(service("far", 2), ["pod2a"]);
-  await lab.startHosts();
-  for (const name of ["pod1a", "pod2a"]) await (await lab.host(name)).serve(name, 8080, "TCP", "UDP");
-  await Promise.all(lab.nodes().map(({ name }) => lab.startAgent(name, { manifests: manifests.path })));
+  manifests.service(serviceOf("near", 1), ["pod1a"]);
+  manifests.service(serviceOf("far", 2), ["pod2a"]);
+  await serveAt(lab, ["pod1a", "pod2a"]);
 });
 
 const ip = (place: string, line: string): void => {
@@ -76,99 +59,105 @@ const codeOf = (action: () => unknown): string => {
   return "none";
 };
 
-for (const k of kinds) {
-  const node = (name: string): string => lab.place(name)[k.at];
+for (const dataplane of [BPF, IPTABLES]) {
+  describe(dataplane.title, () => {
+    runOnEveryNode(lab, manifests, dataplane);
 
-  const bottlenecks = {
-    "between the client and the node, found by a router": {
-      make: () => ip("wire", `link set client mtu ${MTU}`),
-      remove: () => ip("wire", "link set client mtu 1500"),
-      vips: [k.near, k.far],
-    },
-    "between the nodes, found by the first node": {
-      make: () => ip("node1", `route replace ${k.pods} via ${node("node2")} mtu ${MTU}`),
-      remove: () => ip("node1", `route replace ${k.pods} via ${node("node2")}`),
-      vips: [k.far],
-    },
-    "between the nodes, found by a router": {
-      make: () => {
-        ip("wire", `route replace ${k.pods} via ${node("node2")} mtu ${MTU}`);
-        ip("node1", `route replace ${k.pods} via ${node("wire")}`);
-      },
-      remove: () => {
-        ip("node1", `route replace ${k.pods} via ${node("node2")}`);
-        ip("wire", `route del ${k.pods}`);
-      },
-      vips: [k.far],
-    },
-  } as const;
+    for (const k of kinds) {
+      const node = (name: string): string => lab.place(name)[k.at];
 
-  for (const [where, { make, remove, vips }] of Object.entries(bottlenecks)) {
-    describe(`${k.family}: a bottleneck ${where}`, () => {
-      before(() => {
-        forgetPaths();
-        make();
-      });
-      after(remove);
+      const bottlenecks = {
+        "between the client and the node, found by a router": {
+          make: () => ip("wire", `link set client mtu ${MTU}`),
+          remove: () => ip("wire", "link set client mtu 1500"),
+          vips: [k.near, k.far],
+        },
+        "between the nodes, found by the first node": {
+          make: () => ip("node1", `route replace ${k.pods} via ${node("node2")} mtu ${MTU}`),
+          remove: () => ip("node1", `route replace ${k.pods} via ${node("node2")}`),
+          vips: [k.far],
+        },
+        "between the nodes, found by a router": {
+          make: () => {
+            ip("wire", `route replace ${k.pods} via ${node("node2")} mtu ${MTU}`);
+            ip("node1", `route replace ${k.pods} via ${node("wire")}`);
+          },
+          remove: () => {
+            ip("node1", `route replace ${k.pods} via ${node("node2")}`);
+            ip("wire", `route del ${k.pods}`);
+          },
+          vips: [k.far],
+        },
+      } as const;
 
-      for (const vip of vips) {
-        test(`half a megabyte goes through ${vip} and comes back whole`, async () => {
-          const answer = await (await lab.host("client")).transfer(vip, 80, 500_000);
-          assert.ok(answer.ok, JSON.stringify(answer));
+      for (const [where, { make, remove, vips }] of Object.entries(bottlenecks)) {
+        describe(`${k.family}: a bottleneck ${where}`, () => {
+          before(() => {
+            forgetPaths();
+            make();
+          });
+          after(remove);
+
+          for (const vip of vips) {
+            test(`half a megabyte goes through ${vip} and comes back whole`, async () => {
+              const answer = await (await lab.host("client")).transfer(vip, 80, 500_000);
+              assert.ok(answer.ok, JSON.stringify(answer));
+            });
+          }
+
+          if (where !== "between the client and the node, found by a router") {
+            test("a datagram that may not be fragmented: its sender is told the path's MTU", async () => {
+              forgetPaths();
+              const socket = connectedUdp(k.family, k.far).option(IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+              socket.send("x".repeat(1400));
+              assert.equal(
+                codeOf(() => socket.receive()),
+                "EMSGSIZE",
+              );
+              assert.equal(
+                codeOf(() => socket.send("x".repeat(1400))),
+                "EMSGSIZE",
+              );
+              socket.send("x".repeat(1200));
+              assert.match(socket.receive().text, /pod2a/);
+              socket.close();
+            });
+          }
         });
       }
 
-      if (where !== "between the client and the node, found by a router") {
-        test("a datagram that may not be fragmented: its sender is told the path's MTU", async () => {
-          forgetPaths();
-          const socket = connectedUdp(k.family, k.far).option(IP_MTU_DISCOVER, IP_PMTUDISC_DO);
-          socket.send("x".repeat(1400));
+      describe(`${k.family}: a datagram with too few hops`, () => {
+        for (const [what, vip, hops] of [
+          ["ends at the node, before a local pod", k.near, 2],
+          ["ends at the node, before another node", k.far, 2],
+          ["ends at the other node, before its pod", k.far, 3],
+        ] as const) {
+          test(`${what}: its sender hears of it`, () => {
+            const socket = connectedUdp(k.family, vip).option(IP_TTL, hops);
+            socket.send("anybody?");
+            assert.equal(
+              codeOf(() => socket.receive()),
+              "EHOSTUNREACH",
+            );
+            socket.close();
+          });
+        }
+      });
+
+      test(`${k.family}: a pod that listens no more refuses, and the client hears it from the VIP`, async () => {
+        for (const [vip, pod] of [[k.near, "pod1a"] as const, [k.far, "pod2a"] as const]) {
+          const host = await lab.host(pod);
+          await host.stopServing(8080, "UDP");
+          const socket = connectedUdp(k.family, vip);
+          socket.send("anybody?");
           assert.equal(
             codeOf(() => socket.receive()),
-            "EMSGSIZE",
+            "ECONNREFUSED",
           );
-          assert.equal(
-            codeOf(() => socket.send("x".repeat(1400))),
-            "EMSGSIZE",
-          );
-          socket.send("x".repeat(1200));
-          assert.match(socket.receive().text, /pod2a/);
           socket.close();
-        });
-      }
-    });
-  }
-
-  describe(`${k.family}: a datagram with too few hops`, () => {
-    for (const [what, vip, hops] of [
-      ["ends at the node, before a local pod", k.near, 2],
-      ["ends at the node, before another node", k.far, 2],
-      ["ends at the other node, before its pod", k.far, 3],
-    ] as const) {
-      test(`${what}: its sender hears of it`, () => {
-        const socket = connectedUdp(k.family, vip).option(IP_TTL, hops);
-        socket.send("anybody?");
-        assert.equal(
-          codeOf(() => socket.receive()),
-          "EHOSTUNREACH",
-        );
-        socket.close();
+          await host.serve(pod, 8080, "UDP");
+        }
       });
-    }
-  });
-
-  test(`${k.family}: a pod that listens no more refuses, and the client hears it from the VIP`, async () => {
-    for (const [vip, pod] of [[k.near, "pod1a"] as const, [k.far, "pod2a"] as const]) {
-      const host = await lab.host(pod);
-      await host.stopServing(8080, "UDP");
-      const socket = connectedUdp(k.family, vip);
-      socket.send("anybody?");
-      assert.equal(
-        codeOf(() => socket.receive()),
-        "ECONNREFUSED",
-      );
-      socket.close();
-      await host.serve(pod, 8080, "UDP");
     }
   });
 }
