@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before } from "node:test";
 import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
-import type { Agent, AgentOptions } from "./agent.ts";
+import type { AgentOptions } from "./agent.ts";
 import { Lab, type LabOptions } from "./lab.ts";
 import type { Manifests, ServiceWords } from "./objects.ts";
 
@@ -97,15 +97,14 @@ export const IPTABLES: LabDataplane = {
   },
 };
 
-/** Starts an agent on every node before the tests of a `describe`, and takes everything away after them. */
+/** Starts an agent on every node before the tests of a `describe`; ends all of the lab and takes everything away after. */
 export const runOnEveryNode = (lab: Lab, manifests: Manifests, dataplane: LabDataplane): void => {
-  let agents: readonly Agent[] = [];
   before(async () => {
     const options = { manifests: manifests.path, ...dataplane.agent };
-    agents = await Promise.all(lab.nodes().map(({ name }) => lab.startAgent(name, options)));
+    await Promise.all(lab.nodes().map(({ name }) => lab.startAgent(name, options)));
   });
   after(async () => {
-    await Promise.all(agents.map((agent) => agent.stop()));
+    await Promise.all(lab.agents.map((agent) => agent.stop()));
     for (const { name } of lab.nodes()) {
       const { status, stderr } = lab.beeline(name, ["reset", "--dataplane", dataplane.name]);
       assert.equal(status, 0, stderr);
