@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * A client of the benchmark: `client WHAT SECONDS WARM-UP NAME[,NAME] TO:PORT [TO:PORT …]`, one
- * line of JSON on stdout. Destinations are taken in turn. Every answer must come from one of the
- * NAMEs and say the address that this client has; `wrong` counts those that do not, `lost` those
- * that never came.
+ * A client of the benchmark: `client WHAT SECONDS WARM-UP FLOW NAME[,NAME] TO:PORT [TO:PORT …]`,
+ * one line of JSON on stdout. Destinations are taken in turn. Every answer must come from one of
+ * the NAMEs and say the address that this client has; `wrong` counts those that do not, `lost`
+ * those that never came.
  *
  *   connect    TCP, one after another: {"sent", "lost", "wrong", "p50", "p99"}, microseconds of
  * connect() first      UDP, each from a new socket: the same, of the first answer requests   TCP,
@@ -29,11 +29,17 @@
 #define GREET_FLOWS 64
 #define GREET_PORT 10000
 #define TIMEOUT_S 1
+#define FLOW_PORT 20000
+#define FLOWS_PER_ADDRESS 40000
+#define FLOW_ADDRESSES 64
 
 static const char *names;
 static struct sockaddr_in targets[MOST_TARGETS];
 static int target_count, turn;
 static double seconds, warm_up;
+/* Number of the next UDP flow: none is used a second time, so that each is new to whoever
+ * translates it. */
+static unsigned long next_flow;
 static unsigned long sent, lost, wrong;
 static float samples[MOST_SAMPLES];
 static int sample_count;
@@ -165,10 +171,24 @@ static double connect_once(void)
 	return took;
 }
 
+/* 192.168.1.0 and up: the client has these addresses as well. */
+static struct sockaddr_in flow_address(unsigned long flow)
+{
+	return (struct sockaddr_in){
+		.sin_family = AF_INET,
+		.sin_port = htons(FLOW_PORT + flow % FLOWS_PER_ADDRESS),
+		.sin_addr = {htonl(0xc0a80100 + flow / FLOWS_PER_ADDRESS % FLOW_ADDRESSES)},
+	};
+}
+
 static double first_once(void)
 {
-	int fd = open_socket(SOCK_DGRAM);
 	double begin = now_s(), took = -1;
+	int fd = open_socket(SOCK_DGRAM);
+	struct sockaddr_in own = flow_address(next_flow++);
+
+	if (bind(fd, (void *)&own, sizeof(own)))
+		die_errno("Cannot use a port of the client");
 
 	/* Connected: the kernel then takes an answer from this address only. */
 	if (connect_to(fd, next_target()) || send(fd, "who\n", 4, 0) != 4)
@@ -384,12 +404,13 @@ static void greet(void)
 
 int main(int argc, char **argv)
 {
-	if (argc < 6 || argc - 5 > MOST_TARGETS)
-		die("usage: client WHAT SECONDS WARM-UP NAME[,NAME] TO:PORT [TO:PORT …]");
+	if (argc < 7 || argc - 6 > MOST_TARGETS)
+		die("usage: client WHAT SECONDS WARM-UP FLOW NAME[,NAME] TO:PORT [TO:PORT …]");
 	seconds = atof(argv[2]);
 	warm_up = atof(argv[3]);
-	names = argv[4];
-	for (int i = 5; i < argc; i++)
+	next_flow = atol(argv[4]);
+	names = argv[5];
+	for (int i = 6; i < argc; i++)
 		targets[target_count++] = parse_endpoint(argv[i]);
 	if (!strcmp(argv[1], "connect"))
 		repeat(connect_once);

@@ -13,15 +13,16 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <stdbool.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 /* 64 bytes on the wire, without the checksum. */
 #define FRAME_BYTES 60
 #define BATCH 64
-/* Between two looks at the clock: some milliseconds. */
-#define CHUNK (64 * BATCH)
+#define LONGEST_RUN 0x7fffffff
 
 static int generate, generators;
 static struct generator config;
@@ -60,53 +61,60 @@ static void configure(const char *device, const char *mac, const char *from, con
 	config.dport = target.sin_port;
 }
 
-static void send_frames(unsigned count)
+static void wake(int signal)
+{
+	(void)signal;
+}
+
+/* To begin and to end a call takes the kernel milliseconds, so there is one, and a signal ends it.
+ */
+static void send_frames(unsigned most, double seconds)
 {
 	__u8 frame[FRAME_BYTES] = {};
 	struct xdp_md context = {.data_end = sizeof(frame), .ingress_ifindex = ifindex};
 	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame, .data_size_in = sizeof(frame),
-		    .ctx_in = &context, .ctx_size_in = sizeof(context), .repeat = count,
+		    .ctx_in = &context, .ctx_size_in = sizeof(context), .repeat = most,
 		    .flags = BPF_F_TEST_XDP_LIVE_FRAMES, .batch_size = BATCH);
+	long microseconds = seconds * 1e6 + 1;
+	struct itimerval timer = {.it_value = {microseconds / 1000000, microseconds % 1000000}};
+	struct itimerval off = {};
+
+	setitimer(ITIMER_REAL, &timer, NULL);
 	int error = bpf_prog_test_run_opts(generate, &options);
 
+	setitimer(ITIMER_REAL, &off, NULL);
 	if (error && error != -EINTR)
 		die("Cannot send live frames: %s", strerror(-error));
 }
 
-static __u64 made(void)
+static struct generator held(void)
 {
-	struct generator held;
+	struct generator value;
 	__u32 zero = 0;
 
-	if (bpf_map_lookup_elem(generators, &zero, &held))
+	if (bpf_map_lookup_elem(generators, &zero, &value))
 		die_errno("Cannot read the generator");
-	return held.made;
+	return value;
 }
 
-static void run(unsigned flows, double seconds, __u64 most)
+static void run(unsigned flows, double seconds, double most)
 {
 	struct generator start = config;
 	__u32 zero = 0;
-	__u64 left = most;
 
 	start.flows = flows;
-	start.made = flows ? 0 : next_flow;
+	start.next = flows ? 0 : next_flow;
 	if (bpf_map_update_elem(generators, &zero, &start, 0))
 		die_errno("Cannot set the generator");
-	double begin = now_s(), end = begin;
+	send_frames(most < LONGEST_RUN ? most : LONGEST_RUN, seconds);
 
-	while (end - begin < seconds && left > 0) {
-		unsigned count = left < CHUNK ? left : CHUNK;
-
-		send_frames(count);
-		left -= count;
-		end = now_s();
-	}
-	__u64 last = made();
+	struct generator end = held();
+	double took_ns = end.last_ns - end.first_ns;
 
 	if (!flows)
-		next_flow = last;
-	printf("{\"sent\":%llu,\"seconds\":%.9f}\n", last - start.made, end - begin);
+		next_flow = end.next;
+	printf("{\"sent\":%llu,\"rate\":%.3f}\n", end.sent,
+	       end.timed ? end.timed / took_ns * 1e9 : 0);
 	fflush(stdout);
 }
 
@@ -114,17 +122,17 @@ int main(int argc, char **argv)
 {
 	char line[256];
 	unsigned flows;
-	double seconds;
-	unsigned long long most;
+	double seconds, most;
 
 	if (argc != 6)
 		die("usage: frames DEVICE OBJECT TO-MAC FROM:PORT TO:PORT");
+	signal(SIGALRM, wake);
 	load(argv[2]);
 	configure(argv[1], argv[3], argv[4], argv[5]);
 	puts("{}");
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {
-		if (sscanf(line, "run %u %lf %llu", &flows, &seconds, &most) != 3)
+		if (sscanf(line, "run %u %lf %lf", &flows, &seconds, &most) != 3)
 			die("%s is no command", line);
 		run(flows, seconds, most);
 	}

@@ -7,11 +7,17 @@
 
 /* Source ports from sport on; then the next source address. */
 #define PORTS_PER_ADDRESS 50000
+#define PACKETS_PER_LOOK 64
 
+/* Of one run. */
 struct generator {
-	__u64 made;  /* packets so far; also the number of the next one */
-	__u32 flows; /* 0: every packet is another flow */
-	__u32 saddr; /* host order: it is counted up */
+	__u64 next; /* number of the next packet: it makes the ports and addresses */
+	__u64 sent;
+	__u64 first_ns; /* when the first packet was made, */
+	__u64 last_ns;	/* the last time that the clock was looked at, */
+	__u64 timed;	/* and packets between the two */
+	__u32 flows;	/* 0: every packet is another flow */
+	__u32 saddr;	/* host order: it is counted up */
 	__be32 daddr;
 	__u16 sport; /* host order */
 	__be16 dport;

@@ -116,12 +116,8 @@ static struct bpf_object *object;
 static enum { SINK_OFF, SINK_XDP, SINK_TC } attached;
 static struct bpf_tc_opts filter = {.sz = sizeof(filter)};
 
-static struct bpf_tc_hook hook(void)
-{
-	return (struct bpf_tc_hook){.sz = sizeof(struct bpf_tc_hook),
-				    .ifindex = ifindex,
-				    .attach_point = BPF_TC_INGRESS};
-}
+/* libbpf looks at the padding as well. */
+static struct bpf_tc_hook ingress = {.sz = sizeof(ingress), .attach_point = BPF_TC_INGRESS};
 
 static int program_of(const char *program)
 {
@@ -135,8 +131,6 @@ static int map_of(const char *map)
 
 static void detach(void)
 {
-	struct bpf_tc_hook ingress = hook();
-
 	filter.flags = filter.prog_fd = filter.prog_id = 0;
 	if (attached == SINK_XDP && bpf_xdp_detach(ifindex, XDP_FLAGS_DRV_MODE, NULL))
 		die("Cannot detach the sink from XDP");
@@ -156,7 +150,6 @@ static void attach_xdp(void)
 
 static void attach_tc(void)
 {
-	struct bpf_tc_hook ingress = hook();
 	int error = bpf_tc_hook_create(&ingress);
 
 	filter.handle = filter.priority = 1;
@@ -256,6 +249,7 @@ int main(int argc, char **argv)
 	ifindex = if_nametoindex(argv[3]);
 	if (!ifindex)
 		die_errno(argv[3]);
+	ingress.ifindex = ifindex;
 	load(argv[4]);
 	epoll = epoll_create1(EPOLL_CLOEXEC);
 	watch(STDIN_FILENO);

@@ -15,6 +15,24 @@ export const bpfObjectDirectory = (program: string = import.meta.dirname): strin
   throw new Error(`Cannot find BPF objects in ${directory}: ${remedy}`);
 };
 
+/** Directory of the benchmark's own programs: `bench/` beside the program in a release, `build/bench/` in a checkout. */
+export const benchDirectory = (program: string = import.meta.dirname): string => {
+  const checkout = checkoutOf(program);
+  const directory = checkout === null ? join(program, "bench") : join(checkout, "build", "bench");
+  if (existsSync(join(directory, "load.bpf.o"))) return directory;
+  const remedy =
+    checkout === null ? "the release is not complete, install it again" : `run \`npm run build\` in ${checkout}`;
+  throw new Error(`Cannot find the benchmark's programs in ${directory}: ${remedy}`);
+};
+
+/** The program that runs on each node of the benchmark's lab. */
+export const benchNodeScript = (program: string = import.meta.dirname): string => {
+  const checkout = checkoutOf(program);
+  return checkout === null
+    ? join(program, "bench-node.mjs")
+    : join(checkout, "src", "bench", "node", "process.ts");
+};
+
 /** Root of the checkout that this code runs from, or null: it was bundled. */
 const checkoutOf = (program: string): string | null => {
   if (basename(program) !== "lib" || basename(dirname(program)) !== "src") return null;

@@ -118,6 +118,7 @@ const bind = () => {
     tc_detach: bpf.func("int bpf_tc_detach(const void *hook, const void *options)"),
     tc_query: bpf.func("int bpf_tc_query(const void *hook, void *options)"),
     possible_cpus: bpf.func("int libbpf_num_possible_cpus()"),
+    version: bpf.func("const char *libbpf_version_string()"),
     print,
   };
 };
@@ -582,6 +583,9 @@ export const testRun = (
     duration_ns: view.getUint32(64, true),
   };
 };
+
+/** `v1.1`: of the libbpf that is in use. */
+export const libbpfVersion = (): string => lib().version() as string;
 
 /** Number of slots in a per-CPU map's value. */
 export const possibleCpus = (): number => check("Cannot count CPUs", lib().possible_cpus() as number);

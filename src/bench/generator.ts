@@ -1,0 +1,62 @@
+// What the load generator can do when nothing has to be carried: packets are counted and dropped where the node's device
+// receives them. A mode that comes near to this limit is perhaps faster than it seems.
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { CLIENT, POD_PORT, TARGET } from "./cluster.ts";
+import { cgroupMount } from "./lab/leftovers.ts";
+import { NODE_MAC, netnsName, offloadScript, UPLINK } from "./lab/network.ts";
+import { runScript, Tool, type Where } from "./lab/process.ts";
+import { CPUS, type Files, GREET_FLOWS } from "./stack.ts";
+
+const frames = z.object({ sent: z.number(), rate: z.number() });
+const counts = z.object({ right: z.number() });
+
+/** Its stack's name. */
+export const LIMIT = "limit";
+
+export class Generator {
+  readonly #frames: Tool;
+  readonly #node: Tool;
+
+  private constructor(frames: Tool, node: Tool) {
+    this.#frames = frames;
+    this.#node = node;
+  }
+
+  static async start(lab: string, files: Files): Promise<Generator> {
+    const cgroup = join(cgroupMount(), lab, LIMIT);
+    mkdirSync(cgroup, { recursive: true });
+    runScript(offloadScript(lab, LIMIT, true));
+    const object = join(files.tools, "load.bpf.o");
+    const where = (place: string): Where => ({
+      netns: `/run/netns/${netnsName(lab, LIMIT, place)}`,
+      cgroup,
+      cpus: [CPUS.sender],
+    });
+    const to = `${TARGET.address}:${TARGET.port}`;
+    const node = await Tool.start(where("node"), [join(files.tools, "pod"), LIMIT, String(POD_PORT), UPLINK, object]);
+    const sender = await Tool.start(where("client"), [
+      join(files.tools, "frames"),
+      "eth0",
+      object,
+      NODE_MAC,
+      `${CLIENT.address}:10000`,
+      to,
+    ]);
+    await node.ask(`sink xdp ${to}`);
+    return new Generator(sender, node);
+  }
+
+  /** Packets a second, over 64 flows or each of another flow. */
+  async rate(metric: "packets" | "new-flows", seconds: number): Promise<number> {
+    const before = await this.#counted();
+    const flows = metric === "packets" ? GREET_FLOWS : 0;
+    const run = frames.parse(await this.#frames.ask(`run ${flows} ${seconds} 1e12`));
+    return (run.rate * ((await this.#counted()) - before)) / run.sent;
+  }
+
+  async #counted(): Promise<number> {
+    return counts.parse(await this.#node.ask("count")).right;
+  }
+}

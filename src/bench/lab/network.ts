@@ -1,0 +1,117 @@
+// One stack's network, as the shell script that makes it: a client, the node that is measured, two pods on it.
+//
+//   client 192.168.0.2 ── uplink ── node 192.168.0.1 ──┬── pod1 10.244.1.11
+//                                                  └── pod2 10.244.1.12
+//
+// Every stack has the same addresses, in namespaces of its own. Nothing is asked for by ARP: neighbours are permanent.
+import { CLIENT, NODE, PODS } from "../cluster.ts";
+
+export const PLACES = ["client", "node", ...PODS.map(({ name }) => name)] as const;
+
+/** The node's device towards the client: the one that a NIC would be. */
+export const UPLINK = "uplink";
+
+export const netnsName = (lab: string, stack: string, place: string): string => `${lab}-${stack}-${place}`;
+
+const CLIENT_MAC = "02:00:00:00:00:02";
+export const NODE_MAC = "02:00:00:00:00:01";
+const podMac = (i: number): string => `02:00:00:00:01:0${i + 1}`;
+const gatewayMac = (i: number): string => `02:00:00:00:02:0${i + 1}`;
+
+/** Makes the namespaces of all stacks, and everything inside. */
+export const networkScript = (lab: string, stacks: readonly string[]): string =>
+  [
+    "set -e",
+    heredoc(
+      "ip -batch -",
+      stacks.flatMap((stack) => PLACES.map((place) => `netns add ${netnsName(lab, stack, place)}`)),
+    ),
+    heredoc(
+      "ip -batch -",
+      stacks.flatMap((stack) => links((place) => netnsName(lab, stack, place))),
+    ),
+    ...stacks.flatMap((stack) =>
+      PLACES.flatMap((place) => {
+        const inside = `nsenter --net=/run/netns/${netnsName(lab, stack, place)}`;
+        return [`${inside} sh -ec '${sysctls(place)}'`, heredoc(`${inside} ip -batch -`, settings(place))];
+      }),
+    ),
+  ].join("\n");
+
+const heredoc = (command: string, lines: readonly string[]): string =>
+  [`${command} <<'END'`, ...lines, "END"].join("\n");
+
+const links = (netns: (place: string) => string): readonly string[] => [
+  link(UPLINK, netns("node"), NODE_MAC, netns("client"), CLIENT_MAC),
+  ...PODS.map(({ name }, i) => link(name, netns("node"), gatewayMac(i), netns(name), podMac(i))),
+];
+
+const link = (device: string, netns: string, mac: string, peerNetns: string, peerMac: string): string =>
+  `link add name ${device} netns ${netns} address ${mac} type veth peer name eth0 netns ${peerNetns} address ${peerMac}`;
+
+const sysctls = (place: string): string => {
+  const wanted = ["ipv6/conf/all/disable_ipv6=1", "ipv6/conf/default/disable_ipv6=1", "ipv4/conf/all/rp_filter=0"];
+  wanted.push("ipv4/conf/default/rp_filter=0");
+  if (place === "node") wanted.push("ipv4/ip_forward=1", "ipv4/conf/all/send_redirects=0");
+  // Above the ports of the packets that are made.
+  if (place === "client") wanted.push('ipv4/ip_local_port_range="20000 65000"');
+  return wanted
+    .map((one) => one.split("="))
+    .map(([path, value]) => `[ ! -e /proc/sys/net/${path} ] || echo ${value} >/proc/sys/net/${path}`)
+    .join("; ");
+};
+
+const settings = (place: string): readonly string[] => {
+  switch (place) {
+    case "client":
+      return [
+        "link set lo up",
+        "link set eth0 up",
+        `addr add ${CLIENT.address}/16 dev eth0`,
+        "route add local 192.168.1.0/26 dev lo", // as many addresses more, for flows that are never seen twice
+        `neigh replace ${NODE.address} lladdr ${NODE_MAC} dev eth0 nud permanent`,
+        `route add default via ${NODE.address}`,
+      ];
+    case "node":
+      return [
+        "link set lo up",
+        `link set ${UPLINK} up`,
+        `addr add ${NODE.address}/16 dev ${UPLINK}`,
+        `neigh replace ${CLIENT.address} lladdr ${CLIENT_MAC} dev ${UPLINK} nud permanent`,
+        `route add default via ${CLIENT.address}`,
+        ...PODS.flatMap(({ name, address }, i) => [
+          `link set ${name} up`,
+          `route add ${address}/32 dev ${name} src ${NODE.address}`,
+          `neigh replace ${address} lladdr ${podMac(i)} dev ${name} nud permanent`,
+        ]),
+      ];
+    default: {
+      const i = PODS.findIndex(({ name }) => name === place);
+      return [
+        "link set lo up",
+        "link set eth0 up",
+        `addr add ${PODS[i]?.address}/32 dev eth0`,
+        `route add ${NODE.address} dev eth0`,
+        `neigh replace ${NODE.address} lladdr ${gatewayMac(i)} dev eth0 nud permanent`,
+        `route add default via ${NODE.address}`,
+      ];
+    }
+  }
+};
+
+/** Segmentation by the devices, and joining of what arrives: as they come, or all off, so that every packet is 1500 bytes. */
+export const offloadScript = (lab: string, stack: string, on: boolean): string => {
+  const ethtool = (place: string, device: string): string =>
+    `nsenter --net=/run/netns/${netnsName(lab, stack, place)} ethtool -K ${device} ${on ? ON : OFF}`;
+  return [
+    "set -e",
+    ethtool("client", "eth0"),
+    ethtool("node", UPLINK),
+    ...PODS.flatMap(({ name }) => [ethtool("node", name), ethtool(name, "eth0")]),
+    // Redirected frames are taken in by a device only that has GRO (or XDP) on, as a NIC has.
+    `nsenter --net=/run/netns/${netnsName(lab, stack, "node")} ethtool -K ${UPLINK} gro ${on ? "on" : "off"}`,
+  ].join("\n");
+};
+
+const ON = "tso on gso on";
+const OFF = "tso off gso off gro off";

@@ -1,0 +1,394 @@
+// What is measured and how: each measurement makes its traffic on one stack, and answers values of one or more metrics
+// with what was sent, what was lost, and what the mode must have carried for it.
+import { readFileSync } from "node:fs";
+import type { MetricOfResult } from "./result.ts";
+import { GREET_FLOWS, type Stack } from "./stack.ts";
+import { median } from "./statistics.ts";
+
+export interface Durations {
+  readonly seconds: number;
+  readonly warm_up_s: number;
+}
+
+export interface Measured {
+  /** By metric. */
+  readonly values: Readonly<Record<string, number>>;
+  readonly sent: number;
+  readonly lost: number;
+  /** Answers of somebody else, or packets that arrived elsewhere. */
+  readonly wrong: number;
+  /** What the mode must have carried at least. */
+  readonly flows: number;
+  readonly packets: number;
+  /** Losing some is part of it: a sender that is faster than the path, or a table that fills. */
+  readonly lossy: boolean;
+}
+
+export interface Measurement {
+  readonly metrics: readonly MetricOfResult[];
+  /** Needs packets from a wire. */
+  readonly packets: boolean;
+  /** "traffic": the mode must show that it carried it. "services": what the kernel holds must be what it should. */
+  readonly proof: "traffic" | "services";
+  readonly run: (stack: Stack, durations: Durations) => Promise<Measured>;
+  /** About how long one takes beyond its seconds and warm-up; for the time left. */
+  readonly extra_s: number;
+}
+
+const metric = (
+  name: string,
+  title: string,
+  unit: string,
+  better: MetricOfResult["better"],
+  axis: MetricOfResult["axis"],
+  summary: string,
+): MetricOfResult => ({ name, title, summary, unit, better, axis });
+
+/** Plenty: the time ends it. */
+const ENDLESS = 1e12;
+
+/** conntrack's table must take all of them, or its fullness would be measured. */
+const MOST_NEW_FLOWS = 180_000;
+
+const packets: Measurement = {
+  metrics: [
+    metric(
+      "packets",
+      "Established packets",
+      "packets/s",
+      "higher",
+      "mode",
+      "64 UDP flows that have been answered before; frames of 64 bytes, sent as a NIC would bring them, counted in the pods.",
+    ),
+    metric(
+      "packet-time",
+      "Time per packet",
+      "ns",
+      "lower",
+      "mode",
+      "The same run: from one packet to the next, sender and counter included; compare with the generator's limit.",
+    ),
+    metric(
+      "packet-cpu",
+      "CPU per packet",
+      "ns",
+      "lower",
+      "mode",
+      "The same run: time that all CPUs of this run were busy, for each packet that arrived (kernel's accounts, 10 ms grain).",
+    ),
+  ],
+  packets: true,
+  proof: "traffic",
+  extra_s: 0.15,
+  async run(stack, { seconds, warm_up_s }) {
+    const greeted = await stack.client("greet", 0, 0);
+    return stack.withSink("xdp", async () => {
+      await stack.frames(GREET_FLOWS, warm_up_s, ENDLESS);
+      const before = await stack.arrived();
+      const busyBefore = busySeconds();
+      const run = await stack.frames(GREET_FLOWS, seconds, ENDLESS);
+      const busy = busySeconds() - busyBefore;
+      const after = await stack.arrived();
+      const right = after.right - before.right;
+      const rate = (run.rate * right) / run.sent;
+      return {
+        values: {
+          packets: rate,
+          "packet-time": 1e9 / rate,
+          "packet-cpu": (busy / right) * 1e9,
+        },
+        sent: run.sent + greeted.sent,
+        lost: Math.max(0, run.sent - right) + greeted.lost,
+        wrong: after.wrong + greeted.wrong,
+        flows: GREET_FLOWS,
+        packets: right,
+        lossy: true,
+      };
+    });
+  },
+};
+
+const newFlows: Measurement = {
+  metrics: [
+    metric(
+      "new-flows",
+      "New flows",
+      "flows/s",
+      "higher",
+      "services",
+      "Frames of 64 bytes, each of a UDP flow that was never seen before, counted in the pods. Connection tracking is emptied before.",
+    ),
+  ],
+  packets: true,
+  proof: "traffic",
+  extra_s: 0.3,
+  run: (stack, { seconds }) =>
+    stack.withSink("xdp", async () => {
+      const run = await stack.frames(0, seconds, MOST_NEW_FLOWS);
+      const { right, wrong } = await stack.arrived();
+      return {
+        values: { "new-flows": (run.rate * right) / run.sent },
+        sent: run.sent,
+        lost: Math.max(0, run.sent - right),
+        wrong,
+        flows: right,
+        packets: right,
+        lossy: true,
+      };
+    }),
+};
+
+/** SYN, ACK, the request, and the end of the connection. */
+const PACKETS_PER_CONNECTION = 3;
+
+const connect: Measurement = {
+  metrics: [
+    metric(
+      "connect-p50",
+      "TCP connect, median",
+      "µs",
+      "lower",
+      "services",
+      "connect() of one new connection at a time; each asks who answers, and checks it.",
+    ),
+    metric("connect-p99", "TCP connect, 99th percentile", "µs", "lower", "services", "The same connections."),
+  ],
+  packets: false,
+  proof: "traffic",
+  extra_s: 0.1,
+  async run(stack, { seconds, warm_up_s }) {
+    const { sent, lost, wrong, p50 = 0, p99 = 0 } = await stack.client("connect", seconds, warm_up_s);
+    const done = sent - lost - wrong;
+    return {
+      values: { "connect-p50": p50, "connect-p99": p99 },
+      sent,
+      lost,
+      wrong,
+      flows: done,
+      packets: PACKETS_PER_CONNECTION * done,
+      lossy: false,
+    };
+  },
+};
+
+const requests: Measurement = {
+  metrics: [
+    metric(
+      "requests",
+      "Connect, request, close",
+      "requests/s",
+      "higher",
+      "services",
+      "64 clients at a time: connect, ask who answers, read, close. Mostly the cost of sockets and of waking up.",
+    ),
+  ],
+  packets: false,
+  proof: "traffic",
+  extra_s: 0.1,
+  async run(stack, { seconds, warm_up_s }) {
+    const answer = await stack.client("requests", seconds, warm_up_s);
+    const { sent, lost, wrong, done = 0, seconds: took = seconds } = answer;
+    return {
+      values: { requests: done / took },
+      sent,
+      lost,
+      wrong,
+      flows: done,
+      packets: PACKETS_PER_CONNECTION * done,
+      lossy: false,
+    };
+  },
+};
+
+const UDP_SOCKETS = 16;
+
+const udp: Measurement = {
+  metrics: [
+    metric(
+      "udp",
+      "UDP from sockets",
+      "packets/s",
+      "higher",
+      "mode",
+      "Datagrams of 22 bytes from 16 connected sockets, 64 in a system call, counted in the pods before their sockets.",
+    ),
+  ],
+  packets: false,
+  proof: "traffic",
+  extra_s: 0.1,
+  run: (stack, { seconds, warm_up_s }) =>
+    stack.withSink("tc", async () => {
+      // Sockets of a program that has ended do not warm up those of the next: the first packets are part of it.
+      const { sent, wrong: failed, seconds: took = seconds } = await stack.client("udp", seconds + warm_up_s, 0);
+      const { right, wrong } = await stack.arrived();
+      return {
+        values: { udp: right / took },
+        sent,
+        lost: Math.max(0, sent - right),
+        wrong: wrong + failed,
+        flows: UDP_SOCKETS,
+        packets: right,
+        lossy: true,
+      };
+    }),
+};
+
+/** The largest packet that a device is given to cut up. */
+const LARGEST_PACKET = 65_536;
+
+const runBulk = async (stack: Stack, name: string, { seconds, warm_up_s }: Durations, largest: number) => {
+  const answer = await stack.client("bulk", seconds, warm_up_s);
+  const { sent, lost, wrong, bytes = 0, seconds: took = seconds } = answer;
+  return {
+    values: { [name]: (bytes * 8) / took / 1e9 },
+    sent,
+    lost,
+    wrong,
+    flows: 1,
+    packets: Math.floor(bytes / largest),
+    lossy: false,
+  };
+};
+
+const bulk: Measurement = {
+  metrics: [
+    metric(
+      "bulk",
+      "Bulk TCP, default offloads",
+      "Gbit/s",
+      "higher",
+      "mode",
+      "One stream; what the receiver acknowledged. Devices cut up large packets, as NICs do.",
+    ),
+  ],
+  packets: false,
+  proof: "traffic",
+  extra_s: 0.1,
+  run: (stack, durations) => runBulk(stack, "bulk", durations, LARGEST_PACKET),
+};
+
+const bulkSmall: Measurement = {
+  metrics: [
+    metric(
+      "bulk-1500",
+      "Bulk TCP, packets of 1500 bytes",
+      "Gbit/s",
+      "higher",
+      "mode",
+      "The same with TSO, GSO and GRO off on all devices: every packet is forwarded by itself.",
+    ),
+  ],
+  packets: false,
+  proof: "traffic",
+  extra_s: 0.3,
+  run: (stack, durations) => stack.withoutOffloads(() => runBulk(stack, "bulk-1500", durations, 1500)),
+};
+
+const firstPacket: Measurement = {
+  metrics: [
+    metric(
+      "first-packet",
+      "First packet and its answer, median",
+      "µs",
+      "lower",
+      "services",
+      "A new UDP socket each time: from opening it to the answer of the pod.",
+    ),
+  ],
+  packets: false,
+  proof: "traffic",
+  extra_s: 0.1,
+  async run(stack, { seconds, warm_up_s }) {
+    const { sent, lost, wrong, p50 = 0 } = await stack.client("first", seconds, warm_up_s);
+    const done = sent - lost - wrong;
+    return { values: { "first-packet": p50 }, sent, lost, wrong, flows: done, packets: done, lossy: false };
+  },
+};
+
+/** One after another in each round; fewer where one takes long. */
+const MOST_CHANGES = 20;
+const CHANGES_TIME_S = 0.3;
+
+const update: Measurement = {
+  metrics: [
+    metric(
+      "update",
+      "One endpoint changes",
+      "ms",
+      "lower",
+      "services",
+      "From knowing it to having it in the kernel: the rules of one service, or the map entries. Median of up to 20 changes.",
+    ),
+  ],
+  packets: false,
+  proof: "services",
+  extra_s: 0.5,
+  async run(stack) {
+    const took: number[] = [];
+    for (let sum = 0; took.length < MOST_CHANGES && sum < CHANGES_TIME_S; sum += took.at(-1) ?? 0)
+      took.push(await stack.ask("change"));
+    return {
+      values: { update: median(took) * 1000 },
+      sent: took.length,
+      lost: 0,
+      wrong: 0,
+      flows: 0,
+      packets: 0,
+      lossy: false,
+    };
+  },
+};
+
+/** In this order in every round. */
+export const MEASUREMENTS: readonly Measurement[] = [
+  packets,
+  newFlows,
+  connect,
+  requests,
+  udp,
+  bulk,
+  bulkSmall,
+  firstPacket,
+  update,
+];
+
+/** Of making a stack, once: there is one sample of each. */
+export const INSTALL_METRICS: readonly MetricOfResult[] = [
+  metric(
+    "install",
+    "Full install",
+    "ms",
+    "lower",
+    "services",
+    "From an empty node to all services in the kernel, what is computed for it included; programs and maps are loaded before. Once for each number of services.",
+  ),
+  metric(
+    "kernel-memory",
+    "Kernel memory",
+    "MB",
+    "lower",
+    "services",
+    "What unreclaimable slab, vmalloc and per-CPU memory grew by while all services were installed, with all that the mode needs before (beeline: its maps at their full size, for flows too). Once.",
+  ),
+  metric(
+    "process-memory",
+    "Process memory",
+    "MB",
+    "lower",
+    "services",
+    "The most that the programming process (Node, in every mode) and the programs it started held during the install. Once.",
+  ),
+];
+
+export const METRICS: readonly MetricOfResult[] = [
+  ...MEASUREMENTS.flatMap(({ metrics }) => metrics),
+  ...INSTALL_METRICS,
+];
+
+/** Of the CPUs that anything here runs on: all of this machine. */
+const busySeconds = (): number => {
+  const USER_HZ = 100;
+  const [line = ""] = readFileSync("/proc/stat", "utf8").split("\n");
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = line.split(/\s+/).slice(1).map(Number);
+  return (user + nice + system + irq + softirq) / USER_HZ;
+};

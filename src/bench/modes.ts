@@ -1,0 +1,104 @@
+// Every mode: its words, what the kernel and the machine must have for it, and what opens it on a node. A new mode is one
+// more row here and, where it is another dataplane, one more file of node/.
+
+import { probeKernel } from "../dataplane/bpf/probe.ts";
+import { versionOf } from "../dataplane/iptables/command.ts";
+import { firstLineOf } from "./lab/process.ts";
+import type { ModeOfResult } from "./result.ts";
+
+export interface Mode extends Omit<ModeOfResult, "skipped"> {
+  /** Packets that come by a wire go through it. False: sockets of this node only. */
+  readonly packets: boolean;
+  /** What its own counter counts: every packet, first packets of flows, or sockets. */
+  readonly counts: "packets" | "flows";
+  /** Clients ask the pods themselves, not the service. */
+  readonly direct: boolean;
+  /** Why it cannot be measured here; null: it can. */
+  readonly missing: () => string | null;
+}
+
+const iptables = (flavour: "legacy" | "nft") => (): string | null => {
+  for (const program of [`iptables-${flavour}`, `iptables-${flavour}-restore`])
+    if (versionOf(program) === null) return `${program} not found (Debian package iptables)`;
+  return null;
+};
+
+const nftables = (): string | null => {
+  if (firstLineOf("nft", ["--version"]) === null) return "nft not found (Debian package nftables)";
+  return versionOf("conntrack") === null ? "conntrack not found (Debian package conntrack)" : null;
+};
+
+const bpf = (): string | null => {
+  const lacking = probeKernel({}).filter(({ ok, needed }) => needed && !ok);
+  return lacking.length === 0 ? null : lacking.map(({ feature, detail }) => `${feature}: ${detail}`).join("; ");
+};
+
+export const MODES: readonly Mode[] = [
+  {
+    name: "route",
+    title: "plain routing",
+    summary: "The kernel forwards to the pod that the client names itself: no service, no translation, the limit.",
+    beeline: false,
+    counts_services: false,
+    packets: true,
+    counts: "packets",
+    direct: true,
+    missing: () => null,
+  },
+  {
+    name: "iptables-legacy",
+    title: "iptables (legacy)",
+    summary: "kube-proxy's iptables rules in x_tables, as beeline's reference dataplane writes them.",
+    beeline: false,
+    counts_services: true,
+    packets: true,
+    counts: "flows",
+    direct: false,
+    missing: iptables("legacy"),
+  },
+  {
+    name: "iptables-nft",
+    title: "iptables (nft)",
+    summary: "The same rules in nf_tables, by iptables-nft.",
+    beeline: false,
+    counts_services: true,
+    packets: true,
+    counts: "flows",
+    direct: false,
+    missing: iptables("nft"),
+  },
+  {
+    name: "nftables",
+    title: "nftables",
+    summary: "Verdict maps and chains as kube-proxy's nftables mode lays them out since v1.36.",
+    beeline: false,
+    counts_services: true,
+    packets: true,
+    counts: "flows",
+    direct: false,
+    missing: nftables,
+  },
+  {
+    name: "bpf-socket",
+    title: "beeline sockets",
+    summary:
+      "beeline's socket hooks: the address is translated once, in the system call; packets are then only routed.",
+    beeline: true,
+    counts_services: true,
+    packets: false,
+    counts: "flows",
+    direct: false,
+    missing: bpf,
+  },
+  {
+    name: "bpf-tc",
+    title: "beeline tc",
+    summary: "beeline's tc programs on the node's device translate every packet, and the kernel forwards it.",
+    beeline: true,
+    counts_services: true,
+    packets: true,
+    counts: "packets",
+    direct: false,
+    missing: bpf,
+  },
+];

@@ -1,0 +1,295 @@
+// One benchmark run: makes the lab, lets all modes live in it side by side, measures round by round, checks that each mode
+// carried what it claims, and answers the result. Interrupted, it answers what it has; the lab goes in every case.
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { messageOf } from "../lib/errors.ts";
+import { Generator, LIMIT } from "./generator.ts";
+import { closeLab, labDirectory, labName, openLab, removeLeftovers } from "./lab/leftovers.ts";
+import { networkScript } from "./lab/network.ts";
+import { mountBpf, runScript } from "./lab/process.ts";
+import { checkMachine, describeMachine, describeVersions, restlessness } from "./machine.ts";
+import { INSTALL_METRICS, MEASUREMENTS, type Measured, type Measurement } from "./measurements.ts";
+import type { Mode } from "./modes.ts";
+import type { Carried } from "./node/node.ts";
+import { type Proof, RESULT_VERSION, type Result, type Sample } from "./result.ts";
+import { schedule } from "./schedule.ts";
+import { CPUS, type Files, Stack } from "./stack.ts";
+
+export interface RunOptions {
+  /** Those that were asked for; the ones that cannot be measured here are named in the result. */
+  readonly modes: readonly Mode[];
+  /** Ascending. */
+  readonly services: readonly number[];
+  /** Names of metrics. */
+  readonly metrics: ReadonlySet<string>;
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly warm_up_s: number;
+  readonly baseline: string | null;
+  /** For the record. */
+  readonly command: string;
+  readonly version: string;
+  readonly files: Files;
+  readonly signal: AbortSignal;
+  readonly progress: (progress: Progress) => void;
+  /** Called between making a stack and its first traffic: for tests that break something. */
+  readonly afterInstall?: (stack: Stack, lab: string) => void;
+}
+
+export interface Progress {
+  /** `round 2 of 5: connect, iptables-nft with 1000 services`. */
+  readonly what: string;
+  /** Of all that is to be done, in seconds. */
+  readonly done_s: number;
+  readonly total_s: number;
+  readonly samples: readonly Sample[];
+  readonly problems: readonly string[];
+}
+
+export interface Outcome {
+  readonly result: Result;
+  /** A mode that did not carry what it claims, or that broke: the result is not to be used as it is. */
+  readonly failed: boolean;
+}
+
+/** Throws RefusedError or InputError before anything is made; later troubles are in the result. */
+export const runBenchmark = async (options: RunOptions): Promise<Outcome> => {
+  const started = new Date();
+  const start_ms = performance.now();
+  const skipped = new Map(options.modes.map((mode) => [mode, mode.missing()]));
+  const modes = options.modes.filter((mode) => skipped.get(mode) === null);
+  const run = new Run(options, modes);
+  checkMachine(run.stacks);
+  const restless = restlessness();
+  removeLeftovers();
+  const complete = await run.toTheEnd();
+  const measured = new Set(run.samples.map(({ metric }) => metric));
+  const result: Result = {
+    kind: "beeline-bench",
+    version: RESULT_VERSION,
+    started: started.toISOString(),
+    duration_s: Math.round((performance.now() - start_ms) / 100) / 10,
+    complete,
+    machine: describeMachine(),
+    versions: describeVersions(options.version, import.meta.dirname),
+    method: {
+      rounds: options.rounds,
+      seconds: options.seconds,
+      warm_up_s: options.warm_up_s,
+      order: "all modes alive at once; one measurement on each in turn, in reverse every other round",
+      pinning: [
+        { cpu: CPUS.sender, what: "sender, interrupts, forwarding, and what counts packets" },
+        { cpu: CPUS.server, what: "servers in the pods" },
+      ],
+      baseline: modes.some(({ name }) => name === options.baseline) ? options.baseline : null,
+      services: options.services,
+      command: options.command,
+    },
+    modes: options.modes.map((mode) => {
+      const { name, title, summary, beeline, counts_services } = mode;
+      return { name, title, summary, beeline, counts_services, skipped: skipped.get(mode) ?? null };
+    }),
+    metrics: [...MEASUREMENTS.flatMap(({ metrics }) => metrics), ...INSTALL_METRICS].filter(
+      ({ name }) => options.metrics.has(name) && (complete ? true : measured.has(name)),
+    ),
+    samples: run.samples,
+    generator: run.generator,
+    problems: [...(restless === null ? [] : [restless]), ...run.problems],
+  };
+  return { result, failed: run.problems.length > 0 };
+};
+
+let labs = 0;
+
+class Run {
+  readonly stacks: readonly Stack[];
+  readonly samples: Sample[] = [];
+  readonly generator: { metric: string; round: number; value: number }[] = [];
+  readonly problems: string[] = [];
+  readonly #options: RunOptions;
+  readonly #lab = labName(process.pid, ++labs);
+  readonly #measurements: readonly Measurement[];
+  readonly #broken = new Set<Stack>();
+  #limit: Generator | null = null;
+  #done_s = 0;
+  #total_s = 0;
+
+  constructor(options: RunOptions, modes: readonly Mode[]) {
+    this.#options = options;
+    this.#measurements = MEASUREMENTS.filter(({ metrics }) => metrics.some(({ name }) => options.metrics.has(name)));
+    // By size: what is compared with each other is measured one right after the other.
+    this.stacks = [0, ...options.services].flatMap((services) =>
+      modes
+        .filter(({ counts_services }) => counts_services === services > 0)
+        .map((mode) => this.#stack(mode, services)),
+    );
+  }
+
+  #stack(mode: Mode, services: number): Stack {
+    const name = services === 0 ? mode.name : `${mode.name}-${services}`;
+    return new Stack(this.#lab, name, mode, services, this.#options.files);
+  }
+
+  /** False: interrupted. */
+  async toTheEnd(): Promise<boolean> {
+    const { signal } = this.#options;
+    // All its processes end, so whatever is awaited fails at once.
+    const interrupt = (): void => closeLab(this.#lab);
+    openLab(this.#lab);
+    signal.addEventListener("abort", interrupt, { once: true });
+    try {
+      await this.#measureAll();
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    } finally {
+      signal.removeEventListener("abort", interrupt);
+      closeLab(this.#lab);
+    }
+    return !signal.aborted;
+  }
+
+  async #measureAll(): Promise<void> {
+    const { seconds, warm_up_s, rounds } = this.#options;
+    const steps = schedule(this.#measurements, this.stacks, rounds, canMeasure);
+    const each_s = ({ extra_s }: Measurement): number => extra_s + seconds + warm_up_s;
+    const installs_s = this.stacks.map(({ services, mode }) => expectedInstall(mode, services));
+    this.#total_s = steps.reduce((sum, { measurement }) => sum + each_s(measurement), sumOf(installs_s) + LAB_S);
+    this.#tell("making the lab");
+    await this.#makeLab();
+    this.#done_s += LAB_S;
+    for (const [i, stack] of this.stacks.entries()) {
+      this.#tell(`installing ${titleOf(stack)}`);
+      await this.#attempt(stack, () => this.#install(stack));
+      this.#done_s += installs_s[i] ?? 0;
+    }
+    let round = -1;
+    for (const step of steps) {
+      if (step.round !== round) await this.#measureLimit(++round);
+      const { measurement, stack } = step;
+      const names = measurement.metrics.map(({ name }) => name).join(", ");
+      this.#tell(`round ${round + 1} of ${rounds}: ${names}, ${titleOf(stack)}`);
+      if (!this.#broken.has(stack)) await this.#attempt(stack, () => this.#measure(measurement, stack, round));
+      this.#done_s += each_s(measurement);
+    }
+    this.#tell("done");
+  }
+
+  #tell(what: string): void {
+    this.#options.signal.throwIfAborted();
+    const { samples, problems } = this;
+    this.#options.progress({ what, done_s: this.#done_s, total_s: this.#total_s, samples, problems });
+  }
+
+  /** A stack that breaks is left out from then on; the others go on. */
+  async #attempt(stack: Stack, action: () => Promise<void>): Promise<void> {
+    try {
+      await action();
+    } catch (error) {
+      if (this.#options.signal.aborted) throw error;
+      this.#broken.add(stack);
+      this.problems.push(`${titleOf(stack)} broke, and is left out from there on: ${messageOf(error)}`);
+    }
+  }
+
+  async #makeLab(): Promise<void> {
+    const bpf = join(labDirectory(this.#lab), "bpf");
+    mkdirSync(bpf, { recursive: true });
+    mountBpf(bpf);
+    const needsLimit = this.#measurements.some(({ packets }) => packets);
+    runScript(networkScript(this.#lab, [...this.stacks.map(({ name }) => name), ...(needsLimit ? [LIMIT] : [])]));
+    this.#options.signal.throwIfAborted();
+    if (needsLimit) this.#limit = await Generator.start(this.#lab, this.#options.files);
+  }
+
+  async #install(stack: Stack): Promise<void> {
+    await stack.start();
+    const { install_s, kernel_bytes, process_bytes } = await stack.install();
+    this.#options.afterInstall?.(stack, this.#lab);
+    if (stack.services === 0) return;
+    const proof = await servicesProof(stack);
+    const measured: Measured = {
+      values: { install: install_s * 1000, "kernel-memory": kernel_bytes / 1e6, "process-memory": process_bytes / 1e6 },
+      sent: stack.services,
+      lost: 0,
+      ...NOTHING_SENT,
+    };
+    this.#keep(stack, 0, measured, proof, INSTALL_METRICS);
+  }
+
+  async #measureLimit(round: number): Promise<void> {
+    if (this.#limit === null) return;
+    this.#tell(`round ${round + 1} of ${this.#options.rounds}: the generator's limit`);
+    for (const metric of ["packets", "new-flows"] as const) {
+      if (!this.#options.metrics.has(metric)) continue;
+      this.generator.push({ metric, round, value: await this.#limit.rate(metric, this.#options.seconds) });
+    }
+  }
+
+  async #measure(measurement: Measurement, stack: Stack, round: number): Promise<void> {
+    const isTraffic = measurement.proof === "traffic";
+    if (isTraffic) await stack.ask("reset");
+    const measured = await measurement.run(stack, this.#options);
+    const proof = isTraffic
+      ? trafficProof(stack, measured, await stack.carried(), this.problems)
+      : await servicesProof(stack);
+    this.#keep(stack, round, measured, proof, measurement.metrics);
+  }
+
+  /** Only what the mode shows that it did. */
+  #keep(stack: Stack, round: number, measured: Measured, proof: Proof, metrics: Measurement["metrics"]): void {
+    const names = metrics.map(({ name }) => name).filter((name) => this.#options.metrics.has(name));
+    const complaint = complaintOf(measured, proof);
+    if (complaint !== null) {
+      this.problems.push(`${titleOf(stack)}, ${names.join(", ")}, round ${round + 1}: ${complaint}; not counted`);
+      return;
+    }
+    for (const metric of names) {
+      const { values, sent, lost } = measured;
+      const value = values[metric] ?? 0;
+      this.samples.push({ mode: stack.mode.name, metric, services: stack.services, round, value, sent, lost, proof });
+    }
+  }
+}
+
+const NOTHING_SENT = { wrong: 0, flows: 0, packets: 0, lossy: false } as const;
+
+const canMeasure = ({ packets, proof }: Measurement, { mode }: Stack): boolean =>
+  (mode.packets || !packets) && (mode.counts_services || proof === "traffic");
+
+const titleOf = ({ mode, services }: Stack): string =>
+  services === 0 ? mode.name : `${mode.name} with ${services} services`;
+
+const trafficProof = (stack: Stack, measured: Measured, carried: Carried, problems: string[]): Proof => {
+  const { counter, counted, intruder } = carried;
+  if (intruder !== null) problems.push(`${titleOf(stack)}: ${intruder}`);
+  return { counter, counted, expected: measured[stack.mode.counts] };
+};
+
+const servicesProof = async (stack: Stack): Promise<Proof> => {
+  const { held, wanted, different } = await stack.ask("check");
+  return {
+    counter: "services that are as they should be, read back from the kernel",
+    expected: wanted,
+    counted: Math.max(0, held - different),
+  };
+};
+
+/** Why a sample cannot be believed; null: it can. */
+export const complaintOf = (measured: Measured, { counter, expected, counted }: Proof): string | null => {
+  const { wrong, lost, sent, lossy, values } = measured;
+  if (wrong > 0) return `${wrong} of ${sent} answers or packets came from, or went to, somebody else`;
+  if (!lossy && lost > 0) return `${lost} of ${sent} were lost`;
+  if (lossy && lost >= sent) return "nothing arrived";
+  if (counted < expected) return `the mode did not carry it: ${counter}: ${counted}, and ${expected} are needed`;
+  if (Object.values(values).some((value) => !Number.isFinite(value) || value < 0)) return "there is nothing to count";
+  return null;
+};
+
+/** Guesses, for the time left only. */
+const LAB_S = 3;
+const expectedInstall = ({ name }: Mode, services: number): number => {
+  const perService = { "iptables-legacy": 0.4e-3, "iptables-nft": 0.6e-3, nftables: 1.2e-3 }[name] ?? 0.1e-3;
+  return 1 + services * perService;
+};
+
+const sumOf = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);

@@ -1,0 +1,221 @@
+// One mode with so many services, alive in its own namespaces: processes of its node and pods, a generator at its client.
+// Runs its traffic one measurement at a time, and asks the mode itself what it carried.
+import { mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { CLIENT, POD_PORT, PODS, TARGET } from "./cluster.ts";
+import { cgroupMount, labDirectory } from "./lab/leftovers.ts";
+import { NODE_MAC, netnsName, offloadScript } from "./lab/network.ts";
+import { runInside, runScript, Tool, type Where, Worker } from "./lab/process.ts";
+import type { Mode } from "./modes.ts";
+import type { Carried } from "./node/node.ts";
+import type { NodeCommands } from "./node/process.ts";
+
+export interface Files {
+  /** Of the benchmark's own programs. */
+  readonly tools: string;
+  readonly nodeScript: string;
+}
+
+/** Who runs where: all that sends and forwards on one CPU, servers on another. */
+export const CPUS = { sender: 0, server: 1 } as const;
+
+export interface Installed {
+  readonly install_s: number;
+  readonly kernel_bytes: number;
+  readonly process_bytes: number;
+}
+
+const counts = z.object({ right: z.number(), wrong: z.number() });
+const frames = z.object({ sent: z.number(), rate: z.number() });
+const client = z.object({
+  sent: z.number(),
+  lost: z.number(),
+  wrong: z.number(),
+  p50: z.number().optional(),
+  p99: z.number().optional(),
+  done: z.number().optional(),
+  seconds: z.number().optional(),
+  bytes: z.number().optional(),
+  retransmits: z.number().optional(),
+});
+export type ClientAnswer = z.output<typeof client>;
+
+export class Stack {
+  readonly name: string;
+  readonly mode: Mode;
+  readonly services: number;
+  readonly #lab: string;
+  readonly #files: Files;
+  readonly #pods: Tool[] = [];
+  #node: Worker | null = null;
+  #frames: Tool | null = null;
+  /** UDP flows that the client has used up. */
+  #flows = 0;
+
+  constructor(lab: string, name: string, mode: Mode, services: number, files: Files) {
+    this.#lab = lab;
+    this.name = name;
+    this.mode = mode;
+    this.services = services;
+    this.#files = files;
+  }
+
+  #where(place: string, cpu: number | null): Where {
+    return {
+      netns: `/run/netns/${netnsName(this.#lab, this.name, place)}`,
+      cgroup: this.#cgroup(place === "client" ? "client" : "node"),
+      cpus: cpu === null ? null : [cpu],
+    };
+  }
+
+  #cgroup(who: "client" | "node"): string {
+    return join(cgroupMount(), this.#lab, this.name, who);
+  }
+
+  /** Its namespaces are there already. */
+  async start(): Promise<void> {
+    for (const who of ["client", "node"] as const) mkdirSync(this.#cgroup(who), { recursive: true });
+    const object = join(this.#files.tools, "load.bpf.o");
+    for (const { name } of PODS) {
+      const argv = [join(this.#files.tools, "pod"), name, String(POD_PORT), "eth0", object];
+      this.#pods.push(await Tool.start(this.#where(name, CPUS.server), argv));
+    }
+    const bpffs = join(labDirectory(this.#lab), "bpf", this.name);
+    const args = [this.mode.name, String(this.services), bpffs, this.#cgroup("client")];
+    this.#node = await Worker.start(this.#where("node", null), this.#files.nodeScript, args);
+    this.#offload(true);
+    if (!this.mode.packets) return;
+    const to = this.mode.direct ? `${PODS[0].address}:${POD_PORT}` : `${TARGET.address}:${TARGET.port}`;
+    const argv = [join(this.#files.tools, "frames"), "eth0", object, NODE_MAC, `${CLIENT.address}:${GREET_PORT}`, to];
+    this.#frames = await Tool.start(this.#where("client", CPUS.sender), argv);
+  }
+
+  // ---- the control plane -------------------------------------------------------------------------------------------
+
+  async ask<C extends keyof NodeCommands>(command: C): Promise<NodeCommands[C]> {
+    if (this.#node === null) throw new Error(`Stack ${this.name} has not been started`);
+    return (await this.#node.ask(command)) as NodeCommands[C];
+  }
+
+  /** Programs every service, and watches what that takes. */
+  async install(): Promise<Installed> {
+    const peaks = new Map<string, number>();
+    const watch = setInterval(() => this.#notePeaks(peaks), PEAK_MS);
+    const before = kernelMemory();
+    try {
+      await this.ask("open");
+      const install_s = await this.ask("install");
+      this.#notePeaks(peaks);
+      const process_bytes = [...peaks.values()].reduce((sum, bytes) => sum + bytes, 0);
+      return { install_s, kernel_bytes: Math.max(0, kernelMemory() - before), process_bytes };
+    } finally {
+      clearInterval(watch);
+    }
+  }
+
+  /** Greatest memory so far of the node's process, and of whatever it runs at the moment, by program. */
+  #notePeaks(peaks: Map<string, number>): void {
+    for (const pid of readFileSync(join(this.#cgroup("node"), "cgroup.procs"), "utf8")
+      .trim()
+      .split("\n")) {
+      const status = readText(`/proc/${pid}/status`);
+      const [name = ""] = /^Name:\s*(.*)$/m.exec(status)?.slice(1) ?? [];
+      const [kilobytes = "0"] = /^VmHWM:\s*(\d+)/m.exec(status)?.slice(1) ?? [];
+      if (name !== "" && name !== "pod") peaks.set(name, Math.max(peaks.get(name) ?? 0, Number(kilobytes) * 1024));
+    }
+  }
+
+  /** Of the mode itself, since the last reset. */
+  carried(): Promise<Carried> {
+    return this.ask("carried");
+  }
+
+  // ---- traffic -----------------------------------------------------------------------------------------------------
+
+  /** As many bytes as the device takes at once, or packets of 1500. */
+  #offload(on: boolean): void {
+    runScript(offloadScript(this.#lab, this.name, on));
+  }
+
+  async withoutOffloads<T>(action: () => Promise<T>): Promise<T> {
+    this.#offload(false);
+    try {
+      return await action();
+    } finally {
+      this.#offload(true);
+    }
+  }
+
+  /** A program of bench/client.c; every answer is checked there. */
+  async client(what: string, seconds: number, warm_up_s: number): Promise<ClientAnswer> {
+    const to = this.mode.direct
+      ? PODS.map(({ address }) => `${address}:${POD_PORT}`)
+      : [`${TARGET.address}:${TARGET.port}`];
+    const names = PODS.map(({ name }) => name).join();
+    const times = [String(seconds), String(warm_up_s)];
+    const argv = [join(this.#files.tools, "client"), what, ...times, String(this.#flows), names, ...to];
+    const answer = client.parse(JSON.parse(await runInside(this.#where("client", CPUS.sender), argv)));
+    if (what === "first") this.#flows += answer.sent;
+    return answer;
+  }
+
+  /** While it runs, packets end in the pods' counters and not at their sockets. */
+  async withSink<T>(kind: "xdp" | "tc", action: () => Promise<T>): Promise<T> {
+    await this.#sink(kind);
+    try {
+      return await action();
+    } finally {
+      await this.#sink("off");
+    }
+  }
+
+  async #sink(kind: "xdp" | "tc" | "off"): Promise<void> {
+    for (const [i, pod] of this.#pods.entries()) await pod.ask(`sink ${kind} ${PODS[i]?.address}:${POD_PORT}`);
+  }
+
+  /** Packets that arrived since the sink was put there, at the address they were meant for and at others. */
+  async arrived(): Promise<{ readonly right: number; readonly wrong: number }> {
+    await pause(SETTLE_MS);
+    let [right, wrong] = [0, 0];
+    for (const pod of this.#pods) {
+      const counted = counts.parse(await pod.ask("count"));
+      right += counted.right;
+      wrong += counted.wrong;
+    }
+    return { right, wrong };
+  }
+
+  /** Live frames for so long, not more than `most`; flows 0: every one another flow. */
+  async frames(flows: number, seconds: number, most: number): Promise<z.output<typeof frames>> {
+    if (this.#frames === null) throw new Error(`Mode ${this.mode.name} has no packets from a wire`);
+    return frames.parse(await this.#frames.ask(`run ${flows} ${seconds} ${most}`));
+  }
+}
+
+/** As in bench/client.c. */
+const GREET_PORT = 10_000;
+export const GREET_FLOWS = 64;
+
+const PEAK_MS = 10;
+/** What is still on its way arrives. */
+const SETTLE_MS = 5;
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+const readText = (path: string): string => {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return ""; // it has ended
+  }
+};
+
+/** What rules and maps are kept in: kernel objects that cannot be given up, large areas, and per-CPU memory. */
+const kernelMemory = (): number => {
+  const text = readFileSync("/proc/meminfo", "utf8");
+  return ["SUnreclaim", "VmallocUsed", "Percpu"].reduce(
+    (sum, field) => sum + Number(new RegExp(`^${field}:\\s*(\\d+)`, "m").exec(text)?.[1] ?? 0) * 1024,
+    0,
+  );
+};
