@@ -42,7 +42,7 @@ const metric = (
   better: MetricOfResult["better"],
   axis: MetricOfResult["axis"],
   summary: string,
-): MetricOfResult => ({ name, title, summary, unit, better, axis });
+): MetricOfResult => ({ name, title, summary, unit, better, axis, skipped: null });
 
 /** Plenty: the time ends it. */
 const ENDLESS = 1e12;

@@ -11,7 +11,7 @@ import { checkMachine, describeMachine, describeVersions, restlessness } from ".
 import { INSTALL_METRICS, MEASUREMENTS, type Measured, type Measurement } from "./measurements.ts";
 import type { Mode } from "./modes.ts";
 import type { Carried } from "./node/node.ts";
-import { type Proof, RESULT_VERSION, type Result, type Sample } from "./result.ts";
+import { type Gap, type Proof, RESULT_VERSION, type Result, type Sample } from "./result.ts";
 import { schedule } from "./schedule.ts";
 import { CPUS, type Files, Stack } from "./stack.ts";
 
@@ -92,6 +92,7 @@ export const runBenchmark = async (options: RunOptions): Promise<Outcome> => {
     metrics: [...MEASUREMENTS.flatMap(({ metrics }) => metrics), ...INSTALL_METRICS].filter(
       ({ name }) => options.metrics.has(name) && (complete ? true : measured.has(name)),
     ),
+    gaps: modes.flatMap((mode) => gapsOf(mode, options.metrics)),
     samples: run.samples,
     generator: run.generator,
     problems: [...(restless === null ? [] : [restless]), ...run.problems],
@@ -252,6 +253,19 @@ class Run {
 }
 
 const NOTHING_SENT = { wrong: 0, flows: 0, packets: 0, lossy: false } as const;
+
+/** What the mode does not have. */
+const gapsOf = (mode: Mode, metrics: ReadonlySet<string>): readonly Gap[] => {
+  const gap = (why: string) => (metric: string) => ({ mode: mode.name, metric, services: null, why });
+  const namesOf = (all: readonly Pick<Measurement, "metrics">[]): readonly string[] =>
+    all.flatMap((one) => one.metrics.map(({ name }) => name)).filter((name) => metrics.has(name));
+  const fromWires = namesOf(MEASUREMENTS.filter(({ packets }) => packets && !mode.packets));
+  const ofServices = [...MEASUREMENTS.filter(({ proof }) => proof === "services"), { metrics: INSTALL_METRICS }];
+  return [
+    ...fromWires.map(gap("it translates calls of sockets on this node; packets that come by a wire are not its own")),
+    ...(mode.counts_services ? [] : namesOf(ofServices).map(gap("it has no services"))),
+  ];
+};
 
 const canMeasure = ({ packets, proof }: Measurement, { mode }: Stack): boolean =>
   (mode.packets || !packets) && (mode.counts_services || proof === "traffic");

@@ -28,9 +28,7 @@ export const benchDirectory = (program: string = import.meta.dirname): string =>
 /** The program that runs on each node of the benchmark's lab. */
 export const benchNodeScript = (program: string = import.meta.dirname): string => {
   const checkout = checkoutOf(program);
-  return checkout === null
-    ? join(program, "bench-node.mjs")
-    : join(checkout, "src", "bench", "node", "process.ts");
+  return checkout === null ? join(program, "bench-node.mjs") : join(checkout, "src", "bench", "node", "process.ts");
 };
 
 /** Root of the checkout that this code runs from, or null: it was bundled. */
