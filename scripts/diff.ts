@@ -65,7 +65,7 @@ let said_ms = performance.now();
 for (let number = first; performance.now() < deadline; ) {
   const variation = VARIATIONS[Math.floor(number / CLUSTERS_OF_A_VARIATION) % VARIATIONS.length] ?? { flavour: "nft" };
   const words = JSON.stringify(variation);
-  const labs = await Labs.create(variation);
+  const labs = await Labs.create({ ...variation, dataplanes: ["bpf", "iptables", "userspace"] });
   try {
     do {
       await runClusters(labs, { seed, first: number, clusters: 1, cases, say: console.log }, tally);

@@ -3,8 +3,9 @@
 // those that share a local port.
 import type { Answer, TryRequest } from "../lib/host/protocol.ts";
 import type { Lab } from "../lib/lab.ts";
-import { complaint, type Expected, isComplete } from "./expected.ts";
-import { type Meaning, type Probe, placeOf, sourceAddress } from "./world.ts";
+import type { Case } from "./differences.ts";
+import { complaint, type DataplaneName, type Expected, isComplete } from "./expected.ts";
+import { type Probe, placeOf, sourceAddress } from "./world.ts";
 
 /** Twice as many tries as servers each; one of n servers is missed in all of them once in 10^10. */
 const ROUNDS = 12;
@@ -28,32 +29,20 @@ const PORTS = { first: 11_000, count: 18_000 } as const;
 let ports = 0;
 const nextPort = (): number => PORTS.first + (ports++ % PORTS.count);
 
-/** A probe, and what dataplanes have to answer. */
-export interface Question<Name extends string> {
-  readonly probe: Probe;
-  readonly answers: Readonly<Record<Name, Expected>>;
-}
-
-/** Where the probe is answered, as far as it is known. */
-interface Placed {
-  readonly probe: Probe;
-  readonly meaning?: Meaning;
-}
-
-interface Asked<One extends Placed = Placed> {
-  readonly one: One;
+interface Asked {
+  readonly one: Case;
   readonly expected: Expected;
   readonly answers: Answer[];
 }
 
 /** Asks every case, and tells what is wrong with each that is not as expected. `patience` multiplies every wait. */
-export const complaintsOf = async <Name extends string, One extends Question<Name> & Placed>(
+export const complaintsOf = async (
   lab: Lab,
-  name: Name,
-  cases: readonly One[],
+  name: DataplaneName,
+  cases: readonly Case[],
   patience = 1,
-): Promise<ReadonlyMap<One, string>> => {
-  const asked = cases.map((one): Asked<One> => ({ one, expected: one.answers[name], answers: [] }));
+): Promise<ReadonlyMap<Case, string>> => {
+  const asked = cases.map((one): Asked => ({ one, expected: one.answers[name], answers: [] }));
   for (let round = 0; round < ROUNDS; round++) {
     const open = asked.filter(isOpen);
     if (open.length === 0) break;
@@ -79,7 +68,7 @@ const askHost = async (lab: Lab, from: string, list: readonly Asked[], patience:
   const turns = [
     [
       ...sharing.map((asked) => {
-        const localPort = localPorts[asked.one.meaning?.packet.from.place === "outside" ? "external" : "internal"];
+        const localPort = localPorts[asked.one.meaning.packet.from.place === "outside" ? "external" : "internal"];
         return { asked, request: { ...tryOf(lab, asked, patience), localPort } };
       }),
       ...sticky.flatMap((asked) => triesOf(lab, asked, patience)),

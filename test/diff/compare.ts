@@ -1,4 +1,4 @@
-// One cluster in both labs: writes it, asks a choice of its cases, and tells every answer that is not as it should be.
+// One cluster in every lab: writes it, asks a choice of its cases, and tells every answer that is not as it should be.
 import { complaintsOf } from "./ask.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Case } from "./differences.ts";
@@ -17,19 +17,22 @@ export interface Disagreement {
 
 /** What a comparison, or many, came to. */
 export interface Tally {
+  /** Who was asked beside evaluate(). */
+  readonly voices: Set<DataplaneName>;
   clusters: number;
-  /** Cases asked; every one is three answers: evaluate()'s, bpf's, iptables'. */
+  /** Cases asked; every one is evaluate()'s answer and one of each voice. */
   probes: number;
-  /** Cases without an intended difference, in which both dataplanes answered the same. */
+  /** Cases without an intended difference, in which every dataplane answered the same. */
   same: number;
   /** Cases by intended difference. */
   readonly differences: Map<string, number>;
-  /** Answers that came late at first, and in time when asked again. */
+  /** What failed late at first, and as it should when asked again. */
   readonly late: Omit<Disagreement, "complaint">[];
   readonly disagreements: Disagreement[];
 }
 
 export const newTally = (): Tally => ({
+  voices: new Set(),
   clusters: 0,
   probes: 0,
   same: 0,
@@ -52,21 +55,37 @@ export const compareCluster = async (
 ): Promise<World> => {
   const world = await labs.apply(clusterObjects(cluster, labs.places));
   const chosen = chooseCases(world, cases, random);
-  const wrong = await askBoth(labs, cluster, chosen, tally);
+  const wrong = await askAll(labs, cluster, chosen, tally);
+  const voices = [...labs.labs.keys()];
+  for (const voice of voices) tally.voices.add(voice);
   tally.clusters++;
   tally.probes += chosen.length;
   const bad = new Set(wrong.map(({ one }) => one));
   for (const one of chosen) {
     if (bad.has(one)) continue;
-    if (one.differences.length === 0) tally.same++;
-    for (const name of one.differences) tally.differences.set(name, (tally.differences.get(name) ?? 0) + 1);
+    const differences = differencesOf(one, voices);
+    if (differences.length === 0) tally.same++;
+    for (const name of differences) tally.differences.set(name, (tally.differences.get(name) ?? 0) + 1);
   }
   tally.disagreements.push(...wrong);
   return world;
 };
 
-/** Asks both labs at once. What only came too late is asked once more, with patience. */
-const askBoth = async (
+/** Those that apply between the answers of these dataplanes and evaluate()'s. */
+export const differencesOf = (
+  { differences, userspaceDifference }: Case,
+  voices: readonly DataplaneName[],
+): readonly string[] => [
+  ...(voices.some((voice) => voice !== "userspace") ? differences : []),
+  ...(userspaceDifference !== null && voices.includes("userspace") ? [`userspace: ${userspaceDifference}`] : []),
+];
+
+/**
+ * Asks all labs at once. Where nobody should answer, what is silent too long is asked once more, with patience: on a busy
+ * machine an ICMP error may be late, and a kernel drops one for a socket that is still inside connect(). What should be
+ * reached is never asked again: a packet that is lost would hide in that.
+ */
+const askAll = async (
   labs: Labs,
   cluster: Cluster,
   cases: readonly Case[],
@@ -75,7 +94,7 @@ const askBoth = async (
   const found = [...labs.labs].map(async ([dataplane, lab]): Promise<readonly Disagreement[]> => {
     const first = await complaintsOf(lab, dataplane, cases);
     const late = [...first]
-      .filter(([one, text]) => text === "TIMEOUT" && !isTelling(dataplane, one))
+      .filter(([{ answers }, text]) => text === "TIMEOUT" && answers[dataplane].kind === "failed")
       .map(([one]) => one);
     const again = await complaintsOf(lab, dataplane, late, 3);
     const inTime = late.filter((one) => !again.has(one));
@@ -87,7 +106,3 @@ const askBoth = async (
   });
   return (await Promise.all(found)).flat();
 };
-
-/** Asked again it would share its port with fewer others, and what went wrong would be right. */
-const isTelling = (dataplane: DataplaneName, { probe, answers }: Case): boolean =>
-  probe.sharedPort && answers[dataplane].kind === "reached";

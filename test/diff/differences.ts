@@ -5,6 +5,7 @@ import { type Address, familyOf, prefixContains } from "../../src/model/address.
 import type { Desired, DesiredService } from "../../src/model/desired.ts";
 import { servicePortKey } from "../../src/model/desired.ts";
 import {
+  type Asked,
   type DataplaneName,
   type Expected,
   failed,
@@ -17,6 +18,7 @@ import {
   refusedByIcmp,
   SILENT,
 } from "./expected.ts";
+import { userspaceAnswer } from "./userspace-expected.ts";
 import {
   AGENT_NODES,
   desiredOf,
@@ -36,8 +38,10 @@ export interface Case {
   readonly probe: Probe;
   readonly meaning: Meaning;
   readonly answers: Answers;
-  /** Names of the differences that apply. */
+  /** Names of the differences that apply between bpf and iptables. */
   readonly differences: readonly string[];
+  /** Name of the difference of the userspace proxy that applies (userspace-expected.ts); null: none. */
+  readonly userspaceDifference: string | null;
 }
 
 /** What applies to a probe: the answers as they are with the difference, or null where it does not apply. */
@@ -47,24 +51,20 @@ interface Difference {
   apply(asked: Asked, answers: Answers): Partial<Answers> | null;
 }
 
-interface Asked {
-  readonly world: World;
-  readonly probe: Probe;
-  readonly meaning: Meaning;
-}
-
 export const caseOf = (world: World, probe: Probe): Case => {
   const meaning = meaningOf(world, probe);
   const plain = plainAnswer(world, probe, meaning);
-  let answers: Answers = { bpf: plain, iptables: plain };
+  const asked: Asked = { world, probe, meaning };
+  const { userspace, userspaceDifference } = userspaceAnswer(asked, plain);
+  let answers: Answers = { bpf: plain, iptables: plain, userspace };
   const names: string[] = [];
   for (const { name, apply } of DIFFERENCES) {
-    const changed = apply({ world, probe, meaning }, answers);
+    const changed = apply(asked, answers);
     if (changed === null) continue;
     answers = { ...answers, ...changed };
     names.push(name);
   }
-  return { probe, meaning, answers, differences: names };
+  return { probe, meaning, answers, differences: names, userspaceDifference };
 };
 
 /** In the order in which they are applied. */

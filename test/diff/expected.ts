@@ -6,13 +6,20 @@ import type { Answer } from "../lib/host/protocol.ts";
 import { isNode, type Place } from "../lib/network.ts";
 import { type Meaning, nodeAddresses, type Probe, placeOf, readAddress, sourceAddress, type World } from "./world.ts";
 
-export type DataplaneName = "bpf" | "iptables";
+export type DataplaneName = "bpf" | "iptables" | "userspace";
 
 export type Expected =
   /** Server (`pod1a:8080`) to the address that it has to see as its client's. */
   | { readonly kind: "reached"; readonly servers: ReadonlyMap<string, string>; readonly sticky: boolean }
   /** Nobody answers: one of these codes. */
   | { readonly kind: "failed"; readonly codes: readonly string[] };
+
+/** A probe, and what it means in its world. */
+export interface Asked {
+  readonly world: World;
+  readonly probe: Probe;
+  readonly meaning: Meaning;
+}
 
 export const REFUSED = failed("ECONNREFUSED");
 export const SILENT = failed("TIMEOUT");

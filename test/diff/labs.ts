@@ -13,10 +13,9 @@ import { AGENT_NODES, desiredOf, makeWorld, type NodePortAddresses, secondAddres
 
 export type Flavour = "legacy" | "nft";
 
-/** What a lab's agents run. */
-export type LabName = DataplaneName | "userspace";
-
 export interface LabsOptions {
+  /** A lab each; by default bpf and iptables. */
+  readonly dataplanes?: readonly DataplaneName[];
   /** Of iptables. */
   readonly flavour: Flavour;
   /** How the bpf programs are attached; by default what the kernel has. */
@@ -31,29 +30,26 @@ export const BY_INTERFACE = { detectLocalMode: "InterfaceNamePrefix", detectLoca
 /** How long agents may take to apply one cluster: far more than they need. */
 const APPLY_TIMEOUT_MS = 15_000;
 
-export class Labs<Name extends LabName = DataplaneName> {
-  readonly labs: ReadonlyMap<Name, Lab>;
+export class Labs {
+  readonly labs: ReadonlyMap<DataplaneName, Lab>;
   readonly #manifests: string;
   readonly #options: LabsOptions;
-  readonly #configs = new Map<Name, object>();
-  readonly #running = new Map<Name, readonly Agent[]>();
+  readonly #configs = new Map<DataplaneName, object>();
+  readonly #running = new Map<DataplaneName, readonly Agent[]>();
   #generation = 0;
   #lastPorts = 0;
 
-  private constructor(labs: ReadonlyMap<Name, Lab>, manifests: string, options: LabsOptions) {
+  private constructor(labs: ReadonlyMap<DataplaneName, Lab>, manifests: string, options: LabsOptions) {
     this.labs = labs;
     this.#options = options;
     this.#manifests = manifests;
   }
 
-  static create(options: LabsOptions): Promise<Labs> {
-    return Labs.of(["bpf", "iptables"], options);
-  }
-
-  static async of<Name extends LabName>(names: readonly Name[], options: LabsOptions): Promise<Labs<Name>> {
-    const labs = new Map<Name, Lab>();
+  static async create(options: LabsOptions): Promise<Labs> {
+    const labs = new Map<DataplaneName, Lab>();
     try {
-      for (const name of names) labs.set(name, await Lab.create({ nodes: 3, podsPerNode: 2 }));
+      for (const name of options.dataplanes ?? ["bpf", "iptables"])
+        labs.set(name, await Lab.create({ nodes: 3, podsPerNode: 2 }));
       const [first] = labs.values();
       const all = new Labs(labs, join(first?.directory ?? "", "cluster.json"), options);
       all.write([]);
@@ -103,7 +99,7 @@ export class Labs<Name extends LabName = DataplaneName> {
     await Promise.all([...this.labs.values()].map((lab) => lab.close()));
   }
 
-  async #start(name: Name, lab: Lab): Promise<void> {
+  async #start(name: DataplaneName, lab: Lab): Promise<void> {
     for (const [prefix, node] of VIP_ROUTES) lab.routeVip(prefix, node);
     for (const place of lab.places) lab.run(place.name, ["sh", "-c", UNLIMITED_ICMP]);
     for (const { name: node, v4, v6 } of lab.nodes()) {
@@ -126,7 +122,7 @@ export class Labs<Name extends LabName = DataplaneName> {
   }
 
   /** Ends a lab's agents, and starts new ones with these fields of a configuration. */
-  async restart(name: Name, config: object): Promise<void> {
+  async restart(name: DataplaneName, config: object): Promise<void> {
     await Promise.all((this.#running.get(name) ?? []).map((agent) => agent.stop()));
     this.#configs.set(name, config);
     await this.#startAgents(name);
@@ -138,7 +134,7 @@ export class Labs<Name extends LabName = DataplaneName> {
     await Promise.all([...this.labs.keys()].map((name) => this.#startAgents(name)));
   }
 
-  async #startAgents(name: Name): Promise<void> {
+  async #startAgents(name: DataplaneName): Promise<void> {
     const lab = this.labs.get(name);
     if (lab === undefined) throw new Error(`There is no lab of ${name}`);
     const config = agentOptions(name, this.#configs.get(name) ?? {}, this.#options);
@@ -173,7 +169,7 @@ const UNLIMITED_ICMP = [
 ].join("; ");
 
 const agentOptions = (
-  name: LabName,
+  name: DataplaneName,
   config: object,
   { flavour, attach, nodePortAddresses }: LabsOptions,
 ): { readonly config: object; readonly args: readonly string[] } => {

@@ -66,6 +66,7 @@ const answersOf = (world: World, client: Client, best: Cell, cell: Cell, family:
   return {
     bpf: reached(serversOf(best).map((name) => [name, client === "ext" && name.startsWith("pod2a") ? node : own])),
     iptables: reached(serversOf(cell).map((name) => [name, cell.endsWith("masq") ? node : own])),
+    userspace: reached(serversOf(best).map((name) => [name, node])),
   };
 };
 

@@ -2,40 +2,33 @@
 import { stringify } from "yaml";
 import type { Place } from "../lib/network.ts";
 import { formatPacket, formatVerdict } from "../lib/scenario.ts";
-import type { Question } from "./ask.ts";
-import type { Disagreement, Tally } from "./compare.ts";
-import type { Case } from "./differences.ts";
+import { type Disagreement, differencesOf, type Tally } from "./compare.ts";
 import { formatExpected } from "./expected.ts";
 import { clusterObjects } from "./objects.ts";
 import { formatProbe } from "./probes.ts";
 
-export const formatTally = ({ clusters, probes, same, differences, late, disagreements }: Tally): string =>
+export const formatTally = ({ voices, clusters, probes, same, differences, late, disagreements }: Tally): string =>
   [
-    `${clusters} clusters, ${probes} probes, each asked of evaluate(), bpf and iptables`,
+    `${clusters} clusters, ${probes} probes, each asked of evaluate(), ${[...voices].join(", ")}`,
     `  ${same} with one answer`,
     ...[...differences].sort().map(([name, count]) => `  ${count} by intended difference ${name}`),
-    ...(late.length === 0 ? [] : [`  ${late.length} answers came late, and in time when asked again: ${named(late)}`]),
+    ...(late.length === 0 ? [] : [`  ${late.length} failed late, and in time when asked again: ${named(late)}`]),
     `  ${disagreements.length} disagreements`,
   ].join("\n");
 
 const named = (late: Tally["late"]): string =>
   [...new Set(late.slice(-3).map(({ dataplane, one }) => `${dataplane} ${formatProbe(one.probe)}`))].join(", ");
 
-export const formatDisagreement = <Name extends string>({ dataplane, one, complaint, cluster }: Told<Name>): string => {
-  const { probe, meaning, answers, differences } = one;
+export const formatDisagreement = ({ dataplane, one, complaint, cluster }: Disagreement): string => {
+  const { probe, meaning, answers } = one;
+  const differences = differencesOf(one, [dataplane]).join("; ");
   return [
     `${formatProbe(probe)}, cluster ${cluster.number}`,
     `  evaluate  ${formatVerdict(meaning.verdict)}, at ${meaning.handler ?? "no node"}`,
-    `  expected  ${formatExpected(answers[dataplane])}${differences.length === 0 ? "" : ` (${differences.join("; ")})`}`,
-    `  ${dataplane.padEnd(8)}  ${complaint}`,
+    `  expected  ${formatExpected(answers[dataplane])}${differences === "" ? "" : ` (${differences})`}`,
+    `  ${dataplane.padEnd(9)} ${complaint}`,
   ].join("\n");
 };
-
-/** A Disagreement of any dataplane. */
-interface Told<Name extends string> extends Pick<Disagreement, "cluster" | "complaint"> {
-  readonly dataplane: Name;
-  readonly one: Question<Name> & Pick<Case, "meaning" | "differences">;
-}
 
 /** For test/scenarios/: `UPDATE=1 node --test test/scenarios/scenarios.test.ts` writes the rest. */
 export const scenarioDraft = ({ cluster, one, dataplane }: Disagreement, places: readonly Place[]): string => {

@@ -138,6 +138,7 @@ const follow = async (labs: Labs, world: World, random: () => number): Promise<F
   const connections: Held[] = [];
   const flows: Held[] = [];
   for (const [name, lab] of labs.labs) {
+    if (name === "userspace") continue; // its connections are the agent's own, and end with it
     for (const probe of tcp) {
       const held = await (await lab.host(probe.from)).hold(probe.address, probe.port, BEAT_MS);
       if (held.ok) connections.push({ name, lab, probe, id: held.id });

@@ -2,23 +2,17 @@
 // different. As with differences.ts both are asserted: a difference that is gone is found like a new one.
 import type { DesiredService, Frontend } from "../../src/model/desired.ts";
 import { TARGET_PORTS } from "./cluster.ts";
-import type { Case } from "./differences.ts";
 import {
+  type Asked,
   type Expected,
   failed,
   nodeSource,
   ownSource,
-  plainAnswer,
   refusedByIcmp,
   SILENT,
   serverOf,
 } from "./expected.ts";
 import { desiredOf, type Meaning, type Probe, type World } from "./world.ts";
-
-/** A probe with all that is known of it. */
-export interface UserspaceCase extends Pick<Case, "probe" | "meaning" | "differences"> {
-  readonly answers: { readonly userspace: Expected };
-}
 
 interface Difference {
   /** As in docs/userspace.md, "What is different". */
@@ -27,20 +21,16 @@ interface Difference {
   apply(asked: Asked, plain: Expected): Expected | null;
 }
 
-interface Asked {
-  readonly world: World;
-  readonly probe: Probe;
-  readonly meaning: Meaning;
-}
-
-export const userspaceCase = (world: World, { probe, meaning }: Pick<Case, "probe" | "meaning">): UserspaceCase => {
-  const plain = plainAnswer(world, probe, meaning);
+/** evaluate()'s answer, as it is or with the one difference that applies. */
+export const userspaceAnswer = (
+  asked: Asked,
+  plain: Expected,
+): { readonly userspace: Expected; readonly userspaceDifference: string | null } => {
   for (const { name, apply } of USERSPACE_DIFFERENCES) {
-    const userspace = apply({ world, probe, meaning }, plain);
-    if (userspace === null || isSame(userspace, plain)) continue;
-    return { probe, meaning, answers: { userspace }, differences: [name] };
+    const userspace = apply(asked, plain);
+    if (userspace !== null && !isSame(userspace, plain)) return { userspace, userspaceDifference: name };
   }
-  return { probe, meaning, answers: { userspace: plain }, differences: [] };
+  return { userspace: plain, userspaceDifference: null };
 };
 
 /** The first that applies to a probe is the one. */

@@ -8,18 +8,19 @@ import { evaluate } from "../../src/compile/evaluate.ts";
 import type { Lab } from "../lib/lab.ts";
 import { type ServiceWords, serviceObject, sliceObjects } from "../lib/objects.ts";
 import { complaintsOf } from "./ask.ts";
-import { type Cluster, draw, drawCluster } from "./cluster.ts";
+import type { Cluster } from "./cluster.ts";
+import { newTally } from "./compare.ts";
+import { type Case, caseOf } from "./differences.ts";
 import { flowObjects, flowsOf, serversOf } from "./flows.ts";
 import { Labs } from "./labs.ts";
 import { clusterObjects } from "./objects.ts";
-import { chooseCases } from "./probes.ts";
-import { formatDisagreement } from "./report.ts";
-import { randomOf } from "./run.ts";
-import { arbitraryChange, changed } from "./sequence.ts";
-import { USERSPACE_DIFFERENCES, type UserspaceCase, userspaceCase } from "./userspace-expected.ts";
-import { desiredOf, meaningOf, type Probe, placeOf, readAddress, type World } from "./world.ts";
+import { formatDisagreement, formatTally } from "./report.ts";
+import { randomOf, runClusters } from "./run.ts";
+import { newKept, runSequence } from "./sequence.ts";
+import { USERSPACE_DIFFERENCES } from "./userspace-expected.ts";
+import { desiredOf, type Probe, placeOf, readAddress, type World } from "./world.ts";
 
-const labs = await Labs.of(["userspace"], { flavour: "nft" });
+const labs = await Labs.create({ dataplanes: ["userspace"], flavour: "nft" });
 after(() => labs.close());
 const lab = labs.labs.get("userspace") as Lab;
 
@@ -29,35 +30,19 @@ const CASES = 100;
 const CHANGES = 4;
 const NO_CLUSTER: Cluster = { number: 0, zones: [], services: [] };
 
-let probes = 0;
-/** Probes by the difference that they have met. */
-const met = new Map<string, number>();
+const tally = newTally();
 
-/**
- * What is wrong with each answer, in words. What only came too late is asked once more, with patience, unless it met
- * others at a shared port: alone it might do better.
- */
-const disagreementsOf = async (
-  cases: readonly UserspaceCase[],
-  cluster: Cluster = NO_CLUSTER,
-): Promise<readonly string[]> => {
-  for (const name of cases.flatMap(({ differences }) => differences)) met.set(name, (met.get(name) ?? 0) + 1);
-  const first = await complaintsOf(lab, "userspace", cases);
-  const late = [...first].filter(([one, text]) => text === "TIMEOUT" && !one.probe.sharedPort).map(([one]) => one);
-  const again = await complaintsOf(lab, "userspace", late, 3);
-  return [...first].flatMap(([one, text]) => {
-    const complaint = late.includes(one) ? again.get(one) : text;
-    return complaint === undefined ? [] : [formatDisagreement({ dataplane: "userspace", one, complaint, cluster })];
-  });
+/** What is wrong with each answer, in words. */
+const disagreementsOf = async (cases: readonly Case[]): Promise<readonly string[]> => {
+  for (const { userspaceDifference: name } of cases) if (name !== null) met.add(name);
+  const wrong = await complaintsOf(lab, "userspace", cases);
+  return [...wrong].map(([one, complaint]) =>
+    formatDisagreement({ dataplane: "userspace", cluster: NO_CLUSTER, one, complaint }),
+  );
 };
 
-/** Chooses probes of a cluster and asks them; answers what is wrong. */
-const compare = async (cluster: Cluster, cases: number, random: () => number): Promise<readonly string[]> => {
-  const world = await labs.apply(clusterObjects(cluster, labs.places));
-  const chosen = chooseCases(world, cases, random).map((one) => userspaceCase(world, one));
-  probes += chosen.length;
-  return disagreementsOf(chosen, cluster);
-};
+/** Differences that cases of the tests below have met; the tally has those of generated clusters. */
+const met = new Set<string>();
 
 for (const [title, seed] of [
   ["seed 1", 1],
@@ -65,37 +50,32 @@ for (const [title, seed] of [
 ] as const) {
   test(`evaluate() and the userspace proxy agree on generated clusters: ${title}`, async (t) => {
     t.diagnostic(`seed ${seed}`);
-    const disagreements: string[] = [];
-    const before = probes;
-    for (let number = 0; number < CLUSTERS; number++)
-      disagreements.push(...(await compare(drawCluster(seed, number), CASES, randomOf(seed, number))));
-    t.diagnostic(`${probes - before} probes, ${disagreements.length} disagreements`);
-    assert.ok(probes - before > (CLUSTERS * CASES) / 2);
-    assert.deepEqual(disagreements, [], `seed ${seed}`);
+    const [before, wrong] = [tally.probes, tally.disagreements.length];
+    await runClusters(
+      labs,
+      { seed, first: 0, clusters: CLUSTERS, cases: CASES, say: (text) => t.diagnostic(text) },
+      tally,
+    );
+    t.diagnostic(`${tally.probes - before} probes`);
+    assert.ok(tally.probes - before > (CLUSTERS * CASES) / 2);
+    assert.deepEqual(tally.disagreements.slice(wrong).map(formatDisagreement), [], `seed ${seed}`);
   });
 
   test(`… and after every change of one: ${title}`, async (t) => {
     t.diagnostic(`seed ${seed}`);
-    const disagreements: string[] = [];
-    const before = probes;
-    let cluster = drawCluster(seed, CLUSTERS);
-    for (let i = 0; i < CHANGES; i++) {
-      const change = draw(arbitraryChange, seed, i);
-      cluster = changed(cluster, change);
-      if (change.hasty && i < CHANGES - 1) labs.write(clusterObjects(cluster, labs.places));
-      else disagreements.push(...(await compare(cluster, CASES / 2, randomOf(seed, i))));
-    }
-    t.diagnostic(`${probes - before} probes, ${disagreements.length} disagreements`);
-    assert.deepEqual(disagreements, [], `seed ${seed}`);
+    const wrong = tally.disagreements.length;
+    const options = { seed, number: CLUSTERS, changes: CHANGES, cases: CASES / 2, random: randomOf(seed, CLUSTERS) };
+    await runSequence(labs, options, tally, newKept());
+    assert.deepEqual(tally.disagreements.slice(wrong).map(formatDisagreement), [], `seed ${seed}`);
   });
 }
 
 test("thirty flows: kube-proxy's endpoints, which all see the node", async () => {
   const world = await labs.apply(flowObjects(labs.places));
-  const cases = flowsOf(labs.places).map(({ cell, family, probe }): UserspaceCase => {
+  const cases = flowsOf(labs.places).map(({ cell, family, probe }): Case => {
     const servers = new Map(serversOf(cell).map((name) => [name, placeOf(labs.places, "node1")[family]]));
-    const userspace = { kind: "reached" as const, sticky: false, servers };
-    return { probe, meaning: meaningOf(world, probe), answers: { userspace }, differences: [] };
+    const one = caseOf(world, probe);
+    return { ...one, answers: { ...one.answers, userspace: { kind: "reached", sticky: false, servers } } };
   });
   assert.deepEqual(await disagreementsOf(cases), []);
 });
@@ -103,11 +83,11 @@ test("thirty flows: kube-proxy's endpoints, which all see the node", async () =>
 const how = { bound: "no", connected: true, mapped: false, sharedPort: false } as const;
 
 /** TCP and connected UDP from a pod, the node and outside. */
-const asked = (world: World, address: string, port: number): readonly UserspaceCase[] =>
+const asked = (world: World, address: string, port: number): readonly Case[] =>
   ["pod1b", "node1", "client"].flatMap((from) =>
     (["TCP", "UDP"] as const).map((transport) => {
       const probe: Probe = { from, transport, address: readAddress(address), port, ...how };
-      return userspaceCase(world, { probe, meaning: meaningOf(world, probe) });
+      return caseOf(world, probe);
     }),
   );
 
@@ -126,7 +106,10 @@ test("nobody answers at any backend: a connection is reset", async () => {
   const words = { name: "deaf", clusterIPs: ["172.30.250.1"], ports: both(80, { targetPort: 82 }) };
   const world = await labs.apply([...clusterObjects(NO_CLUSTER, labs.places), ...objectsOf(words, "pod1a", "pod2a")]);
   const cases = asked(world, "172.30.250.1", 80);
-  assert.deepEqual(new Set(cases.flatMap(({ differences }) => differences)), new Set(["connected is not answered"]));
+  assert.deepEqual(
+    new Set(cases.map(({ userspaceDifference }) => userspaceDifference)),
+    new Set(["connected is not answered"]),
+  );
   assert.deepEqual(await disagreementsOf(cases), []);
 });
 
@@ -177,9 +160,10 @@ test("SCTP has a meaning, and no rule", async () => {
 });
 
 test("every difference was met", (t) => {
-  for (const [name, count] of met) t.diagnostic(`${count} by difference: ${name}`);
+  t.diagnostic(formatTally(tally));
+  const names = USERSPACE_DIFFERENCES.map(({ name }) => name);
   assert.deepEqual(
-    USERSPACE_DIFFERENCES.filter(({ name }) => !met.has(name)).map(({ name }) => name),
+    names.filter((name) => !met.has(name) && !tally.differences.has(`userspace: ${name}`)),
     [],
   );
 });
@@ -188,7 +172,7 @@ test("what somebody changes by hand is a disagreement", async () => {
   const world = await labs.apply(flowObjects(labs.places));
   const cases = flowsOf(labs.places)
     .filter(({ client, frontend, family }) => client === "pod" && frontend === "ClusterIP" && family === "v4")
-    .map(({ probe }) => userspaceCase(world, { probe, meaning: meaningOf(world, probe) }));
+    .map(({ probe }) => caseOf(world, probe));
   assert.deepEqual(await disagreementsOf(cases), []);
   assert.equal(lab.run("node1", ["iptables-nft", "-t", "nat", "-F", "KUBE-PORTALS-CONTAINER"]).status, 0);
   assert.equal((await complaintsOf(lab, "userspace", cases)).size, cases.length);
