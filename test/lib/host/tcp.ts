@@ -2,7 +2,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { connect as netConnect, type Socket } from "node:net";
 import type { Answer, Answered, Beats, Commands, ConnectRequest, Failed, Greeting } from "./protocol.ts";
-import { codeOf, DEFAULT_TIMEOUT_MS, since } from "./words.ts";
+import { codeOf, DEFAULT_TIMEOUT_MS, since, whenSilent } from "./words.ts";
 
 export interface HeldConnection {
   readonly answer: Answered;
@@ -29,18 +29,18 @@ const connectTcp = (to: ConnectRequest): Promise<Connected | Failed> => {
     });
     let received = Buffer.alloc(0);
     const fail = (code: string): void => {
-      clearTimeout(timer);
+      inTime();
       socket.destroy();
       resolve({ ok: false, code, ms: since(started) });
     };
-    const timer = setTimeout(() => fail("TIMEOUT"), to.timeout_ms ?? DEFAULT_TIMEOUT_MS);
+    const inTime = whenSilent(to.timeout_ms ?? DEFAULT_TIMEOUT_MS, () => fail("TIMEOUT"));
     socket.on("error", (error) => fail(codeOf(error)));
     socket.on("end", () => fail("CLOSED"));
     socket.on("data", (data) => {
       received = Buffer.concat([received, data]);
       const end = received.indexOf("\n");
       if (end < 0) return;
-      clearTimeout(timer);
+      inTime();
       socket.removeAllListeners("data").removeAllListeners("end").pause();
       const greeting = JSON.parse(received.subarray(0, end).toString()) as Greeting;
       const answer: Answered = {
@@ -107,11 +107,11 @@ export const transfer = async (to: Commands["transfer"]["request"]): Promise<Ans
   let length = rest.length;
   return new Promise((resolve) => {
     const finish = (code: string | null): void => {
-      clearTimeout(timer);
+      inTime();
       socket.destroy();
       resolve(code === null ? { ...answer, ms: since(started) } : { ok: false, code, ms: since(started) });
     };
-    const timer = setTimeout(() => finish("TIMEOUT"), to.timeout_ms ?? 10_000);
+    const inTime = whenSilent(to.timeout_ms ?? 10_000, () => finish("TIMEOUT"));
     socket.removeAllListeners("error").on("error", (error) => finish(codeOf(error)));
     socket.on("end", () => finish("CLOSED"));
     socket.on("data", (data) => {

@@ -1,7 +1,7 @@
 // UDP clients: questions with a number each, so that a late answer is not taken for the next one's.
 import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import type { Answer, Commands, ConnectRequest, Greeting, Target } from "./protocol.ts";
-import { codeOf, DEFAULT_TIMEOUT_MS, since } from "./words.ts";
+import { codeOf, DEFAULT_TIMEOUT_MS, since, whenSilent } from "./words.ts";
 
 export interface UdpClient {
   /** `to`: for a socket that is not connected. */
@@ -27,12 +27,12 @@ export const openUdp = async (how: Commands["openUdp"]["request"]): Promise<UdpC
     const question = `question ${++questions}`;
     return new Promise((resolve) => {
       const finish = (answer: Answer): void => {
-        clearTimeout(timer);
+        inTime();
         socket.off("message", onMessage).off("error", onError);
         resolve(answer);
       };
       const fail = (code: string): void => finish({ ok: false, code, ms: since(started) });
-      const timer = setTimeout(() => fail("TIMEOUT"), timeout_ms);
+      const inTime = whenSilent(timeout_ms, () => fail("TIMEOUT"));
       const onError = (error: Error): void => fail(codeOf(error));
       const onMessage = (data: Buffer, from: { address: string; port: number }): void => {
         const { question: answered, ...greeting } = JSON.parse(data.toString()) as Greeting & { question: string };
