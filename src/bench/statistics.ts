@@ -57,18 +57,25 @@ export const servicesOf = (samples: readonly Sample[], metric: string, mode?: st
  */
 export const timesBetter = (
   samples: readonly Sample[],
+  metric: Pick<MetricOfResult, "name" | "better">,
+  modes: { readonly mode: string; readonly baseline: string },
+  services: number,
+): Spread | null => spreadOf(ratiosToBaseline(samples, metric, modes, services));
+
+/** What timesBetter() is the spread of. */
+export const ratiosToBaseline = (
+  samples: readonly Sample[],
   { name, better }: Pick<MetricOfResult, "name" | "better">,
   modes: { readonly mode: string; readonly baseline: string },
   services: number,
-): Spread | null => {
+): readonly number[] => {
   const own = byRound(samples, name, modes.mode, services);
   const base = byRound(samples, name, modes.baseline, services);
-  const ratios = [...own].flatMap(([round, value]) => {
+  return [...own].flatMap(([round, value]) => {
     const other = base.get(round);
     if (other === undefined || other === 0 || value === 0) return [];
     return [better === "higher" ? value / other : other / value];
   });
-  return spreadOf(ratios);
 };
 
 /** At that number of services; of a mode that has none, at 0. */

@@ -1,0 +1,79 @@
+// How the figures came about, for who doubts them: the lab, the order, the CPUs, the generator, and for every mode the
+// proof that it carried the traffic that is said of it.
+
+import { list } from "../../lib/text.ts";
+import { digits, grouped, quantityText } from "../quantity.ts";
+import type { ModeOfResult, Result, Sample } from "../result.ts";
+import { generatorOf } from "./figures.ts";
+import type { Look } from "./looks.ts";
+import { type Markup, markup, NOTHING } from "./markup.ts";
+
+export const methodSection = (result: Result, looks: ReadonlyMap<string, Look>): Markup => {
+  const { method } = result;
+  const counts = list(method.services.map(grouped));
+  return markup`<section id="method"><h2>How this was measured</h2><div class="columns"><div>
+<p>For each mode and number of services (${counts === "" ? "none" : counts}) a lab of network namespaces of its own: a client, a node that carries the traffic, pods. All of them are alive at the same time and equal but for the mode. The services that nobody asks for are there, too; the one that is asked for comes last.</p>${topology()}</div><dl>
+<dt>Order</dt><dd>${sentence(method.order)}</dd>
+<dt>Rounds</dt><dd>${method.rounds}, each measurement ${digits(method.seconds)} s after ${method.warm_up_s === 0 ? "no warm-up" : `${digits(method.warm_up_s)} s of warm-up`}</dd>
+<dt>CPUs</dt><dd>${method.pinning.length === 0 ? "not pinned" : method.pinning.map(({ cpu, what }) => markup`<div>CPU ${cpu}: ${what}</div>`)}</dd>
+<dt>Generator alone</dt><dd>${generators(result)}</dd>
+<dt>To do it again</dt><dd><code>${method.command}</code></dd></dl></div>
+<h3>The modes, and the proof that they carried the traffic</h3><p class="note">Before and after each sample a counter of the mode itself is read. It has to have counted what was sent through it; every answer names the pod and the client that it saw, and is checked.</p><div class="wide-table"><table class="proofs"><thead><tr><th scope="col">mode</th><th scope="col">its own counter</th><th scope="col">samples</th><th scope="col">counted, of what had to be</th><th scope="col">sent</th><th scope="col">lost</th></tr></thead><tbody>${result.modes.flatMap((mode) => proofRow(result, mode, looks))}</tbody></table></div></section>`;
+};
+
+const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
+
+const generators = (result: Result): Markup => {
+  const known = result.metrics.flatMap((metric) => {
+    const limit = generatorOf(result, metric);
+    return limit === null ? [] : [markup`<div>${metric.title}: ${quantityText(limit, metric.unit)}</div>`];
+  });
+  return known.length === 0 ? markup`not measured` : markup`${known}`;
+};
+
+const proofRow = (
+  { samples }: Result,
+  { name, title, summary }: ModeOfResult,
+  looks: ReadonlyMap<string, Look>,
+): readonly Markup[] => {
+  const own = samples.filter(({ mode }) => mode === name);
+  if (own.length === 0) return [];
+  const counters = [...new Set(own.map(({ proof }) => proof.counter))];
+  const failed = own.filter((sample) => !isProven(sample)).length;
+  const least = Math.min(
+    ...own.filter(({ proof }) => proof.expected > 0).map(({ proof }) => proof.counted / proof.expected),
+  );
+  const sum = (field: "sent" | "lost"): number => own.reduce((total, sample) => total + sample[field], 0);
+  const verdict =
+    failed > 0
+      ? markup`<b class="bad">too little in ${failed} of ${own.length} samples</b>`
+      : Number.isFinite(least)
+        ? markup`all of it, in every sample`
+        : markup`nothing had to be`;
+  const sent = sum("sent");
+  const share = sent === 0 ? "" : ` (${digits((100 * sum("lost")) / sent)} %)`;
+  return [
+    markup`<tr><th scope="row"><span class="mode ${looks.get(name)?.name ?? ""}">${title}</span><small>${summary}</small></th><td>${list(counters)}</td><td>${own.length}</td><td>${verdict}</td><td>${quantityText(sent, "")}</td><td>${quantityText(sum("lost"), "")}${share}</td></tr>`,
+  ];
+};
+
+export const isProven = ({ proof }: Sample): boolean => proof.counted >= proof.expected;
+
+const topology = (): Markup => {
+  const box = (x: number, y: number, name: string, what: string): Markup =>
+    markup`<rect class="box" x="${x}" y="${y}" width="92" height="44" rx="6"/><text class="label" x="${x + 46}" y="${y + 19}" text-anchor="middle">${name}</text><text class="tick" x="${x + 46}" y="${y + 34}" text-anchor="middle">${what}</text>`;
+  return markup`<svg class="figure topology" viewBox="0 0 336 116" width="336" height="116" role="img" aria-label="A client is wired to the node, the node to two pods"><path class="wire" d="M94 58H122M214 58C230 58 226 24 242 24M214 58C230 58 226 92 242 92"/>${box(2, 36, "client", "load")}${box(122, 36, "node", "the mode")}${box(242, 2, "pod 1", "counts")}${box(242, 70, "pod 2", "counts")}</svg>`;
+};
+
+export const missingSection = ({ modes, metrics, gaps }: Result): Markup => {
+  const titles = new Map([...modes, ...metrics].map(({ name, title }) => [name, title]));
+  const rows = [
+    ...[...modes, ...metrics].flatMap(({ title, skipped }) => (skipped === null ? [] : [[title, skipped] as const])),
+    ...gaps.map(({ mode, metric, services, why }) => {
+      const where = services === null ? "" : ` at ${grouped(services)} services`;
+      return [`${titles.get(metric) ?? metric} of ${titles.get(mode) ?? mode}${where}`, why] as const;
+    }),
+  ];
+  if (rows.length === 0) return NOTHING;
+  return markup`<section id="missing"><h2>Not measured</h2><dl class="missing">${rows.map(([what, why]) => markup`<dt>${what}</dt><dd>${why}</dd>`)}</dl></section>`;
+};
