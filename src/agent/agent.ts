@@ -14,14 +14,14 @@ import { type Changes, changesBetween } from "./changes.ts";
 import type { Config } from "./config.ts";
 import { type Health, isEligible } from "./health.ts";
 import { HealthCheckServers } from "./healthcheck.ts";
-import { chooseDevices, type HostView, hasIPv6 } from "./host.ts";
+import { chooseDevices, choosePodDevices, type HostView, hasIPv6 } from "./host.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
 
 /** What an agent drives: a dataplane, with what only some of them need. */
 export interface AgentDataplane extends Dataplane {
-  /** Serves these devices from now on, and no others. */
-  setDevices?(devices: readonly string[]): void;
+  /** Serves these devices from now on, and no others: for traffic from outside, and of pods. */
+  setDevices?(devices: readonly string[], podDevices: readonly string[]): void;
   /** The next apply looks at everything again. */
   forget?(): void;
   /** The pods of this node have these addresses, as far as its Node says so. */
@@ -59,6 +59,7 @@ export class Agent {
   readonly #memory: CompileMemory = createMemory();
   #host: HostView;
   #devices: readonly string[] = [];
+  #podDevices: readonly string[] = [];
   /** Names and indexes that the dataplane was last told of. */
   #served = "";
   /** What has been applied; null before the first time. */
@@ -220,15 +221,19 @@ export class Agent {
     if (dataplane.setDevices === undefined) return;
     const node = this.#source.snapshot().node;
     const devices = chooseDevices(this.#host, config.bpf.devices, node?.addresses ?? []);
-    const served = JSON.stringify(this.#host.devices.filter((d) => devices.includes(d.name)));
+    const podDevices = choosePodDevices(this.#host, config.bpf, devices);
+    const served = JSON.stringify(
+      this.#host.devices.filter(({ name }) => devices.includes(name) || podDevices.includes(name)),
+    );
     if (served === this.#served) return;
-    if (devices.length > 0) log("info", "Devices that are served", { devices, before: this.#devices });
+    if (devices.length > 0) log("info", "Devices that are served", { devices, podDevices, before: this.#devices });
     else
       log("warn", "No device is served: traffic from outside is not translated (see --device)", {
         before: this.#devices,
       });
-    dataplane.setDevices(devices);
+    dataplane.setDevices(devices, podDevices);
     this.#devices = devices;
+    this.#podDevices = podDevices;
     this.#served = served;
   }
 
@@ -255,7 +260,7 @@ export class Agent {
     const { dataplane, metrics, log } = this.#parts;
     const desired = this.desired;
     if (desired === null || !this.#clean) return;
-    dataplane.setDevices?.(this.#devices); // repairs what somebody detached
+    dataplane.setDevices?.(this.#devices, this.#podDevices); // repairs what somebody detached
     const different = dataplane.check?.() ?? differences(desired, dataplane.readBack());
     if (different.length === 0) return;
     metrics.drifted();

@@ -64,12 +64,15 @@ export interface Config {
   readonly bpf: {
     readonly attach: "auto" | "tcx" | "clsact";
     readonly forwarding: "kernel";
-    readonly socketLB: boolean;
+    /** Whose sockets are translated in their system calls: of pods and the host, of the host alone, of nobody. */
+    readonly socketLB: "all" | "host" | "off";
     readonly pinPath: string;
     /** null: no cgroup v2 hierarchy is mounted. */
     readonly cgroupPath: string | null;
     /** Patterns with * and ?; empty: found (see devices.ts). */
     readonly devices: readonly string[];
+    /** Patterns of the node's ends of pods' devices; null: found where pods' sockets are not translated. */
+    readonly podDevices: readonly string[] | null;
     readonly mapSizes: Readonly<Partial<Record<SizedMap, number>>>;
     readonly snatPorts: { readonly min: number; readonly max: number };
   };
@@ -275,10 +278,11 @@ const resolve = (file: ConfigFile | null, flags: Flags): Config => {
     bpf: {
       attach: flags.attach ?? bpf?.attach ?? "auto",
       forwarding: bpf?.forwarding ?? "kernel",
-      socketLB: bpf?.socketLB ?? true,
+      socketLB: bpf?.socketLB ?? "all",
       pinPath: absolute("--bpffs", flags.bpffs) ?? bpf?.pinPath ?? DEFAULT_BPFFS,
       cgroupPath: absolute("--cgroup", flags.cgroup) ?? bpf?.cgroupPath ?? findCgroup(),
       devices: flags.device ?? bpf?.devices ?? [],
+      podDevices: bpf?.podDevices ?? null,
       mapSizes: Object.fromEntries(sizes),
       snatPorts: { min, max },
     },

@@ -2,7 +2,9 @@
 import { existsSync } from "node:fs";
 import { linkPins } from "../dataplane/bpf/attach.ts";
 import { type BpfDataplane, type BpfOptions, openBpfDataplane } from "../dataplane/bpf/bpf.ts";
+import { deviceKind } from "../dataplane/bpf/device.ts";
 import { countEntries, readCounters } from "../dataplane/bpf/inspect.ts";
+import { interfaceIndex } from "../dataplane/bpf/libbpf.ts";
 import type { MapName, MapStore } from "../dataplane/bpf/mapstore.ts";
 import { linksDirectory, pinDirectory } from "../dataplane/bpf/pins.ts";
 import type { Observer } from "../dataplane/iptables/iptables.ts";
@@ -10,7 +12,7 @@ import { InputError, isInputError, isRefusedError, messageOf, RefusedError } fro
 import { bpfObjectDirectory } from "../lib/paths.ts";
 import type { AgentDataplane } from "./agent.ts";
 import type { Config } from "./config.ts";
-import { chooseDevices, hasIPv6, readHost } from "./host.ts";
+import { chooseDevices, choosePodDevices, type DeviceFacts, hasIPv6, readHost } from "./host.ts";
 import type { Log } from "./log.ts";
 import type { Facts } from "./metrics.ts";
 import { openIptables } from "./rules.ts";
@@ -54,7 +56,7 @@ const openBpf = (config: Config, log: Log): Opened => {
 };
 
 const openBpfMaps = (config: Config, log: Log): BpfDataplane => {
-  if (config.bpf.socketLB && config.bpf.cgroupPath === null) {
+  if (config.bpf.socketLB !== "off" && config.bpf.cgroupPath === null) {
     throw new RefusedError(
       "Cannot serve sockets: no cgroup v2 hierarchy is mounted (mount one, or name it by --cgroup)",
     );
@@ -76,22 +78,28 @@ export const requireRoot = (purpose: string): void => {
  * Before the Node's addresses are known: what the host alone says, and what an agent before us served. Those stay
  * served until we know better, so that a restart takes nothing away.
  */
-const devicesAtStart = ({ bpf }: Config): readonly string[] => {
-  const host = readHost();
+const devicesAtStart = ({ bpf }: Config): Pick<BpfOptions, "devices" | "podDevices"> => {
+  const host = readHost(deviceFacts);
   const links = linksDirectory(pinDirectory(bpf.pinPath));
-  const served = existsSync(links) ? linkPins(links).flatMap((pin) => (pin.kind === "cgroup" ? [] : [pin.device])) : [];
+  const held = existsSync(links) ? linkPins(links) : [];
+  const served = held.flatMap((pin) => (pin.kind === "cgroup" || pin.role === "pod" ? [] : [pin.device]));
   const chosen = chooseDevices(host, bpf.devices, []);
-  return bpf.devices.length > 0 ? chosen : [...new Set([...chosen, ...served])].sort();
+  const devices = bpf.devices.length > 0 ? chosen : [...new Set([...chosen, ...served])].sort();
+  return { devices, podDevices: choosePodDevices(host, bpf, devices) };
 };
 
-const bpfOptions = (config: Config, devices: readonly string[], log: Log): BpfOptions => {
+/** Of a device of this network namespace. */
+export const deviceFacts = (name: string): DeviceFacts => ({ index: interfaceIndex(name), kind: deviceKind(name) });
+
+const bpfOptions = (config: Config, devices: Pick<BpfOptions, "devices" | "podDevices">, log: Log): BpfOptions => {
   const { bpf } = config;
   const { backends } = bpf.mapSizes;
   return {
     bpffs: bpf.pinPath,
     objects: objectDirectory(),
-    cgroup: bpf.socketLB ? bpf.cgroupPath : null,
-    devices,
+    cgroup: bpf.socketLB === "off" ? null : bpf.cgroupPath,
+    socketLB: bpf.socketLB,
+    ...devices,
     attach: bpf.attach,
     maxEntries: { ...bpf.mapSizes, ...(backends === undefined ? {} : { backend_stats: backends }) },
     snatPorts: bpf.snatPorts,

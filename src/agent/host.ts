@@ -2,20 +2,28 @@
 // traffic for services comes in by. Read from /proc/self/net, which (unlike /sys/class/net) follows the namespace.
 import { readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
+import type { DeviceKind } from "../dataplane/bpf/device.ts";
 import { type Address, parseAddress } from "../model/address.ts";
+import type { Config } from "./config.ts";
 
 export interface HostView {
   /** All devices but lo. Another device may come to have the same name; it has another index. */
-  readonly devices: readonly { readonly name: string; readonly index: number | null }[];
+  readonly devices: readonly ({ readonly name: string } & DeviceFacts)[];
   /** Devices of the default routes of both families. */
   readonly defaultRoutes: readonly string[];
   /** Every address of a device that is up, loopback included, link-local IPv6 left out; sorted. */
   readonly addresses: readonly { readonly device: string; readonly address: Address }[];
 }
 
-/** `indexOf` asks for the interface index of a device, where that matters. */
-export const readHost = (indexOf: (name: string) => number | null = () => null): HostView => ({
-  devices: parseDevices(readProc("dev")).map((name) => ({ name, index: indexOf(name) })),
+export interface DeviceFacts {
+  /** null: not asked for, or gone meanwhile. */
+  readonly index: number | null;
+  readonly kind: DeviceKind;
+}
+
+/** `ask` says what devices are, where that matters. */
+export const readHost = (ask: (name: string) => DeviceFacts = () => ({ index: null, kind: "other" })): HostView => ({
+  devices: parseDevices(readProc("dev")).map((name) => ({ name, ...ask(name) })),
   defaultRoutes: [...new Set([...parseRoutes4(readProc("route")), ...parseRoutes6(readProc("ipv6_route"))])].sort(),
   addresses: readAddresses(),
 });
@@ -62,8 +70,9 @@ export const parseRoutes6 = (text: string): string[] =>
     .map((c) => c[9] ?? "");
 
 /**
- * The devices to serve: those that match a pattern (`*` and `?`), or without patterns those that carry a default route
- * or one of the Node's addresses. Never lo. Sorted.
+ * The devices by which traffic comes in from outside, or leaves for pods of other nodes: those that match a pattern (`*`
+ * and `?`), or without patterns those that carry a default route or one of the Node's addresses, and tunnels with an
+ * address. Never lo. Sorted.
  */
 export const chooseDevices = (
   host: HostView,
@@ -72,13 +81,34 @@ export const chooseDevices = (
 ): readonly string[] => {
   const tests = patterns.map(globToRegExp);
   const carriers = host.addresses.filter((a) => nodeAddresses.includes(a.address)).map((a) => a.device);
-  const isWanted = (device: string): boolean =>
+  const withAddress = host.addresses.map((a) => a.device);
+  const isWanted = ({ name, kind }: HostView["devices"][number]): boolean =>
     patterns.length > 0
-      ? tests.some((test) => test.test(device))
-      : host.defaultRoutes.includes(device) || carriers.includes(device);
+      ? tests.some((test) => test.test(name))
+      : host.defaultRoutes.includes(name) ||
+        carriers.includes(name) ||
+        (kind === "tunnel" && withAddress.includes(name));
   return host.devices
-    .map(({ name }) => name)
     .filter(isWanted)
+    .map(({ name }) => name)
+    .sort();
+};
+
+/**
+ * The node's ends of pods' devices where packets are translated: those that match a pattern; without patterns (null)
+ * every veth where pods' sockets are not translated, else none. Never one of `devices`. Sorted.
+ */
+export const choosePodDevices = (
+  host: HostView,
+  { podDevices, socketLB }: Pick<Config["bpf"], "podDevices" | "socketLB">,
+  devices: readonly string[],
+): readonly string[] => {
+  const tests = podDevices?.map(globToRegExp);
+  const isWanted = ({ name, kind }: HostView["devices"][number]): boolean =>
+    tests === undefined ? socketLB !== "all" && kind === "veth" : tests.some((test) => test.test(name));
+  return host.devices
+    .filter((device) => isWanted(device) && !devices.includes(device.name))
+    .map(({ name }) => name)
     .sort();
 };
 

@@ -94,10 +94,11 @@ const bpf = z
   .strictObject({
     attach: oneOf("auto", "tcx", "clsact"),
     forwarding: oneOf("kernel"),
-    socketLB: boolean,
+    socketLB: oneOf("all", "host", "off"),
     pinPath: leaf("an absolute path", (v) => (typeof v === "string" && v.startsWith("/") ? v : undefined)),
     cgroupPath: leaf("an absolute path", (v) => (typeof v === "string" && v.startsWith("/") ? v : undefined)),
     devices: strings,
+    podDevices: strings,
     mapSizes: z
       .strictObject(Object.fromEntries(SIZED_MAPS.map((map) => [map, entries])) as Record<SizedMap, typeof entries>)
       .nullish(),

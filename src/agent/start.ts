@@ -1,12 +1,11 @@
 // A running node agent: opens the dataplane, the source, the health and metrics servers, and ends them together.
 import { writeFileSync } from "node:fs";
-import { interfaceIndex } from "../dataplane/bpf/libbpf.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Family } from "../model/address.ts";
 import type { Problem } from "../model/snapshot.ts";
 import { Agent } from "./agent.ts";
 import type { Config } from "./config.ts";
-import { type Opened, openDataplane, requireRoot } from "./dataplane.ts";
+import { deviceFacts, type Opened, openDataplane, requireRoot } from "./dataplane.ts";
 import { createHealth } from "./health.ts";
 import { hasIPv6, readHost } from "./host.ts";
 import type { HttpServer } from "./http.ts";
@@ -72,7 +71,7 @@ const createAgent = (config: Config, watch: Watch, log: Log, version: string): R
     now_ms,
     eligible: () => agent.eligible,
   });
-  const host = () => readHost(interfaceIndex);
+  const host = () => readHost(deviceFacts);
   const periods_ms = { host: HOST_MS, audit: opened.audit_ms };
   const agent = new Agent({ config, dataplane, source, readHost: host, health, metrics, log, now_ms, periods_ms });
   log("info", "Started", { node: config.nodeName, dataplane: dataplane.name, source: source.description, version });

@@ -1,7 +1,7 @@
 // `beeline apply -f`: programs this node once from manifests, and leaves. What is pinned and attached stays.
 import { loadConfig } from "../agent/config.ts";
-import { openDataplane } from "../agent/dataplane.ts";
-import { chooseDevices, readHost } from "../agent/host.ts";
+import { deviceFacts, openDataplane } from "../agent/dataplane.ts";
+import { chooseDevices, choosePodDevices, readHost } from "../agent/host.ts";
 import { createLog } from "../agent/log.ts";
 import { compile } from "../compile/compile.ts";
 import { readManifests } from "../k8s/manifests.ts";
@@ -18,7 +18,7 @@ export const apply: Run = async (args, io) => {
   if (config.dataplane === "userspace")
     throw new InputError("apply: the userspace dataplane answers only while it runs (see beeline run)");
   const { snapshot, problems } = readManifests(files, config.nodeName);
-  const host = readHost();
+  const host = readHost(deviceFacts);
   const { nodeName, nodePortAddresses } = config;
   const localAddresses = host.addresses.map((a) => a.address);
   const compiled = compile(snapshot, { nodeName, localAddresses, nodePortAddresses });
@@ -26,7 +26,8 @@ export const apply: Run = async (args, io) => {
   const { dataplane } = openDataplane(config, log);
   try {
     dataplane.setPodCIDRs?.(snapshot.node?.podCIDRs ?? []);
-    dataplane.setDevices?.(chooseDevices(host, config.bpf.devices, snapshot.node?.addresses ?? []));
+    const devices = chooseDevices(host, config.bpf.devices, snapshot.node?.addresses ?? []);
+    dataplane.setDevices?.(devices, choosePodDevices(host, config.bpf, devices));
     const { written, removed } = await dataplane.apply(compiled.desired, { prune: true });
     io.err(
       `applied ${compiled.desired.services.size} service ports; written ${counts(written)}; removed ${counts(removed)}\n`,

@@ -45,6 +45,8 @@ interface Hook {
   readonly hook: string;
   /** A device's name, or `cgroup`. */
   readonly target: string;
+  /** What a device is served for; null: it is no device. */
+  readonly role: "node" | "pod" | null;
   /** False: somebody detached it, or the device is gone. */
   readonly attached: boolean;
 }
@@ -94,10 +96,10 @@ const readHooks = (links: string): readonly Hook[] =>
     .map((held) => ({ ...nameOf(held), attached: isAttached(links, held) }))
     .sort((a, b) => (`${a.target} ${a.hook}` < `${b.target} ${b.hook}` ? -1 : 1));
 
-const nameOf = (held: LinkPin): { readonly hook: string; readonly target: string } =>
+const nameOf = (held: LinkPin): Pick<Hook, "hook" | "target" | "role"> =>
   held.kind === "cgroup"
-    ? { hook: held.hook, target: "cgroup" }
-    : { hook: `${held.kind} ${held.direction}`, target: held.device };
+    ? { hook: held.hook, target: "cgroup", role: null }
+    : { hook: `${held.kind} ${held.direction}`, target: held.device, role: held.role };
 
 const isAttached = (links: string, held: LinkPin): boolean => {
   if (held.kind === "clsact") return interfaceIndex(held.device) !== null;
@@ -122,7 +124,8 @@ export const statusReport = (status: Status): Report => ({
         status.agent === null ? "not running (what is attached works on)" : `running, process ${status.agent}`,
       ],
       ["Sockets:", socketText(status.hooks)],
-      ["Devices:", deviceText(status.hooks)],
+      ["Devices:", deviceText(status.hooks, "node")],
+      ["Pod devices:", deviceText(status.hooks, "pod")],
       ["Services:", `${count(counts.servicePorts, "service port")}, ${count(counts.frontends, "frontend")}`],
       ["Backends:", `${counts.backends - counts.draining} active, ${counts.draining} draining`],
       ["Node addresses:", status.nodeAddresses.map(addressText).join(", ") || "none"],
@@ -141,14 +144,14 @@ export const statusReport = (status: Status): Report => ({
 });
 
 const socketText = (hooks: readonly Hook[]): string => {
-  const sockets = hooks.filter((h) => h.target === "cgroup");
+  const sockets = hooks.filter((h) => h.role === null);
   const lost = sockets.filter((h) => !h.attached).map((h) => h.hook);
   if (sockets.length === 0) return "none";
   return `${count(sockets.length - lost.length, "hook")}${lost.length === 0 ? "" : `, detached: ${list(lost)}`}`;
 };
 
-const deviceText = (hooks: readonly Hook[]): string => {
-  const devices = hooks.filter((h) => h.target !== "cgroup");
+const deviceText = (hooks: readonly Hook[], role: "node" | "pod"): string => {
+  const devices = hooks.filter((h) => h.role === role);
   const names = [...new Set(devices.map((h) => h.target))];
   return (
     names

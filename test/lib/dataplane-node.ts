@@ -37,6 +37,8 @@ export class Node {
       cgroup,
       objects: OBJECTS,
       devices: ["eth0"],
+      podDevices: [],
+      socketLB: "all",
       attach,
       snatPorts,
       ipv4: true,

@@ -64,7 +64,7 @@ const main = async (options: Options, steps: readonly Step[]): Promise<void> => 
       return "opened";
     }
     if ("apply" in step) return dataplane().apply(fromText(step.apply), { prune: step.prune ?? true });
-    if ("setDevices" in step) return dataplane().setDevices(step.setDevices) ?? "set";
+    if ("setDevices" in step) return dataplane().setDevices(step.setDevices, []) ?? "set";
     if ("watch_ms" in step) return watch(options, step.watch_ms);
     if ("shell" in step) return execFileSync("sh", ["-ec", step.shell], { encoding: "utf8" });
     if ("close" in step) return dataplane().close() ?? "closed";

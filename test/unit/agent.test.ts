@@ -56,9 +56,9 @@ const address = (text: string): Address => {
 
 const HOST: HostView = {
   devices: [
-    { name: "eth0", index: 2 },
-    { name: "eth1", index: 3 },
-    { name: "veth9", index: 4 },
+    { name: "eth0", index: 2, kind: "other" },
+    { name: "eth1", index: 3, kind: "other" },
+    { name: "veth9", index: 4, kind: "other" },
   ],
   defaultRoutes: ["eth1"],
   addresses: [
@@ -245,7 +245,7 @@ test("devices are those of default routes and of the Node's addresses; a new dev
   const s = start(t, NODE);
   await eventually(() => assert.deepEqual(s.devices[0], ["eth0", "eth1"]));
   const before = s.devices.length;
-  s.host = { ...HOST, devices: HOST.devices.map((d) => (d.name === "eth1" ? { ...d, index: 9 } : d)) };
+  s.host = { ...HOST, devices: HOST.devices.map((d) => (d.name === "eth1" ? { ...d, index: 9, kind: "other" } : d)) };
   await eventually(() => assert.ok(s.devices.length > before));
   s.host = { ...HOST, devices: HOST.devices.filter((d) => d.name !== "eth1") };
   await eventually(() => assert.deepEqual(s.devices.at(-1), ["eth0"]));

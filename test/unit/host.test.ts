@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
   chooseDevices,
+  choosePodDevices,
   type HostView,
   parseDevices,
   parseRoutes4,
@@ -48,18 +49,33 @@ test("a default route is 0.0.0.0/0 or ::/0, and never the kernel's own of lo", (
 });
 
 const HOST: HostView = {
-  devices: ["eth0", "eth1", "flannel.1", "veth1"].map((name, index) => ({ name, index })),
+  devices: [
+    { name: "eth0", index: 2, kind: "veth" },
+    { name: "eth1", index: 3, kind: "other" },
+    { name: "flannel.1", index: 4, kind: "tunnel" },
+    { name: "tunl0", index: 5, kind: "tunnel" },
+    { name: "veth1", index: 6, kind: "veth" },
+  ],
   defaultRoutes: ["eth0"],
   addresses: [
     { device: "eth1", address: address("192.0.2.11") },
+    { device: "flannel.1", address: address("10.244.1.0") },
     { device: "lo", address: address("127.0.0.1") },
   ],
 };
 
-test("without patterns: devices of default routes and of the Node's addresses", () => {
-  assert.deepEqual(chooseDevices(HOST, [], []), ["eth0"]);
-  assert.deepEqual(chooseDevices(HOST, [], [address("192.0.2.11")]), ["eth0", "eth1"]);
-  assert.deepEqual(chooseDevices(HOST, [], [address("127.0.0.1")]), ["eth0"], "never lo");
+test("without patterns: devices of default routes and of the Node's addresses, and tunnels with an address", () => {
+  assert.deepEqual(chooseDevices(HOST, [], []), ["eth0", "flannel.1"]);
+  assert.deepEqual(chooseDevices(HOST, [], [address("192.0.2.11")]), ["eth0", "eth1", "flannel.1"]);
+  assert.deepEqual(chooseDevices(HOST, [], [address("127.0.0.1")]), ["eth0", "flannel.1"], "never lo");
+});
+
+test("pods' devices: where their sockets are not translated every veth, else what a pattern names; never a node device", () => {
+  const chosen = (socketLB: "all" | "host" | "off", podDevices: readonly string[] | null): readonly string[] =>
+    choosePodDevices(HOST, { socketLB, podDevices }, ["eth0"]);
+  assert.deepEqual([chosen("all", null), chosen("host", null), chosen("off", null)], [[], ["veth1"], ["veth1"]]);
+  assert.deepEqual(chosen("all", ["*"]), ["eth1", "flannel.1", "tunl0", "veth1"]);
+  assert.deepEqual(chosen("host", []), []);
 });
 
 test("with patterns: those that match as a whole, and nothing else", () => {
@@ -71,7 +87,7 @@ test("with patterns: those that match as a whole, and nothing else", () => {
     ],
     [["flannelx1"], []],
     [["eth"], []],
-    [["*"], ["eth0", "eth1", "flannel.1", "veth1"]],
+    [["*"], ["eth0", "eth1", "flannel.1", "tunl0", "veth1"]],
     [["lo"], []],
   ];
   for (const [patterns, expected] of cases) {

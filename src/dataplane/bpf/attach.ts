@@ -21,7 +21,7 @@ import {
   programInfo,
   queryPrograms,
 } from "./libbpf.ts";
-import { type LinkPin, linkPinName, parseLinkPin } from "./pins.ts";
+import { type Direction, type LinkPin, linkPinName, parseLinkPin, type Role } from "./pins.ts";
 import { cgroupMounts } from "./probe.ts";
 
 /** One program on one hook. */
@@ -33,7 +33,7 @@ export interface Attachment {
   readonly program: string;
 }
 
-export type Direction = "ingress" | "egress";
+export type { Direction, Role } from "./pins.ts";
 export const DIRECTIONS: readonly Direction[] = ["ingress", "egress"];
 
 /** Name of the hook to its attach type; the program is `sock_<hook>`. */
@@ -118,14 +118,26 @@ const upToRoot = (cgroup: string): string[] => {
 
 // ---- devices -----------------------------------------------------------------------------------------------------
 
+/** One hook of a device, and what the device is served for. */
+export interface DeviceHook {
+  readonly device: string;
+  readonly role: Role;
+  readonly direction: Direction;
+}
+
+/** Only who comes in is asked differently: what goes to a pod is undone as what leaves the node is. */
+export const programOf = ({ role, direction }: DeviceHook): string =>
+  role === "pod" && direction === "ingress" ? "tc_pod_ingress" : `tc_${direction}`;
+
 /** null: there is no such device. */
-export const attachTcx = (links: string, device: string, direction: Direction, program: number): Attachment | null => {
+export const attachTcx = (links: string, hook: DeviceHook, program: number): Attachment | null => {
+  const { device, direction } = hook;
   const ifindex = interfaceIndex(device);
   if (ifindex === null) return null;
-  replaceLink(links, { kind: "tcx", direction, device }, ifindex, program, () =>
+  replaceLink(links, { kind: "tcx", ...hook }, ifindex, program, () =>
     linkCreate(program, ifindex, `tcx_${direction}`),
   );
-  return { hook: `tcx/${direction}`, target: device, program: `tc_${direction}` };
+  return { hook: `tcx/${direction}`, target: device, program: programOf(hook) };
 };
 
 /** Filters of the same priority must be of the same kind, so each of ours has a priority of its own. */
@@ -137,24 +149,20 @@ const PRIORITIES = Array.from({ length: 16 }, (_, i) => 0xbe0 + i);
  * one where a program of somebody else's runs. The new program is pinned before it is attached: after a crash between the
  * two, the filter is still known as ours.
  */
-export const attachClsact = (
-  links: string,
-  device: string,
-  direction: Direction,
-  program: number,
-): Attachment | null => {
+export const attachClsact = (links: string, hook: DeviceHook, program: number): Attachment | null => {
+  const { device, direction } = hook;
   const ifindex = interfaceIndex(device);
   if (ifindex === null) return null;
   const pins = linkPins(links).filter(isClsactOf(device, direction));
   const runs = (priority: number): number | null => clsactQuery(ifindex, direction, HANDLE, priority);
   const ours = pins.find((held) => runs(held.priority) === held.program_id);
   const free = ours === undefined ? PRIORITIES.filter((priority) => runs(priority) === null) : [ours.priority];
-  const attached = { hook: `clsact/${direction}`, target: device, program: `tc_${direction}` };
+  const attached = { hook: `clsact/${direction}`, target: device, program: programOf(hook) };
   const program_id = programInfo(program).id;
-  if (ours?.program_id === program_id) return attached;
+  if (ours?.program_id === program_id && ours.role === hook.role) return attached;
   let refusal: unknown = new Error(`priorities ${PRIORITIES[0]} to ${PRIORITIES.at(-1)} are all taken`);
   for (const priority of free) {
-    const next = { kind: "clsact", direction, device, priority, program_id } as const;
+    const next = { kind: "clsact", ...hook, priority, program_id } as const;
     pinOnce(links, next, program);
     try {
       clsactAttach(ifindex, direction, program, HANDLE, priority);

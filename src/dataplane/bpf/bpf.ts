@@ -9,6 +9,7 @@ import { maps, socket_lb } from "./abi.gen.ts";
 import { type Attachment, checkSocketHooksFree } from "./attach.ts";
 import { type CapacityError, isCapacityError } from "./capacity.ts";
 import { decode, encode, sizeOf } from "./codec.ts";
+import type { Header } from "./device.ts";
 import { createHooks, type HookOptions, type Hooks } from "./hooks.ts";
 import { closeFd, isSystemError, type LoadedObject, loadObject, mapInfo, netnsCookie, openPinned } from "./libbpf.ts";
 import { takeLock } from "./lock.ts";
@@ -36,6 +37,8 @@ export interface BpfOptions extends HookOptions {
   readonly snatPorts: { readonly min: number; readonly max: number };
   readonly ipv4: boolean;
   readonly ipv6: boolean;
+  /** Whose sockets are translated; `cgroup` is null when it is nobody's. */
+  readonly socketLB: "all" | "host" | "off";
 }
 
 export interface BpfDataplane extends Dataplane {
@@ -43,7 +46,7 @@ export interface BpfDataplane extends Dataplane {
   apply(desired: Desired, options: { readonly prune: boolean }): Applied;
   /** Attaches to new devices, lets go of the others, and repairs what somebody detached anywhere, from the cgroup too.
    * What fails is named in the log, and the rest goes on. */
-  setDevices(devices: readonly string[]): void;
+  setDevices(devices: readonly string[], podDevices: readonly string[]): void;
   attachments(): readonly Attachment[];
   /** Entries in use of the maps that are written from Desired; costs nothing. (flows, affinity: countEntries().) */
   pressure(): Readonly<Record<string, { readonly used: number; readonly capacity: number }>>;
@@ -63,6 +66,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
   mkdirSync(options.bpffs, { recursive: true, mode: 0o700 });
   const lock = takeLock(options.bpffs);
   const objects: LoadedObject[] = [];
+  let l3: LoadedObject | null = null; // only nodes with such devices need it
   try {
     if (options.cgroup !== null) checkSocketHooksFree(options.cgroup);
     mkdirSync(mapsDirectory(directory), { recursive: true, mode: 0o700 });
@@ -76,7 +80,14 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     const stale = sock === null ? null : openStaleSockets(options, directory, maxEntries, objects);
     const store = createKernelStore((map) => tc.map(map));
     writeConfig(store, options);
-    const hooks = createHooks(options, directory, { tc, sock });
+    const tcFor = (header: Header): LoadedObject => {
+      if (header === "ethernet") return tc;
+      const known = l3 ?? load(options, "tc", directory, maxEntries, header);
+      if (l3 === null) objects.push(known);
+      l3 = known;
+      return known;
+    };
+    const hooks = createHooks(options, directory, { tc: tcFor, sock });
     if (adopted) hooks.attach();
     return dataplane(store, hooks, stale, () => {
       for (const object of objects) object.close();
@@ -120,7 +131,7 @@ const dataplane = (
       return applied;
     },
     readBack: () => tablesToDesired(readTables(store)),
-    setDevices: (devices) => hooks.setDevices(devices),
+    setDevices: (devices, podDevices) => hooks.setDevices(devices, podDevices),
     attachments: () => hooks.attachments(),
     pressure: () =>
       Object.fromEntries(
@@ -183,14 +194,26 @@ const checkKernel = ({ bpffs, cgroup, attach, log }: BpfOptions): void => {
 
 // ---- objects, maps, config ---------------------------------------------------------------------------------------
 
+const SOCKET_LB = {
+  all: socket_lb.SOCKET_LB_ALL,
+  host: socket_lb.SOCKET_LB_HOST,
+  off: socket_lb.SOCKET_LB_OFF,
+} as const;
+
 const load = (
   options: BpfOptions,
   name: "sock" | "stale" | "tc",
   directory: string,
   maxEntries: Sizes,
+  header: Header = "ethernet",
 ): LoadedObject => {
   const families = { ipv4: Number(options.ipv4), ipv6: Number(options.ipv6) };
-  const constants = { ...families, backend_stats: 1, socket_lb: socket_lb.SOCKET_LB_ALL, l3_device: 0 };
+  const constants = {
+    ...families,
+    backend_stats: 1,
+    socket_lb: SOCKET_LB[options.socketLB],
+    l3_device: Number(header === "ip"),
+  };
   const path = `${options.objects}/${name}.bpf.o`;
   try {
     return loadObject(path, {

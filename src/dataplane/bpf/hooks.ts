@@ -6,12 +6,15 @@ import {
   attachClsact,
   attachSocketHook,
   attachTcx,
+  type DeviceHook,
   DIRECTIONS,
-  type Direction,
   detach,
   linkPins,
+  programOf,
+  type Role,
   SOCKET_HOOK_ORDER,
 } from "./attach.ts";
+import { deviceType, type Header, headerOf } from "./device.ts";
 import { interfaceIndex, type LoadedObject } from "./libbpf.ts";
 import { linksDirectory } from "./pins.ts";
 import { hasTcx } from "./probe.ts";
@@ -23,20 +26,24 @@ export interface HookOptions {
   readonly bpffs: string;
   /** null: no socket hooks. */
   readonly cgroup: string | null;
+  /** By which traffic comes in from outside. */
   readonly devices: readonly string[];
+  /** The node's ends of pods' devices, where what their sockets send is translated packet by packet. */
+  readonly podDevices: readonly string[];
   readonly attach: "auto" | "tcx" | "clsact";
   readonly log: Log;
 }
 
 export interface Objects {
-  readonly tc: LoadedObject;
+  /** For devices whose packets start so. */
+  readonly tc: (header: Header) => LoadedObject;
   readonly sock: LoadedObject | null;
 }
 
 export interface Hooks {
   /** Once; later calls do nothing. */
   attach(): void;
-  setDevices(devices: readonly string[]): void;
+  setDevices(devices: readonly string[], podDevices: readonly string[]): void;
   attachments(): readonly Attachment[];
 }
 
@@ -45,7 +52,7 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
   const links = linksDirectory(directory);
   const useTcx = options.attach === "tcx" || (options.attach === "auto" && hasTcx());
   const namedMissing = new Set<string>();
-  let wanted = options.devices;
+  let wanted = rolesOf(options.devices, options.podDevices);
   let isAttached = false;
   let sockets: readonly Attachment[] = [];
   let devices: readonly Attachment[] = [];
@@ -68,22 +75,23 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
   };
 
   const attachDevices = (): Attachment[] => {
-    const attached = wanted.flatMap((device) =>
-      DIRECTIONS.flatMap((direction) => attachDevice(device, direction) ?? []),
+    const attached = [...wanted].flatMap(([device, role]) =>
+      DIRECTIONS.flatMap((direction) => attachDevice({ device, role, direction }) ?? []),
     );
     const kind = useTcx ? "tcx" : "clsact";
     for (const held of linkPins(links)) {
       if (held.kind === "cgroup") continue;
       const stays = held.kind === kind || !attached.some((one) => one.target === held.device);
-      if (!wanted.includes(held.device) || interfaceIndex(held.device) === null || !stays) detach(links, held);
+      if (wanted.get(held.device) !== held.role || interfaceIndex(held.device) === null || !stays) detach(links, held);
     }
     return attached;
   };
 
-  const attachDevice = (device: string, direction: Direction): Attachment | null => {
+  const attachDevice = (hook: DeviceHook): Attachment | null => {
+    const { device } = hook;
     try {
-      const program = objects.tc.program(`tc_${direction}`);
-      const attached = (useTcx ? attachTcx : attachClsact)(links, device, direction, program);
+      const program = objects.tc(headerOf(deviceType(device))).program(programOf(hook));
+      const attached = (useTcx ? attachTcx : attachClsact)(links, hook, program);
       if (attached !== null) namedMissing.delete(device);
       else if (!namedMissing.has(device)) {
         namedMissing.add(device);
@@ -91,13 +99,13 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
       }
       return attached;
     } catch (error) {
-      log("error", `Cannot attach tc_${direction} to ${device}`, { error: messageOf(error) });
+      log("error", `Cannot attach ${programOf(hook)} to ${device}`, { error: messageOf(error) });
       return null;
     }
   };
 
-  const setDevices = (next: readonly string[]): void => {
-    wanted = next;
+  const setDevices = (next: readonly string[], podDevices: readonly string[]): void => {
+    wanted = rolesOf(next, podDevices);
     if (!isAttached) return;
     try {
       sockets = attachSockets();
@@ -109,3 +117,7 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
 
   return { attach, setDevices, attachments: () => [...sockets, ...devices] };
 };
+
+/** A device that is both is the node's: what comes in there may be from anywhere. */
+const rolesOf = (devices: readonly string[], podDevices: readonly string[]): ReadonlyMap<string, Role> =>
+  new Map([...podDevices.map((name) => [name, "pod"] as const), ...devices.map((name) => [name, "node"] as const)]);

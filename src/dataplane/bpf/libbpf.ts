@@ -60,6 +60,7 @@ const bind = () => {
     close: libc.func("int close(int fd)"),
     flock: libc.func("int flock(int fd, int operation)"),
     syscall: libc.func("long syscall(long number, long a, long b, long c)"),
+    ioctl: libc.func("int ioctl(int fd, unsigned long request, void *argument)"),
     setns: libc.func("int setns(int fd, int type)"),
     socket: libc.func("int socket(int domain, int type, int protocol)"),
     send: libc.func("int64_t send(int fd, const void *data, size_t size, int flags)"),
@@ -606,6 +607,37 @@ export const bootTime_ns = (): bigint => {
   const time = new BigInt64Array(2); // struct timespec
   checkLibc("Cannot read the clock", lib().clock_gettime(CLOCK_BOOTTIME, time) as number);
   return (time[0] ?? 0n) * 1_000_000_000n + (time[1] ?? 0n);
+};
+
+/** ARPHRD_* of an interface of this network namespace, or null. */
+export const interfaceType = (name: string): number | null => {
+  const SIOCGIFHWADDR = 0x8927;
+  const request = interfaceRequest(SIOCGIFHWADDR, name);
+  return request === null ? null : new DataView(request.buffer).getUint16(16, true);
+};
+
+/** What drives it (`veth`, `vxlan`), or null: there is none, or it has no name. */
+export const interfaceDriver = (name: string): string | null => {
+  const [SIOCETHTOOL, ETHTOOL_GDRVINFO] = [0x8946, 3];
+  const info = new Uint8Array(196); // struct ethtool_drvinfo {u32 cmd; char driver[32]; …}
+  new DataView(info.buffer).setUint32(0, ETHTOOL_GDRVINFO, true);
+  if (interfaceRequest(SIOCETHTOOL, name, info) === null) return null;
+  const driver = info.subarray(4, 36);
+  return new TextDecoder().decode(driver.subarray(0, driver.indexOf(0)));
+};
+
+/** struct ifreq after the ioctl; null when it is refused. `data`: what it points to. */
+const interfaceRequest = (request: number, name: string, data?: Uint8Array): Uint8Array<ArrayBuffer> | null => {
+  const bytes = new Uint8Array(40);
+  bytes.set(new TextEncoder().encode(name).subarray(0, 15));
+  if (data !== undefined) new DataView(bytes.buffer).setBigUint64(16, BigInt(koffi.address(data)), true);
+  const [AF_INET, SOCK_DGRAM_CLOEXEC] = [2, 2 | 0o2000000];
+  const fd = checkLibc("Cannot open a socket", lib().socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0) as number);
+  try {
+    return (lib().ioctl(fd, request, bytes) as number) < 0 ? null : bytes;
+  } finally {
+    closeFd(fd);
+  }
 };
 
 /** Cookie of the network namespace this process is in (kernel 5.14 or later). */

@@ -13,17 +13,23 @@ export const mapPin = (directory: string, map: MapName | keyof typeof rings): st
   `${mapsDirectory(directory)}/${map}`;
 export const linksDirectory = (directory: string): string => `${directory}/links`;
 
+export type Direction = "ingress" | "egress";
+
+/** What a device is served for: traffic from outside, or a pod whose sockets are not translated. */
+export type Role = "node" | "pod";
+
 /** What a pin below links/ stands for. */
 export type LinkPin =
   /** A link to a cgroup: `connect4@cgroup`. */
   | { readonly kind: "cgroup"; readonly hook: string }
-  /** A link to a device: `tcx_ingress@eth0`. */
-  | { readonly kind: "tcx"; readonly direction: "ingress" | "egress"; readonly device: string }
+  /** A link to a device: `tcx_ingress@eth0`; `tcx_ingress@veth1@pod` where it is a pod's. */
+  | { readonly kind: "tcx"; readonly direction: Direction; readonly device: string; readonly role: Role }
   /** A program that a clsact filter runs: `clsact_ingress@eth0@100@4711` with the filter's priority and the program's id. */
   | {
       readonly kind: "clsact";
-      readonly direction: "ingress" | "egress";
+      readonly direction: Direction;
       readonly device: string;
+      readonly role: Role;
       readonly priority: number;
       readonly program_id: number;
     };
@@ -33,21 +39,24 @@ export const linkPinName = (pin: LinkPin): string => {
     case "cgroup":
       return `${pin.hook}@cgroup`;
     case "tcx":
-      return `tcx_${pin.direction}@${escapeName(pin.device)}`;
+      return `tcx_${pin.direction}@${escapeName(pin.device)}${roleSuffix(pin.role)}`;
     case "clsact":
-      return `clsact_${pin.direction}@${escapeName(pin.device)}@${pin.priority}@${pin.program_id}`;
+      return `clsact_${pin.direction}@${escapeName(pin.device)}@${pin.priority}@${pin.program_id}${roleSuffix(pin.role)}`;
   }
 };
 
+const roleSuffix = (role: Role): string => (role === "pod" ? "@pod" : "");
+
 /** null: not a name of ours. */
 export const parseLinkPin = (name: string): LinkPin | null => {
+  const role = name.endsWith("@pod") ? "pod" : "node";
   const [hook = "", target = "", priority, program_id] = name.split("@");
   const direction = hook.endsWith("_ingress") ? "ingress" : "egress";
   if (target === "cgroup" && !hook.includes("cls") && !hook.startsWith("tcx_")) return { kind: "cgroup", hook };
-  if (hook === `tcx_${direction}`) return { kind: "tcx", direction, device: unescapeName(target) };
+  if (hook === `tcx_${direction}`) return { kind: "tcx", direction, device: unescapeName(target), role };
   if (hook !== `clsact_${direction}` || priority === undefined || program_id === undefined) return null;
   const device = unescapeName(target);
-  return { kind: "clsact", direction, device, priority: Number(priority), program_id: Number(program_id) };
+  return { kind: "clsact", direction, device, role, priority: Number(priority), program_id: Number(program_id) };
 };
 
 /** A device's name may hold anything but `/` and white space; bpffs refuses dots, and `@` is ours. */

@@ -1,0 +1,297 @@
+// Pods whose sockets are not translated: served packet by packet at the node's end of their device, as by their sockets.
+// By bpf.socketLB (host, off) all pods of a node; by bpf.podDevices one, such as a virtual machine's.
+import assert from "node:assert/strict";
+import { after, afterEach, before, describe, test } from "node:test";
+import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
+import { eventually } from "../lib/eventually.ts";
+import { Host } from "../lib/host/host.ts";
+import { Lab } from "../lib/lab.ts";
+import { Manifests, type ServiceWords } from "../lib/objects.ts";
+import { assertFails, assertReaches, assertRefusedByIcmp, type Tried } from "../lib/traffic.ts";
+
+const lab = await Lab.create();
+after(() => lab.close());
+afterEach((t) => {
+  if ("passed" in t && t.passed === false) console.error(lab.logs());
+});
+const manifests = new Manifests(lab);
+const PODS = ["pod1a", "pod1b", "pod2a", "pod2b"] as const;
+
+const service = (name: string, number: number, words: Partial<ServiceWords> = {}): ServiceWords => ({
+  name,
+  type: "LoadBalancer",
+  clusterIPs: [`172.30.0.${number}`, `fd00:172:30::${number}`],
+  loadBalancerIPs: [`198.51.100.${number}`, `fd00:198::${number}`],
+  externalIPs: [`198.51.100.1${number}`, `fd00:198::1${number}`],
+  ports: [
+    { name: "tcp", port: 80, protocol: "TCP", nodePort: 30000 + number },
+    { name: "udp", port: 53, protocol: "UDP", nodePort: 30100 + number },
+  ],
+  ...words,
+});
+
+before(async () => {
+  manifests.service(service("web", 10), ["pod1a", "pod2a"]);
+  manifests.service(service("local", 11, { externalTrafficPolicy: "Local", internalTrafficPolicy: "Local" }), [
+    "pod2a",
+  ]);
+  manifests.service(service("empty", 12), []);
+  manifests.service(service("alone", 13), ["pod1a"]);
+  manifests.service(service("far", 14), ["pod2b"]);
+  manifests.service(service("host", 15), ["node1", "node2"]);
+  manifests.service(service("guarded", 16, { sourceRanges: ["10.244.1.11/32", "fd00:244:1::11/128"] }), ["pod2a"]);
+  manifests.service(service("sticky", 17, { affinity_timeout_s: 100 }), PODS);
+  await lab.startHosts();
+  for (const name of [...PODS, "node1", "node2"]) await (await lab.host(name)).serve(name, 8080, "TCP", "UDP");
+});
+
+const FAMILIES = ["v4", "v6"] as const;
+type Family = (typeof FAMILIES)[number];
+const at = (name: string, family: Family): string => lab.place(name)[family];
+
+/** A Service's addresses that pods ask, of one family; TCP at 80 and UDP at 53. */
+const vips = (number: number, family: Family): readonly string[] =>
+  family === "v4"
+    ? [`172.30.0.${number}`, `198.51.100.${number}`, `198.51.100.1${number}`]
+    : [`fd00:172:30::${number}`, `fd00:198::${number}`, `fd00:198::1${number}`];
+
+const bothWays = (address: string, number: number, isNodePort = false): readonly Tried[] => [
+  { address, port: isNodePort ? 30000 + number : 80 },
+  { transport: "UDP", address, port: isNodePort ? 30100 + number : 53 },
+];
+
+const startAgents = async (bpf: object): Promise<void> => {
+  await Promise.all(lab.nodes().map((node) => lab.startAgent(node.name, { manifests: manifests.path, bpf })));
+};
+
+const stopAgents = async (): Promise<void> => {
+  await Promise.all(lab.agents.map((agent) => agent.stop()));
+  for (const node of lab.nodes()) {
+    const { status, stderr } = lab.beeline(node.name, ["reset"]);
+    assert.equal(status, 0, stderr);
+  }
+};
+
+interface Status {
+  readonly hooks: readonly { readonly hook: string; readonly target: string; readonly role: string | null }[];
+  readonly packets: readonly { readonly hook: string; readonly reason: string; readonly count: number }[];
+}
+
+const statusOf = (node: string): Status => {
+  const { status, stdout, stderr } = lab.beeline(node, ["status", "-o", "json"]);
+  assert.equal(status, 0, stderr);
+  return JSON.parse(stdout) as Status;
+};
+const podDevicesOf = (node: string): readonly string[] => {
+  const devices = statusOf(node).hooks.filter(({ role }) => role === "pod");
+  return [...new Set(devices.map(({ target }) => target))].sort();
+};
+const counted = (node: string, hook: string, reason: string): number =>
+  statusOf(node).packets.find((one) => one.hook === hook && one.reason === reason)?.count ?? 0;
+
+/** What holds for a pod of node1 whose sockets nobody translates. `pod1a` is itself a backend, `pod1b` is none. */
+type HostOf = (pod: "pod1a" | "pod1b") => Promise<Host>;
+
+/** The least of it, for every mode. */
+const podsReachServices = (hostOf: HostOf): void => {
+  for (const family of FAMILIES) {
+    test(`${family}: pods reach local pods, remote pods and themselves`, async () => {
+      const [address = ""] = vips(10, family);
+      for (const tried of bothWays(address, 10)) {
+        const seen = { pod1a: at("node1", family), pod2a: at("pod1a", family) };
+        await assertReaches(await hostOf("pod1a"), tried, seen);
+        const pod = at("pod1b", family);
+        await assertReaches(await hostOf("pod1b"), tried, { pod1a: pod, pod2a: pod });
+      }
+    });
+  }
+};
+
+const podsAreServed = (hostOf: HostOf): void => {
+  for (const family of FAMILIES) {
+    const own = (name: string): string => at(name, family);
+
+    test(`${family}: ClusterIP, LoadBalancer and external IP: local and remote pods see the pod itself`, async () => {
+      const pod = await hostOf("pod1b");
+      for (const address of vips(10, family)) {
+        for (const tried of bothWays(address, 10)) {
+          await assertReaches(pod, tried, { pod1a: own("pod1b"), pod2a: own("pod1b") });
+        }
+      }
+    });
+
+    test(`${family}: NodePort of the own node: as a ClusterIP; of the other node: as from outside`, async () => {
+      const pod = await hostOf("pod1b");
+      for (const tried of bothWays(own("node1"), 10, true)) {
+        await assertReaches(pod, tried, { pod1a: own("pod1b"), pod2a: own("pod1b") });
+      }
+      for (const tried of bothWays(own("node2"), 10, true)) {
+        await assertReaches(pod, tried, { pod1a: own("node2"), pod2a: own("pod1b") });
+      }
+    });
+
+    test(`${family}: hairpin: a pod that reaches itself sees its node's address, and hears the VIP`, async () => {
+      const pod = await hostOf("pod1a");
+      for (const tried of [...bothWays(own("node1"), 13, true), ...vips(13, family).flatMap((a) => bothWays(a, 13))]) {
+        await assertReaches(pod, tried, { pod1a: own("node1") });
+      }
+      for (const tried of bothWays(vips(10, family)[0] ?? "", 10)) {
+        await assertReaches(pod, tried, { pod1a: own("node1"), pod2a: own("pod1a") });
+      }
+    });
+
+    test(`${family}: backends in the nodes' own network, of this node and the other`, async () => {
+      const pod = await hostOf("pod1b");
+      for (const tried of bothWays(vips(15, family)[0] ?? "", 15)) {
+        await assertReaches(pod, tried, { node1: own("pod1b"), node2: own("pod1b") });
+      }
+    });
+
+    test(`${family}: no endpoint: refused; policy Local and none here: dropped; not in source ranges: dropped`, async () => {
+      const pod = await hostOf("pod1b");
+      const [cluster = "", balancer = ""] = vips(12, family);
+      await assertRefusedByIcmp(pod, cluster, 80);
+      for (const address of [cluster, balancer]) {
+        const udp = await pod.connectedUdp(address, 53);
+        assert.partialDeepStrictEqual(udp, { ok: false, code: "ECONNREFUSED" });
+      }
+      const dropped = [...bothWays(vips(11, family)[0] ?? "", 11), ...bothWays(vips(16, family)[1] ?? "", 16)];
+      await Promise.all(dropped.map((tried) => assertFails(pod, { ...tried, timeout_ms: 200 }, "TIMEOUT")));
+      for (const tried of bothWays(vips(16, family)[1] ?? "", 16)) {
+        await assertReaches(await hostOf("pod1a"), tried, { pod2a: own("pod1a") });
+      }
+    });
+
+    test(`${family}: externalTrafficPolicy Local does not concern a pod that asks a LoadBalancer's address`, async () => {
+      const pod = await hostOf("pod1b");
+      for (const tried of bothWays(vips(11, family)[1] ?? "", 11)) {
+        await assertReaches(pod, tried, { pod2a: own("pod1b") });
+      }
+    });
+
+    test(`${family}: session affinity keeps a pod's backend`, async () => {
+      const pod = await hostOf("pod1b");
+      const names = (await pod.connections(12, vips(17, family)[0] ?? "", 80)).map((a) => (a.ok ? a.name : a.code));
+      assert.equal(new Set(names).size, 1, names.join());
+      assert.match(names[0] ?? "", /^pod/);
+    });
+
+    test(`${family}: a megabyte goes there and comes back whole, to a local, a remote and the own pod`, async () => {
+      for (const [from, number, name] of [
+        ["pod1b", 13, "pod1a"] as const,
+        ["pod1b", 14, "pod2b"] as const,
+        ["pod1a", 13, "pod1a"] as const,
+      ]) {
+        const answer = await (await hostOf(from)).transfer(vips(number, family)[0] ?? "", 80, 1_000_000);
+        assert.ok(answer.ok && answer.name === name, JSON.stringify(answer));
+      }
+    });
+
+    test(`${family}: a client outside is served as ever, by a pod with a program at its device`, async () => {
+      const client = await lab.host("client");
+      for (const tried of bothWays(own("node1"), 10, true)) {
+        await assertReaches(client, tried, { pod1a: own("client"), pod2a: own("node1") });
+      }
+    });
+
+    test(`${family}: what is no frontend is left alone: a pod, a node, both ways`, async () => {
+      const pod = await hostOf("pod1b");
+      for (const name of ["pod1a", "pod2a", "node1", "node2"]) {
+        await assertReaches(pod, { address: own(name), port: 8080 }, { [name]: own("pod1b") });
+      }
+      await assertReaches(await lab.host("node1"), { address: own("pod1b"), port: 8080 }, { pod1b: own("node1") });
+    });
+  }
+};
+
+const inLab = (pod: string): Promise<Host> => lab.host(pod);
+
+describe("bpf.socketLB host: sockets of the host, packets of the pods", () => {
+  before(() => startAgents({ socketLB: "host", attach: hasTcx() ? "tcx" : "clsact" }));
+  after(stopAgents);
+
+  test("every pod's device has programs, and status says so", () => {
+    assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b"]);
+    assert.match(lab.beeline("node1", ["status"]).stdout, /^Pod devices: +pod1a \(\w+ egress, \w+ ingress\), pod1b /m);
+  });
+
+  podsAreServed(inLab);
+
+  test("pods' sockets are not counted, the host's are; the host is its own client, also at 127.0.0.1", async () => {
+    const before = counted("node1", "sock", "new_flow");
+    await (await lab.host("pod1b")).connect("172.30.0.13", 80);
+    assert.equal(counted("node1", "sock", "new_flow"), before);
+    const node = await lab.host("node1");
+    for (const [address, port] of [["172.30.0.13", 80] as const, ["fd00:172:30::13", 80] as const]) {
+      const family = address.includes(":") ? "v6" : "v4";
+      await assertReaches(node, { address, port }, { pod1a: at("node1", family) });
+    }
+    await assertReaches(node, { address: "127.0.0.1", port: 30013 }, { pod1a: at("node1", "v4") });
+    for (const family of FAMILIES) {
+      await assertReaches(node, { address: at("node1", family), port: 30013 }, { pod1a: at("node1", family) });
+      // From the other node: its own socket, which the NodePort's frontend translates only for its own addresses.
+      const seen = { pod1a: at("node2", family) };
+      await assertReaches(await lab.host("node2"), { address: at("node1", family), port: 30013 }, seen);
+    }
+    assert.ok(counted("node1", "sock", "new_flow") > before);
+  });
+
+  test("127.0.0.1 in a pod is the pod's own", async () => {
+    await assertFails(await lab.host("pod1b"), { address: "127.0.0.1", port: 30013 }, "ECONNREFUSED");
+  });
+});
+
+describe("bpf.socketLB off: packets alone", () => {
+  before(() => startAgents({ socketLB: "off", attach: "clsact" }));
+  after(stopAgents);
+
+  test("no socket hook is attached", () => {
+    assert.deepEqual(new Set(statusOf("node1").hooks.map(({ role }) => role)), new Set(["node", "pod"]));
+  });
+
+  podsReachServices(inLab);
+
+  test("what the host itself sends to a frontend goes on untranslated, and is counted", async () => {
+    const before = counted("node1", "tc_egress", "not_handled");
+    await assertFails(await lab.host("node1"), { address: "172.30.0.13", port: 80, timeout_ms: 300 }, "TIMEOUT");
+    assert.ok(counted("node1", "tc_egress", "not_handled") > before);
+  });
+});
+
+describe("bpf.podDevices: a pod whose sockets the node does not see, beside pods whose sockets it does", () => {
+  /** In the pod's network namespace, but in no cgroup of the node: as a virtual machine is. */
+  const unseen = new Map<string, Host>();
+
+  before(async () => {
+    await startAgents({ podDevices: ["pod?a", "pod?b"] });
+    for (const pod of ["pod1a", "pod1b"]) {
+      unseen.set(pod, await Host.start({ ...lab.inside(pod), cgroup: lab.cgroup("client") }));
+      await (await lab.host(pod)).stopServing(8080);
+      await (await lab.host(pod)).stopServing(8080, "UDP");
+      await unseen.get(pod)?.serve(pod, 8080, "TCP", "UDP");
+    }
+  });
+  after(async () => {
+    await stopAgents();
+    for (const host of unseen.values()) await host.close();
+  });
+
+  podsReachServices(async (pod) => unseen.get(pod) ?? assert.fail(pod));
+
+  test("a socket that the node sees is translated in its call; at the device its packets are nobody's", async () => {
+    const before = [counted("node1", "sock", "new_flow"), counted("node1", "tc_ingress", "new_flow")];
+    const answer = await (await lab.host("pod1b")).connect("172.30.0.13", 80);
+    assert.partialDeepStrictEqual(answer, { ok: true, name: "pod1a", client: at("pod1b", "v4") });
+    const [calls = 0, packets = 0] = before;
+    assert.equal(counted("node1", "sock", "new_flow"), calls + 1);
+    assert.equal(counted("node1", "tc_ingress", "new_flow"), packets);
+  });
+
+  test("a pod's device that appears is served within seconds, one that goes is let go", async () => {
+    const script = "ip link add pod9a type veth peer name pod9x && ip link set pod9a up";
+    assert.equal(lab.run("node1", ["sh", "-c", script]).status, 0);
+    await eventually(() => assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b", "pod9a"]), 8000);
+    assert.equal(lab.run("node1", ["ip", "link", "del", "pod9a"]).status, 0);
+    await eventually(() => assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b"]), 8000);
+  });
+});
