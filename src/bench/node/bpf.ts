@@ -24,6 +24,8 @@ export const openBpfNode = (hook: "sock" | "tc_ingress", place: BpfPlace): NodeS
     objects: bpfObjectDirectory(),
     cgroup: hook === "sock" ? place.cgroup : null,
     devices: hook === "sock" ? [] : [UPLINK],
+    podDevices: [],
+    socketLB: "all",
     attach: "auto",
     maxEntries: sizesFor(place.services),
     snatPorts: { min: 10_000, max: 19_999 },
