@@ -156,7 +156,11 @@ static __always_inline int skip_extension(const struct frame *frame, struct pack
 
 	if (fragment + 1 > frame->end)
 		return TOO_SHORT;
+	if (packet->l4 + sizeof(*fragment) > packet->l3 + packet->l3_size)
+		return REASON_MALFORMED;
 	if (*next == IPPROTO_FRAGMENT) {
+		if (packet->fragmented)
+			return REASON_MALFORMED; /* a fragment of a fragment: RFC 8200 has none */
 		packet->fragmented = fragment->offset & bpf_htons(0xfff9);
 		packet->fragment_id = fragment->id;
 		if (fragment->offset & bpf_htons(0xfff8))

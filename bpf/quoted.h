@@ -71,6 +71,7 @@ static __always_inline int parse_quoted(struct __sk_buff *ctx, const struct pack
 		return REASON_NOT_OURS;
 	quoted->family = error->family;
 	quoted->l3 = error->l4 + sizeof(*icmp);
+	quoted->l3_size = error->l3 + error->l3_size - quoted->l3;
 	reason = error->family == FAMILY_IPV4 ? parse_quoted_ipv4(&frame, quoted)
 					      : parse_quoted_ipv6(&frame, quoted);
 	if (reason != UNDECIDED)

@@ -134,29 +134,34 @@ export class ObjectUnderTest {
     return found;
   }
 
+  get programs(): readonly string[] {
+    return this.#object.programs;
+  }
+
   program(name: string): number {
     return this.#object.program(name);
   }
 
-  /** How often each reason was counted, at index hook * 64 + reason. */
-  counts(): readonly bigint[] {
-    const sizes = { key_size: 4, value_size: 8 * this.#cpus };
-    const { values } = mapLookupBatch(this.#object.map("counters"), null, sizes, maps.counters.max_entries);
-    const perCpu = new BigUint64Array(values.buffer);
-    return Array.from({ length: maps.counters.max_entries }, (_, i) =>
-      perCpu.subarray(i * this.#cpus, (i + 1) * this.#cpus).reduce((sum, n) => sum + n, 0n),
-    );
-  }
-
   /** Runs `action`; the reasons it counted, one word for each. Throws when another hook counted any. */
   reasonsOf(at: number, action: () => void): readonly ReasonName[] {
-    const before = this.counts();
+    const before = this.#counts();
     action();
-    return this.counts().flatMap((count, i) => {
+    const counted: ReasonName[] = [];
+    for (const [i, count] of this.#counts().entries()) {
       const n = Number(count - (before[i] ?? 0n));
-      if (n > 0 && Math.floor(i / REASONS_PER_HOOK) !== at) throw new Error(`Hook ${at} ran, and ${i} was counted`);
-      return new Array<ReasonName>(n).fill(reasonNames[i % REASONS_PER_HOOK] as ReasonName);
-    });
+      if (n === 0) continue;
+      const index = Math.floor(i / this.#cpus);
+      if (Math.floor(index / REASONS_PER_HOOK) !== at) throw new Error(`Hook ${at} ran, and ${index} was counted`);
+      counted.push(...new Array<ReasonName>(n).fill(reasonNames[index % REASONS_PER_HOOK] as ReasonName));
+    }
+    return counted;
+  }
+
+  /** Of every hook and reason, and within those of every CPU. */
+  #counts(): BigUint64Array {
+    const sizes = { key_size: 4, value_size: 8 * this.#cpus };
+    const { values } = mapLookupBatch(this.#object.map("counters"), null, sizes, maps.counters.max_entries);
+    return new BigUint64Array(values.buffer);
   }
 
   /** From now on what is refused or dropped is written down, at most so often a second of one reason and CPU. */

@@ -171,6 +171,34 @@ for (const a of families) {
             assertUntouched(datapath.ingress(frame), frame, ["REASON_NOT_OURS"]);
           }
         });
+        test("a header behind the end of the packet, in what pads the frame, is none of its own", () => {
+          serve();
+          for (const type of [0, 44, 60]) {
+            const frame = build({ extensions: [[type, options(8)]], payload: "hello" });
+            for (const length of [1, 2, 7]) {
+              const short = set16(frame, ETHERNET + 4, length);
+              assertUntouched(datapath.ingress(short), short, ["REASON_MALFORMED"], `type ${type}, ${length} bytes`);
+            }
+          }
+          const later = Uint8Array.of(0, 0, 0, 9, 0, 0, 0, 1);
+          const fragment = set16(build({ extensions: [[44, later]] }), ETHERNET + 4, 2);
+          assertUntouched(datapath.ingress(fragment), fragment, ["REASON_MALFORMED"]);
+        });
+        test("a fragment of a fragment is malformed; an atomic fragment is whole", () => {
+          serve();
+          const first = Uint8Array.of(0, 0, 0, 1, 0, 0, 0, 1);
+          const atomic = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 2);
+          for (const second of [first, atomic, Uint8Array.of(0, 0, 0, 9, 0, 0, 0, 1)]) {
+            const frame = build({
+              extensions: [
+                [44, first],
+                [44, second],
+              ],
+            });
+            assertUntouched(datapath.ingress(frame), frame, ["REASON_MALFORMED"]);
+          }
+          translated(build({ extensions: [[44, atomic]] }));
+        });
         test("a chain cut anywhere passes untouched", () => {
           serve();
           const frame = build({

@@ -1,0 +1,386 @@
+// What each program may do with a packet, by what went through before and nothing else: no map is read. A model of
+// connections, learned from the packets that opened them; whatever else happens is a Violation.
+import { reason as reasonNumbers } from "../../src/dataplane/bpf/abi.gen.ts";
+import { type Address, addressToBytes } from "../../src/model/address.ts";
+import { type Meaning, meaningOf } from "../../src/model/reason.ts";
+import type { Outcome } from "../lib/datapath.ts";
+import { parseFrame } from "../lib/packet.ts";
+import { changedChecksum, checksumsOf } from "./checksums.ts";
+import { type Dissection, dissect, type Ends, type Icmp, type LaterFragment, type WithPorts } from "./dissect.ts";
+import { type End, type Frontend, PLACES, type Program, type World } from "./world.ts";
+
+export class Violation extends Error {
+  override readonly name = "Violation";
+}
+
+interface Connection {
+  readonly proto: number;
+  readonly client: End;
+  readonly vip: End;
+  readonly backend: End;
+  /** The client's port between the hooks. */
+  readonly inner: number;
+  readonly needsSnat: boolean;
+  /** As the backend sees the client; null: not seen yet. */
+  node: End | null;
+  /** A FIN or RST has been seen. */
+  closing: boolean;
+}
+
+/** One rewrite of one direction of a connection. */
+interface Step {
+  readonly connection: Connection;
+  readonly kind: "to backend" | "from node" | "to client" | "from vip";
+}
+
+interface Translation {
+  readonly side: "source" | "destination";
+  readonly to: End;
+  /** Over the port of the other side; null: it stays. */
+  readonly other: number | null;
+}
+
+type Reason = string;
+
+export class Model {
+  readonly #world: World;
+  #connections: Connection[] = [];
+  /** By program's hook and key of the datagram. */
+  readonly #fragments = new Map<string, Step>();
+  /** By client and service, of frontends with affinity. */
+  readonly #affinity = new Map<string, string>();
+  /** By five-tuple: the same packet finds the same backend. */
+  readonly #chosen = new Map<string, string>();
+
+  constructor(world: World) {
+    this.#world = world;
+  }
+
+  /** Connections that packets may be made for. */
+  get connections(): readonly Connection[] {
+    return this.#connections;
+  }
+
+  /** Throws Violation when this is not what should have become of the frame; learns from it. */
+  judge(program: Program, frame: Uint8Array, outcome: Outcome): void {
+    const reason = outcome.reason.slice("REASON_".length).toLowerCase();
+    const hook = program === "tc_egress" ? "tc_egress" : "tc_ingress";
+    const meaning = meaningOf(hook, reason);
+    if (meaning === null) throw new Violation(`${reason} has no meaning`);
+    const verdict = { passed: "pass", translated: "pass", refused: "send back", dropped: "drop" }[meaning.verdict];
+    if (outcome.verdict !== verdict) throw new Violation(`${reason}, which is ${meaning.verdict}: ${outcome.verdict}`);
+    const found = dissect(frame);
+    this.#checkEvents(meaning, reason, found);
+    switch (meaning.verdict) {
+      case "passed":
+        if (!same(frame, outcome.frame)) throw new Violation(`${reason}, and the frame is changed`);
+        break;
+      case "refused":
+        checkRefusal(frame, outcome.frame, found);
+        break;
+      case "dropped":
+      case "translated":
+    }
+    this.#judgeReason(program, frame, outcome, found, reason);
+  }
+
+  // ---- what may happen -----------------------------------------------------------------------------------------------
+
+  #judgeReason(program: Program, frame: Uint8Array, outcome: Outcome, found: Dissection, reason: Reason): void {
+    const allow = (...reasons: readonly Reason[]): void => {
+      if (!reasons.includes(reason)) throw new Violation(`${reason}, not ${reasons.join(" or ")}`);
+    };
+    const inward = program !== "tc_egress";
+    // To another station's MAC: the node's device has 0. A pod's device hears nobody else.
+    if (program === "tc_ingress" && frame.subarray(0, 6).some((byte) => byte !== 0)) return allow("not_ours");
+    switch (found.what) {
+      case "nothing":
+        return allow("not_ours", "malformed");
+      case "later": {
+        const step = this.#fragments.get(fragmentKey(inward, found)) ?? null;
+        if (step === null) return allow("fragment", "not_ours");
+        allow(reasonOf(step));
+        return this.#checkTranslated(frame, outcome.frame, found, step);
+      }
+      case "icmp": {
+        const step = this.#stepOfQuoted(inward, found);
+        if (step === null) return allow("not_ours", ...(found.quoted === null ? ["malformed"] : []));
+        allow("icmp_error");
+        return this.#checkTranslated(frame, outcome.frame, found, step);
+      }
+      case "ports": {
+        const step = this.#stepOf(inward, found);
+        if (step === null || (reason === "new_flow" && startsAnew(step, found))) {
+          return this.#judgeOpening(program, frame, outcome, found, reason);
+        }
+        allow(reasonOf(step));
+        this.#checkTranslated(frame, outcome.frame, found, step);
+        this.#follow(inward, found, step);
+      }
+    }
+  }
+
+  #judgeOpening(program: Program, frame: Uint8Array, outcome: Outcome, found: WithPorts, reason: Reason): void {
+    const expected = this.#openings(program, found);
+    if (!expected.includes(reason)) throw new Violation(`${reason}, not ${expected.join(" or ")}`);
+    if (reason !== "new_flow") return;
+    const connection = this.#newConnection(program, outcome.frame, found);
+    const step: Step = { connection, kind: "to backend" };
+    this.#checkTranslated(frame, outcome.frame, found, step);
+    this.#connections = this.#connections.filter((c) => !isSame(c, connection));
+    this.#connections.push(connection);
+    this.#follow(true, found, step);
+  }
+
+  /** What a packet without a flow may come to. */
+  #openings(program: Program, found: WithPorts): readonly Reason[] {
+    const { src, dst, dport, proto } = found;
+    const frontend = this.#world.frontendAt(dst, dport, proto);
+    if (program === "tc_egress") {
+      return !this.#world.options.socketLB && frontend !== null ? ["not_handled"] : ["not_ours"];
+    }
+    if (isLoopback(src) || isLoopback(dst)) return ["loopback"];
+    if (frontend === null) return ["not_ours"];
+    if (frontend.clients !== null && !frontend.clients.includes(src)) return ["source_range"];
+    if (frontend.backends.length === 0) {
+      if (frontend.without === "drop") return ["no_local_endpoints"];
+      return isOneHost(src) ? ["no_endpoints", ...(isTagged(found) ? ["reply_failed"] : [])] : ["reply_failed"];
+    }
+    return ["new_flow", ...this.#exhaustions(frontend, found)];
+  }
+
+  /** Only where others hold what would be needed. */
+  #exhaustions(frontend: Frontend, { proto }: WithPorts): readonly Reason[] {
+    const { min, max } = this.#world.snatPorts;
+    const isFull = frontend.backends.some(
+      (backend) =>
+        this.#connections.filter((c) => c.needsSnat && c.proto === proto && c.backend.address === backend.address)
+          .length >
+        max - min,
+    );
+    return isFull ? ["snat_exhausted"] : [];
+  }
+
+  /** From the packet that opened it, and what became of that. */
+  #newConnection(program: Program, frame: Uint8Array, found: WithPorts): Connection {
+    const { proto, src, dst, sport, dport } = found;
+    const frontend = this.#world.frontendAt(dst, dport, proto);
+    const now = dissect(frame);
+    if (now.what !== "ports" || frontend === null) throw new Violation("A translated packet that cannot be read");
+    const backend = frontend.backends.find((b) => b.address === now.dst && b.port === now.dport);
+    if (backend === undefined) throw new Violation(`To ${now.dst} port ${now.dport}, no backend of the frontend`);
+    const chosen = `${backend.address} of ${src} ${frontend.service_id}`;
+    if (frontend.affinity) this.#keep(this.#affinity, `${src} ${frontend.service_id}`, chosen);
+    else this.#keep(this.#chosen, tuple(found), chosen);
+    const [client, inner] = [{ address: src, port: sport }, now.sport];
+    const holders = this.#connections.filter(
+      (c) =>
+        c.proto === proto &&
+        c.client.address === src &&
+        c.backend.address === backend.address &&
+        c.backend.port === backend.port,
+    );
+    const others = holders.filter((c) => c.client.port !== sport || c.vip.address !== dst || c.vip.port !== dport);
+    if (others.some((c) => c.inner === inner && !c.closing))
+      throw new Violation(`Client port ${inner} is another connection's`);
+    const isReflection = src === backend.address && sport === backend.port;
+    if (inner !== sport && !isReflection && !others.some((c) => c.inner === sport)) {
+      throw new Violation(`Client port ${inner} instead of ${sport}, which was free`);
+    }
+    const needsSnat = program === "tc_pod_ingress" ? src === backend.address : !backend.local;
+    return { proto, client, vip: { address: dst, port: dport }, backend, inner, needsSnat, node: null, closing: false };
+  }
+
+  #keep(memory: Map<string, string>, key: string, now: string): void {
+    const before = memory.get(key) ?? now;
+    if (before !== now) throw new Violation(`${key} was sent to ${before}, and now to ${now}`);
+    memory.set(key, now);
+  }
+
+  /** Remembers what a packet that followed a step says of the connection. */
+  #follow(inward: boolean, found: WithPorts, step: Step): void {
+    if (found.closes) step.connection.closing = true;
+    if (found.fragment !== null) this.#fragments.set(fragmentKey(inward, found), step);
+  }
+
+  // ---- which connection ----------------------------------------------------------------------------------------------
+
+  #stepOf(inward: boolean, packet: Ends & { readonly sport: number; readonly dport: number }): Step | null {
+    const from = { address: packet.src, port: packet.sport };
+    const to = { address: packet.dst, port: packet.dport };
+    for (const connection of this.#connections) {
+      if (connection.proto !== packet.proto) continue;
+      const { client, vip, backend, node, needsSnat } = connection;
+      const inner = { address: client.address, port: connection.inner };
+      if (inward && isEnd(from, client) && isEnd(to, vip)) return { connection, kind: "to backend" };
+      if (inward && node !== null && isEnd(from, backend) && isEnd(to, node)) return { connection, kind: "to client" };
+      if (!inward && needsSnat && isEnd(from, inner) && isEnd(to, backend)) return { connection, kind: "from node" };
+      if (!inward && isEnd(from, backend) && isEnd(to, inner)) return { connection, kind: "from vip" };
+    }
+    return null;
+  }
+
+  /** An error goes the way of a reply to what it quotes. */
+  #stepOfQuoted(inward: boolean, { quoted, dst }: Icmp): Step | null {
+    if (quoted === null || quoted.src !== dst) return null;
+    const { src, sport, dport } = quoted;
+    return this.#stepOf(inward, { ...quoted, src: quoted.dst, dst: src, sport: dport, dport: sport });
+  }
+
+  #translationOf({ connection, kind }: Step, frame: Uint8Array): Translation {
+    const { client, vip, backend, inner } = connection;
+    const isOther = inner !== client.port;
+    switch (kind) {
+      case "to backend":
+        return { side: "destination", to: backend, other: isOther ? inner : null };
+      case "to client":
+        return { side: "destination", to: { address: client.address, port: inner }, other: null };
+      case "from vip":
+        return { side: "source", to: vip, other: isOther ? client.port : null };
+      case "from node":
+        connection.node ??= this.#learnNode(connection, frame);
+        return { side: "source", to: connection.node, other: null };
+    }
+  }
+
+  /** The port that SNAT took, from the first packet that shows it: one of the range, and nobody else's. */
+  #learnNode({ proto, backend }: Connection, frame: Uint8Array): End {
+    const found = dissect(frame);
+    const port = found.what === "ports" ? found.sport : found.what === "icmp" ? (found.quoted?.dport ?? 0) : 0;
+    const { min, max } = this.#world.snatPorts;
+    if (port < min || port > max) throw new Violation(`SNAT port ${port} is outside ${min}-${max}`);
+    const taken = this.#connections.some(
+      (c) => c.proto === proto && isEnd(c.backend, backend) && c.node?.port === port,
+    );
+    if (taken) throw new Violation(`SNAT port ${port} is another connection's`);
+    const places = PLACES.find((p) => p.node.includes(":") === backend.address.includes(":"));
+    if (places === undefined) throw new Error(`No places for ${backend.address}`);
+    return { address: places.node, port };
+  }
+
+  // ---- what became of the frame --------------------------------------------------------------------------------------
+
+  /** Byte for byte what the step writes, and nothing else; checksums with the error they had. */
+  #checkTranslated(before: Uint8Array, after: Uint8Array, found: WithPorts | LaterFragment | Icmp, step: Step): void {
+    if (after.length !== before.length) throw new Violation(`${before.length} bytes became ${after.length}`);
+    if (found.what === "later" && step.kind === "from node" && step.connection.node === null) {
+      throw new Violation("A fragment follows a first one that was not seen");
+    }
+    const expected = before.slice();
+    const translation = this.#translationOf(step, after);
+    for (const { at, bytes } of writesOf(found, translation)) expected.set(bytes, at);
+    const masked = after.slice();
+    for (const { at } of checksumsOf(before, found)) {
+      expected.set([0, 0], at);
+      masked.set([0, 0], at);
+    }
+    const at = expected.findIndex((byte, i) => byte !== masked[i]);
+    if (at !== -1) throw new Violation(`Byte ${at} is ${masked[at]}, not ${expected[at]} (${step.kind})`);
+    const wrong = changedChecksum(before, after, found);
+    if (wrong !== null) throw new Violation(`${wrong} (${step.kind})`);
+  }
+
+  /** Each refusal and drop is told once, with the packet as it came. */
+  #checkEvents(meaning: Meaning, reason: Reason, found: Dissection): void {
+    const events = this.#world.datapath.events();
+    const isTold = meaning.verdict === "refused" || meaning.verdict === "dropped";
+    if (events.length !== (isTold ? 1 : 0)) throw new Violation(`${reason}: ${events.length} events`);
+    const [event] = events;
+    if (event === undefined) return;
+    const said = Object.entries(reasonNumbers).find(([, number]) => number === event.reason)?.[0];
+    if (said?.toLowerCase() !== `reason_${reason}`) throw new Violation(`The event of ${reason} says ${said}`);
+    if (found.what !== "ports") return;
+    const { key } = event;
+    const told = tuple({
+      ...found,
+      src: key.src_addr,
+      dst: key.dst_addr,
+      sport: key.src_port,
+      dport: key.dst_port,
+      proto: key.proto,
+    });
+    if (told !== tuple(found)) throw new Violation(`The event tells of ${told}, the packet is ${tuple(found)}`);
+    const places = PLACES.find((p) => p.loopback === found.dst); // a NodePort answers there, too, though not to a wire
+    const asked = this.#world.frontendAt(places?.node ?? found.dst, found.dport, found.proto);
+    const service = asked?.service_id ?? 0;
+    if (event.service_id !== service)
+      throw new Violation(`The event names service ${event.service_id}, not ${service}`);
+  }
+}
+
+const same = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i]);
+
+const isEnd = (a: End, b: End): boolean => a.address === b.address && a.port === b.port;
+
+const isSame = (a: Connection, b: Connection): boolean =>
+  a.proto === b.proto && isEnd(a.client, b.client) && isEnd(a.vip, b.vip);
+
+const tuple = (packet: Ends & { readonly sport: number; readonly dport: number }): string =>
+  `${packet.proto} ${packet.src} ${packet.sport} ${packet.dst} ${packet.dport}`;
+
+const reasonOf = ({ kind }: Step): Reason => (kind === "to backend" || kind === "from node" ? "established" : "reply");
+
+/** A client may begin again on a connection that was closed. */
+const startsAnew = ({ connection, kind }: Step, packet: WithPorts): boolean =>
+  kind === "to backend" && connection.closing && packet.opens;
+
+const fragmentKey = (inward: boolean, { src, dst, fragment, proto, family }: LaterFragment | WithPorts): string =>
+  `${inward} ${src} ${dst} ${fragment} ${family === 4 ? proto : ""}`;
+
+const isLoopback = (address: Address): boolean => address === "::1" || address.startsWith("127.");
+
+const isTagged = ({ l3 }: WithPorts): boolean => l3 > 14;
+
+const isOneHost = (address: Address): boolean => {
+  const bytes = addressToBytes(address);
+  if (address.includes(":")) return address !== "::" && bytes[0] !== 0xff;
+  return address !== "0.0.0.0" && (bytes[12] ?? 0) < 0xe0;
+};
+
+/** The bytes that a translation writes; checksums are looked at apart. */
+const writesOf = (found: WithPorts | LaterFragment | Icmp, { side, to, other }: Translation) => {
+  const writes = [addressWrite(found.family, found.l3, side, to)];
+  if (found.what === "ports") writes.push(...portWrites(found.l4, side, to, other));
+  if (found.what === "icmp" && found.quoted !== null) {
+    const opposite = side === "source" ? "destination" : "source";
+    writes.push(addressWrite(found.family, found.quoted.l3, opposite, to));
+    writes.push(...portWrites(found.quoted.l4, opposite, to, other));
+  }
+  return writes;
+};
+
+interface Write {
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
+
+const addressWrite = (family: 4 | 6, l3: number, side: Translation["side"], to: End): Write => {
+  const bytes = addressToBytes(to.address).slice(family === 4 ? 12 : 0);
+  const source = l3 + (family === 4 ? 12 : 8);
+  return { at: side === "source" ? source : source + bytes.length, bytes };
+};
+
+const portWrites = (l4: number, side: Translation["side"], to: End, other: number | null): readonly Write[] => {
+  const port = (number: number): Uint8Array => Uint8Array.of(number >> 8, number & 255);
+  const [own, opposite] = side === "source" ? [l4, l4 + 2] : [l4 + 2, l4];
+  return [{ at: own, bytes: port(to.port) }, ...(other === null ? [] : [{ at: opposite, bytes: port(other) }])];
+};
+
+/** An ICMP error from the address that was asked to the client, quoting what it sent. */
+const checkRefusal = (before: Uint8Array, after: Uint8Array, found: Dissection): void => {
+  if (found.what !== "ports") throw new Violation("Refused what cannot be read");
+  const answer = parseFrame(after);
+  const v4 = found.family === 4;
+  const is = (what: string, seen: unknown, wanted: unknown): void => {
+    if (String(seen) !== String(wanted)) throw new Violation(`The refusal's ${what} is ${seen}, not ${wanted}`);
+  };
+  is("destination", answer.to, found.src);
+  is("source", answer.from, found.dst);
+  is("ICMP type and code", answer.icmp, v4 ? [3, 3] : [1, 4]);
+  is("IP checksum", answer.ip_checksum_ok, true);
+  is("ICMP checksum", answer.checksum_ok, true);
+  const room = v4 ? 576 - 28 : 1280 - 48;
+  const quoted = before.slice(found.l3, Math.min(found.end, found.l3 + room));
+  is("quote", answer.payload.slice(4), quoted);
+  is("length", after.length, 14 + (v4 ? 28 : 48) + quoted.length);
+};

@@ -1,0 +1,118 @@
+// Rounds of random packets through every program. A round starts with nothing remembered, so it can be run again by its
+// seed; what fails is made as small as it can be and still fail.
+import { EINVAL, isSystemError } from "../../src/dataplane/bpf/libbpf.ts";
+import { generate, type Step } from "./generate.ts";
+import { Model } from "./model.ts";
+import { Random } from "./random.ts";
+import { World } from "./world.ts";
+
+const PACKETS = 120;
+const REMEMBERED = 16;
+
+export interface Failure {
+  readonly seed: number;
+  readonly message: string;
+  /** The fewest packets found that show it; the last one is what goes wrong. */
+  readonly steps: readonly Step[];
+}
+
+export class Fuzzer {
+  readonly #worlds: readonly World[];
+  packets = 0;
+  /** Packets by what was said of them. */
+  readonly reasons = new Map<string, number>();
+
+  constructor() {
+    this.#worlds = [new World({ socketLB: true, hash_seed: 1 }), new World({ socketLB: false, hash_seed: 0xdeadbeef })];
+  }
+
+  /** null: as it should be. */
+  round(seed: number): Failure | null {
+    const random = new Random(seed);
+    const world = random.pick(this.#worlds);
+    const steps: Step[] = [];
+    const seen: Uint8Array[] = [];
+    const model = this.#fresh(world);
+    while (steps.length < PACKETS) {
+      for (const step of generate(random, model, seen)) {
+        steps.push(step);
+        try {
+          const out = this.#run(world, model, step);
+          if (out !== null) seen.push(out);
+        } catch (error) {
+          const message = error instanceof Error ? error.message : String(error);
+          const fewest = this.#shrink(world, steps);
+          return { seed, message: this.#failureOf(world, fewest) ?? message, steps: fewest };
+        }
+      }
+      seen.splice(0, seen.length - REMEMBERED);
+    }
+    return null;
+  }
+
+  close(): void {
+    for (const world of this.#worlds) world.close();
+  }
+
+  #fresh(world: World): Model {
+    world.forget();
+    return new Model(world);
+  }
+
+  /** The frame that came out; null: the kernel lets no such frame near a program. */
+  #run(world: World, model: Model, { program, frame }: Step): Uint8Array | null {
+    let outcome: ReturnType<World["run"]>;
+    try {
+      outcome = world.run(program, frame);
+    } catch (error) {
+      if (frame.length < SHORTEST && isSystemError(error, EINVAL)) return null;
+      throw error;
+    }
+    this.packets++;
+    this.reasons.set(outcome.reason, (this.reasons.get(outcome.reason) ?? 0) + 1);
+    model.judge(program, frame, outcome);
+    return outcome.frame;
+  }
+
+  #failureOf(world: World, steps: readonly Step[]): string | null {
+    const model = this.#fresh(world);
+    try {
+      for (const step of steps) this.#run(world, model, step);
+      return null;
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
+  }
+
+  /** Without packets that do not matter, then without the end of the last one. */
+  #shrink(world: World, all: readonly Step[]): readonly Step[] {
+    const fails = (steps: readonly Step[]): boolean => this.#failureOf(world, steps) !== null;
+    if (!fails(all)) return all;
+    let steps = all;
+    for (let i = steps.length - 2; i >= 0; i--) {
+      const fewer = steps.filter((_, j) => j !== i);
+      if (fails(fewer)) steps = fewer;
+    }
+    for (let cut = 64; cut >= 1; cut /= 2) {
+      for (let shorter = cutLast(steps, cut); shorter !== null && fails(shorter); shorter = cutLast(steps, cut)) {
+        steps = shorter;
+      }
+    }
+    return steps;
+  }
+}
+
+/** BPF_PROG_TEST_RUN of newer kernels takes no frame that ends inside its IP header. */
+const SHORTEST = 14 + 40;
+
+const cutLast = (steps: readonly Step[], bytes: number): readonly Step[] | null => {
+  const last = steps.at(-1);
+  if (last === undefined || last.frame.length - bytes < 14) return null;
+  return [...steps.slice(0, -1), { ...last, frame: last.frame.slice(0, -bytes) }];
+};
+
+export const formatFailure = ({ seed, message, steps }: Failure): string =>
+  [
+    `seed ${seed}: ${message}`,
+    ...steps.map(({ program, frame }) => `  ${program} ${Buffer.from(frame).toString("hex")}`),
+  ].join("\n");

@@ -1,0 +1,183 @@
+// A node with one frontend of every kind in both families, asked from outside and from pods. Few addresses and ports, so
+// that random packets meet each other.
+import { frontend_flag, maps, scope } from "../../src/dataplane/bpf/abi.gen.ts";
+import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
+import type { Address } from "../../src/model/address.ts";
+import { type BackendSpec, Datapath, NODE_V4, NODE_V6, type Outcome, publish } from "../lib/datapath.ts";
+import type { Transport } from "../lib/packet.ts";
+
+export type Program = "tc_ingress" | "tc_pod_ingress" | "tc_egress";
+export const PROGRAMS: readonly Program[] = ["tc_ingress", "tc_pod_ingress", "tc_egress"];
+
+export interface End {
+  readonly address: Address;
+  readonly port: number;
+}
+
+export interface Frontend extends End {
+  readonly proto: number;
+  readonly service_id: number;
+  /** What an empty run means. */
+  readonly without: "refuse" | "drop";
+  readonly backends: readonly (End & { readonly id: number; readonly local: boolean })[];
+  /** Who may enter; null: everybody. */
+  readonly clients: readonly Address[] | null;
+  readonly affinity: boolean;
+}
+
+export interface Places {
+  readonly clients: readonly Address[];
+  readonly vips: readonly Address[];
+  readonly pods: readonly Address[];
+  readonly remotes: readonly Address[];
+  readonly node: Address;
+  readonly loopback: Address;
+  readonly router: Address;
+}
+
+const addresses = (...texts: readonly string[]): readonly Address[] => texts as readonly Address[];
+
+export const PLACES: readonly Places[] = [
+  {
+    clients: addresses("198.51.100.7", "198.51.100.8", "192.0.2.200"),
+    vips: addresses("203.0.113.10", "203.0.113.11", "203.0.113.12"),
+    pods: addresses("10.1.0.5", "10.1.0.6"),
+    remotes: addresses("10.2.0.5", "10.2.0.6"),
+    node: NODE_V4 as Address,
+    loopback: "127.0.0.1" as Address,
+    router: "192.0.2.1" as Address,
+  },
+  {
+    clients: addresses("2001:db8:1::7", "2001:db8:1::8", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"),
+    vips: addresses("2001:db8:2::10", "2001:db8:2::11", "2001:db8:2::12"),
+    pods: addresses("fd00:1::5", "fd00:1::6"),
+    remotes: addresses("fd00:2::5", "fd00:2::6"),
+    node: NODE_V6 as Address,
+    loopback: "::1" as Address,
+    router: "2001:db8:9::1" as Address,
+  },
+];
+
+export const CLIENT_PORTS = [40000, 40001, 1023, 8080] as const;
+export const NODE_PORT = 30080;
+const SNAT_PORTS = { min: 61000, max: 61007 } as const;
+const PROTOCOLS: readonly (readonly [Transport, number])[] = [
+  ["TCP", 6],
+  ["UDP", 17],
+];
+
+export interface WorldOptions {
+  readonly socketLB: boolean;
+  readonly hash_seed: number;
+}
+
+export class World {
+  readonly datapath: Datapath;
+  readonly options: WorldOptions;
+  readonly frontends: readonly Frontend[];
+  readonly snatPorts = SNAT_PORTS;
+
+  constructor(options: WorldOptions) {
+    this.options = options;
+    this.datapath = new Datapath({ socket_lb: options.socketLB ? 0 : 2 });
+    this.datapath.configure({
+      hash_seed: options.hash_seed,
+      snat_port_min: SNAT_PORTS.min,
+      snat_port_max: SNAT_PORTS.max,
+    });
+    this.datapath.listen(1e9, 3_600_000_000_000n);
+    this.frontends = PLACES.flatMap((places) => publishAll(this.datapath, places));
+  }
+
+  frontendAt(address: Address, port: number, proto: number): Frontend | null {
+    return this.frontends.find((f) => f.address === address && f.port === port && f.proto === proto) ?? null;
+  }
+
+  run(program: Program, frame: Uint8Array): Outcome {
+    const { datapath } = this;
+    if (program === "tc_ingress") return datapath.ingress(frame);
+    return program === "tc_egress" ? datapath.egress(frame) : datapath.podIngress(frame);
+  }
+
+  /** Forgets every packet so far. */
+  forget(): void {
+    for (const map of LEARNED) for (const [key] of this.datapath.entries(map)) this.datapath.remove(map, key);
+    this.datapath.events();
+  }
+
+  close(): void {
+    this.datapath.close();
+  }
+}
+
+/** Maps that packets fill. */
+const LEARNED = (Object.keys(maps) as MapName[]).filter(
+  (map) => maps[map].type === 9 /* LRU hash */ || /flow|fragment|affinity/.test(map),
+);
+
+let ids = 0;
+
+const publishAll = (datapath: Datapath, places: Places): readonly Frontend[] => {
+  const { vips, pods, remotes, clients, node, loopback } = places;
+  const family = node.includes(":") ? "IPv6" : "IPv4";
+  datapath.put("node_addresses", node, { flags: 0 });
+  datapath.put("node_addresses", loopback, { flags: 1 });
+  const [vip, vip2, vip3] = vips as readonly [Address, Address, Address];
+  const [pod, pod2] = pods as readonly [Address, Address];
+  const [remote, remote2] = remotes as readonly [Address, Address];
+  return PROTOCOLS.flatMap(([name, proto]) => {
+    const serve = (
+      address: Address | null,
+      port: number,
+      to: readonly Address[],
+      words: { readonly drop?: boolean; readonly clients?: readonly Address[]; readonly affinity?: boolean } = {},
+    ): Frontend => {
+      const service_id = ++ids;
+      const backends = to.map((to): BackendSpec & End & { local: boolean } => ({
+        id: ++ids,
+        address: to,
+        port: 8080,
+        local: pods.includes(to),
+      }));
+      const flags =
+        (words.drop ? frontend_flag.FRONTEND_DROP : 0) | (words.clients ? frontend_flag.FRONTEND_SOURCE_RANGES : 0);
+      for (const client of words.clients ?? []) {
+        const everybody = { prefixlen: 32 + 128, service_id, addr: client };
+        datapath.put("source_ranges", everybody, { allow: 1 });
+      }
+      for (const asked of [scope.SCOPE_EXTERNAL, scope.SCOPE_INTERNAL]) {
+        const spec = {
+          address,
+          family,
+          port,
+          proto: name,
+          service_id,
+          flags,
+          slot_base: service_id * 4,
+          scope: asked,
+        } as const;
+        publish(datapath, { ...spec, affinity_timeout_s: words.affinity ? 3600 : 0 }, backends);
+      }
+      return {
+        address: address ?? node,
+        port,
+        proto,
+        service_id,
+        without: words.drop ? "drop" : "refuse",
+        backends: backends.map(({ id, address, local }) => ({ id, address: address as Address, port: 8080, local })),
+        clients: words.clients ?? null,
+        affinity: words.affinity ?? false,
+      };
+    };
+    return [
+      serve(vip, 80, [pod, pod2]),
+      serve(vip2, 80, [pod]),
+      serve(vip3, 53, [remote, remote2]),
+      serve(vip3, 54, []),
+      serve(vip3, 55, [], { drop: true }),
+      serve(vip3, 56, [pod], { clients: clients.slice(0, 1) }),
+      serve(vip3, 57, [pod, pod2, remote], { affinity: true }),
+      serve(null, NODE_PORT, [pod, remote]),
+    ];
+  });
+};
