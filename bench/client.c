@@ -61,6 +61,27 @@ static int open_socket(int type)
 	return fd;
 }
 
+/* 192.168.1.0 and up: the client has these addresses as well. */
+static struct sockaddr_in flow_address(unsigned long flow)
+{
+	return (struct sockaddr_in){
+		.sin_family = AF_INET,
+		.sin_port = htons(FLOW_PORT + flow % FLOWS_PER_ADDRESS),
+		.sin_addr = {htonl(0xc0a80100 + flow / FLOWS_PER_ADDRESS % FLOW_ADDRESSES)},
+	};
+}
+
+/* A socket of a flow that was never seen before. */
+static int open_flow(int type)
+{
+	struct sockaddr_in own = flow_address(next_flow++);
+	int fd = open_socket(type);
+
+	if (bind(fd, (void *)&own, sizeof(own)))
+		die_errno("Cannot use a port of the client");
+	return fd;
+}
+
 static int connect_to(int fd, const struct sockaddr_in *to)
 {
 	return connect(fd, (const void *)to, sizeof(*to));
@@ -154,7 +175,7 @@ static double read_answer(int fd, double value_s)
 
 static double connect_once(void)
 {
-	int fd = open_socket(SOCK_STREAM);
+	int fd = open_flow(SOCK_STREAM);
 	char rest[16];
 	double begin = now_s(), took = -1;
 
@@ -171,24 +192,10 @@ static double connect_once(void)
 	return took;
 }
 
-/* 192.168.1.0 and up: the client has these addresses as well. */
-static struct sockaddr_in flow_address(unsigned long flow)
-{
-	return (struct sockaddr_in){
-		.sin_family = AF_INET,
-		.sin_port = htons(FLOW_PORT + flow % FLOWS_PER_ADDRESS),
-		.sin_addr = {htonl(0xc0a80100 + flow / FLOWS_PER_ADDRESS % FLOW_ADDRESSES)},
-	};
-}
-
 static double first_once(void)
 {
 	double begin = now_s(), took = -1;
-	int fd = open_socket(SOCK_DGRAM);
-	struct sockaddr_in own = flow_address(next_flow++);
-
-	if (bind(fd, (void *)&own, sizeof(own)))
-		die_errno("Cannot use a port of the client");
+	int fd = open_flow(SOCK_DGRAM);
 
 	/* Connected: the kernel then takes an answer from this address only. */
 	if (connect_to(fd, next_target()) || send(fd, "who\n", 4, 0) != 4)
@@ -218,7 +225,7 @@ static void start_request(int epoll, struct request *r)
 {
 	struct epoll_event event = {.events = EPOLLOUT, .data.ptr = r};
 
-	*r = (struct request){.fd = open_socket(SOCK_STREAM | SOCK_NONBLOCK), .begun = now_s()};
+	*r = (struct request){.fd = open_flow(SOCK_STREAM | SOCK_NONBLOCK), .begun = now_s()};
 	connect_to(r->fd, next_target());
 	sent++;
 	if (epoll_ctl(epoll, EPOLL_CTL_ADD, r->fd, &event))
@@ -378,25 +385,33 @@ static void run_bulk(void)
 	       after.tcpi_total_retrans - before.tcpi_total_retrans);
 }
 
+/* Twice: to some, a flow is established only when the client has answered. */
+static bool greet_from(int fd)
+{
+	for (int n = 0; n < 2; n++) {
+		if (send(fd, "who\n", 4, 0) != 4) {
+			lost++;
+			return false;
+		}
+		if (read_answer(fd, 0) < 0)
+			return false;
+	}
+	return true;
+}
+
+/* Ends at the first that is not answered: then there is nothing to measure. */
 static void greet(void)
 {
-	int one = 1;
+	bool answered = true;
 
-	for (int i = 0; i < GREET_FLOWS; i++) {
+	for (int i = 0; i < GREET_FLOWS && answered; i++) {
 		struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons(GREET_PORT + i)};
 		int fd = open_socket(SOCK_DGRAM);
 
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 		sent++;
 		if (bind(fd, (void *)&own, sizeof(own)) || connect_to(fd, next_target()))
 			die_errno("Cannot use a port for greetings");
-		/* Twice: to some, a flow is established only when the client has answered. */
-		for (int n = 0; n < 2; n++) {
-			if (send(fd, "who\n", 4, 0) != 4)
-				lost++;
-			else if (read_answer(fd, 0) < 0)
-				break;
-		}
+		answered = greet_from(fd);
 		close(fd);
 	}
 	printf("{\"sent\":%lu,\"lost\":%lu,\"wrong\":%lu}\n", sent, lost, wrong);

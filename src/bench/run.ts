@@ -8,7 +8,7 @@ import { closeLab, labDirectory, labName, openLab, removeLeftovers } from "./lab
 import { networkScript } from "./lab/network.ts";
 import { mountBpf, runScript } from "./lab/process.ts";
 import { checkMachine, describeMachine, describeVersions, restlessness } from "./machine.ts";
-import { INSTALL_METRICS, MEASUREMENTS, type Measured, type Measurement } from "./measurements.ts";
+import { INSTALL_METRICS, MEASUREMENTS, type Measured, type Measurement, NOTHING } from "./measurements.ts";
 import type { Mode } from "./modes.ts";
 import type { Carried } from "./node/node.ts";
 import { type Gap, type Proof, RESULT_VERSION, type Result, type Sample } from "./result.ts";
@@ -43,6 +43,8 @@ export interface Progress {
   readonly done_s: number;
   readonly total_s: number;
   readonly samples: readonly Sample[];
+  /** Modes and sizes, in the order in which they are measured first. */
+  readonly places: readonly { readonly mode: string; readonly services: number }[];
   readonly problems: readonly string[];
 }
 
@@ -178,7 +180,8 @@ class Run {
   #tell(what: string): void {
     this.#options.signal.throwIfAborted();
     const { samples, problems } = this;
-    this.#options.progress({ what, done_s: this.#done_s, total_s: this.#total_s, samples, problems });
+    const places = this.stacks.map(({ mode, services }) => ({ mode: mode.name, services }));
+    this.#options.progress({ what, done_s: this.#done_s, total_s: this.#total_s, samples, places, problems });
   }
 
   /** A stack that breaks is left out from then on; the others go on. */
@@ -211,8 +214,7 @@ class Run {
     const measured: Measured = {
       values: { install: install_s * 1000, "kernel-memory": kernel_bytes / 1e6, "process-memory": process_bytes / 1e6 },
       sent: stack.services,
-      lost: 0,
-      ...NOTHING_SENT,
+      ...NOTHING,
     };
     this.#keep(stack, 0, measured, proof, INSTALL_METRICS);
   }
@@ -251,8 +253,6 @@ class Run {
     }
   }
 }
-
-const NOTHING_SENT = { wrong: 0, flows: 0, packets: 0, lossy: false } as const;
 
 /** What the mode does not have. */
 const gapsOf = (mode: Mode, metrics: ReadonlySet<string>): readonly Gap[] => {

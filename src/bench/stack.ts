@@ -50,7 +50,7 @@ export class Stack {
   readonly #pods: Tool[] = [];
   #node: Worker | null = null;
   #frames: Tool | null = null;
-  /** UDP flows that the client has used up. */
+  /** Flows that the client has used up, and some: none is used twice. */
   #flows = 0;
 
   constructor(lab: string, name: string, mode: Mode, services: number, files: Files) {
@@ -148,7 +148,11 @@ export class Stack {
   }
 
   /** A program of bench/client.c; every answer is checked there. */
-  async client(what: string, seconds: number, warm_up_s: number): Promise<ClientAnswer> {
+  async client(
+    what: "connect" | "first" | "requests" | "udp" | "bulk" | "greet",
+    seconds: number,
+    warm_up_s: number,
+  ): Promise<ClientAnswer> {
     const to = this.mode.direct
       ? PODS.map(({ address }) => `${address}:${POD_PORT}`)
       : [`${TARGET.address}:${TARGET.port}`];
@@ -156,7 +160,7 @@ export class Stack {
     const times = [String(seconds), String(warm_up_s)];
     const argv = [join(this.#files.tools, "client"), what, ...times, String(this.#flows), names, ...to];
     const answer = client.parse(JSON.parse(await runInside(this.#where("client", CPUS.sender), argv)));
-    if (what === "first") this.#flows += answer.sent;
+    if (COUNTS_FLOWS.has(what)) this.#flows += answer.sent;
     return answer;
   }
 
@@ -196,6 +200,9 @@ export class Stack {
 /** As in bench/client.c. */
 const GREET_PORT = 10_000;
 export const GREET_FLOWS = 64;
+
+/** What sends over flows of its own, one for each that it counts as sent. */
+const COUNTS_FLOWS = new Set(["connect", "first", "requests"]);
 
 const PEAK_MS = 10;
 /** What is still on its way arrives. */

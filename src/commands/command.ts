@@ -41,6 +41,14 @@ export interface Args extends Flags {
   readonly address?: string | undefined;
   readonly count?: number | undefined;
   readonly rate?: number | undefined;
+  readonly modes?: string | undefined;
+  readonly metrics?: string | undefined;
+  readonly services?: string | undefined;
+  readonly rounds?: number | undefined;
+  readonly seconds?: number | undefined;
+  readonly quick?: boolean | undefined;
+  readonly baseline?: string | undefined;
+  readonly save?: string | undefined;
   readonly shell?: "bash" | "zsh" | undefined;
 }
 

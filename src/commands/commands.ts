@@ -271,6 +271,39 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import("./diff.ts")).diff,
   },
   {
+    usage: "bench",
+    summary: "Measure beeline, kube-proxy's modes and plain routing side by side, in a lab of this machine",
+    examples: [
+      ["beeline bench --quick", "all modes, two sizes, in under two minutes"],
+      ["beeline bench --save result.json", "the whole of it, some ten minutes, kept for a report or a comparison"],
+      ["beeline bench --modes bpf-tc,nftables --metrics new-flows,connect-p50", "two modes, two questions"],
+      ["beeline bench --services 10,5000 --rounds 9 --baseline nftables", "other sizes, against another mode"],
+      ["beeline bench --quick -o json >result.json", "every sample, with what shows that its mode carried it"],
+    ],
+    options: {
+      modes: {
+        type: "string",
+        describe: "with commas: route, iptables-legacy, iptables-nft, nftables, bpf-socket, bpf-tc [default: all]",
+      },
+      services: {
+        type: "string",
+        describe: "numbers of services, with commas [default: 10,1000,10000; --quick: 10,1000]",
+      },
+      metrics: {
+        type: "string",
+        describe:
+          "with commas: packets, new-flows, connect-p50, requests, udp, bulk, update, install, … [default: all]",
+      },
+      rounds: { type: "number", describe: "how often each mode has its turn [default: 5; --quick: 2]" },
+      seconds: { type: "number", describe: "of each measurement, without its warm-up [default: 0.4; --quick: 0.2]" },
+      quick: { type: "boolean", describe: "fewer and shorter: under two minutes" },
+      baseline: { type: "string", describe: "the mode that ratios refer to [default: iptables-legacy]" },
+      save: { type: "string", describe: "write the result, with every sample, to this file as JSON" },
+      output: { type: "string", alias: "o", choices: ["table", "json"], describe: "how to print [default: table]" },
+    },
+    load: async () => (await import("./bench.ts")).bench,
+  },
+  {
     usage: "version",
     summary: "Versions of beeline, its map layout, Node and the kernel",
     examples: [["beeline version -o json", "for scripts"]],

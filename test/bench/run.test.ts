@@ -1,0 +1,153 @@
+// The benchmark for real, with rounds too short to say anything of speed: modes carry what they claim, a mode that does not
+// is found out, and nothing of the lab is left, however the run ends. No time is asserted.
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { PODS, TARGET } from "../../src/bench/cluster.ts";
+import { cgroupMount, labDirectory, labName, removeLeftovers } from "../../src/bench/lab/leftovers.ts";
+import { netnsName } from "../../src/bench/lab/network.ts";
+import { METRICS } from "../../src/bench/measurements.ts";
+import { MODES } from "../../src/bench/modes.ts";
+import { parseResult } from "../../src/bench/result.ts";
+import { type Outcome, type RunOptions, runBenchmark } from "../../src/bench/run.ts";
+import { benchDirectory, benchNodeScript } from "../../src/lib/paths.ts";
+
+const BEELINE = fileURLToPath(new URL("../../scripts/beeline", import.meta.url));
+const directory = mkdtempSync(join(tmpdir(), "beeline-bench-"));
+after(() => rmSync(directory, { recursive: true }));
+
+const run = (metrics: readonly string[], options: Partial<RunOptions> = {}): Promise<Outcome> =>
+  runBenchmark({
+    modes: MODES,
+    services: [3],
+    metrics: new Set(metrics),
+    rounds: 1,
+    seconds: 0.03,
+    warm_up_s: 0.01,
+    baseline: "route",
+    command: "a test",
+    version: "0",
+    files: { tools: benchDirectory(), nodeScript: benchNodeScript() },
+    signal: new AbortController().signal,
+    progress: () => {},
+    ...options,
+  });
+
+/** What is there of labs of this process, or of another one. */
+const traces = (pid: number): readonly string[] => {
+  const own = `bl${pid}-`;
+  const directories = ["/run/netns", "/run/beeline-lab", cgroupMount()];
+  return directories
+    .flatMap((path) => (existsSync(path) ? readdirSync(path) : []))
+    .filter((one) => one.startsWith(own));
+};
+
+/** That the machine is busy is no fault of the run. */
+const troubles = ({ result }: Outcome): readonly string[] =>
+  result.problems.filter((problem) => !problem.startsWith("The machine was busy"));
+
+test("every mode is measured by every metric that it has, and shows that it carried the traffic", async () => {
+  const outcome = await run(METRICS.map(({ name }) => name));
+  assert.deepEqual(troubles(outcome), []);
+  assert.equal(outcome.failed, false);
+  const { result } = outcome;
+  assert.deepEqual(parseResult(JSON.stringify(result), "the result"), result);
+  assert.equal(result.complete, true);
+  assert.deepEqual(
+    result.generator.map(({ metric, value }) => [metric, value > 0]),
+    [
+      ["packets", true],
+      ["new-flows", true],
+    ],
+  );
+  for (const mode of MODES) {
+    const gaps = result.gaps.filter((gap) => gap.mode === mode.name).map(({ metric }) => metric);
+    for (const { name } of METRICS) {
+      const samples = result.samples.filter((sample) => sample.mode === mode.name && sample.metric === name);
+      assert.equal(samples.length, gaps.includes(name) ? 0 : 1, `${mode.name} ${name}`);
+      for (const { proof, value, services } of samples) {
+        assert.ok(
+          proof.expected > 0 && proof.counted >= proof.expected,
+          `${mode.name} ${name} ${JSON.stringify(proof)}`,
+        );
+        assert.ok(value >= 0 && Number.isFinite(value), `${mode.name} ${name}: ${value}`);
+        assert.equal(services, mode.counts_services ? 3 : 0);
+      }
+    }
+  }
+  assert.deepEqual(traces(process.pid), []);
+});
+
+/** Somebody else translates, so that every answer is right; and where there are programs, they are taken off. */
+const lie = (stack: { readonly name: string }, lab: string): void => {
+  const inNode = (...argv: readonly string[]): void =>
+    void execFileSync("nsenter", [`--net=/run/netns/${netnsName(lab, stack.name, "node")}`, ...argv]);
+  const links = join(labDirectory(lab), "bpf", stack.name);
+  if (existsSync(links)) execFileSync("find", [links, "-path", "*/links/*", "-delete"]);
+  const match = ["-d", TARGET.address, "-p", "tcp", "-j", "DNAT", "--to-destination", `${PODS[0].address}:8080`];
+  inNode("iptables-legacy", "-t", "nat", "-I", "PREROUTING", ...match);
+};
+
+test("a mode that does not carry its traffic itself is found out, though every answer is right", async () => {
+  const lying = ["route", "iptables-nft", "bpf-tc"];
+  const modes = MODES.filter(({ name }) => lying.includes(name));
+  const outcome = await run(["connect-p50"], { modes, afterInstall: lie });
+  assert.equal(outcome.failed, true);
+  const text = troubles(outcome).join("\n");
+  assert.match(text, /^route: connection tracking follows \d+ flows/m);
+  assert.match(text, /^iptables-nft with 3 services, connect-p50, round 1: the mode did not carry it: packets that/m);
+  assert.match(
+    text,
+    /^bpf-tc with 3 services, connect-p50, round 1: the mode did not carry it: packets that beeline's/m,
+  );
+  assert.deepEqual(
+    outcome.result.samples.filter(({ mode }) => mode !== "route"),
+    [],
+  );
+});
+
+test("a mode whose programs are gone reaches nobody, and has no figure", async () => {
+  const modes = MODES.filter(({ name }) => name === "bpf-tc");
+  const outcome = await run(["packets"], {
+    modes,
+    afterInstall: (stack, lab) =>
+      execFileSync("find", [join(labDirectory(lab), "bpf", stack.name), "-path", "*/links/*", "-delete"]),
+  });
+  assert.equal(outcome.failed, true);
+  assert.deepEqual(outcome.result.samples, []);
+});
+
+test("interrupted, the command keeps what it has and removes the lab; killed, the next run removes it", async () => {
+  for (const signal of ["SIGINT", "SIGKILL"] as const) {
+    const file = join(directory, `${signal}.json`);
+    const argv = ["bench", "--modes", "route,bpf-tc", "--services", "3", "--metrics", "connect-p50,requests"];
+    const child = spawn(BEELINE, [...argv, "--rounds", "100", "--seconds", "0.05", "--save", file], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    const ended = once(child, "exit");
+    let stderr = "";
+    for await (const text of child.stderr.setEncoding("utf8")) {
+      stderr += text;
+      if (/^round 2 /m.test(stderr)) break;
+    }
+    assert.ok(traces(child.pid ?? 0).length > 4, stderr);
+    child.kill(signal);
+    const [code] = await ended;
+    if (signal === "SIGKILL") {
+      assert.ok(traces(child.pid ?? 0).length > 4);
+      removeLeftovers();
+    } else {
+      assert.equal(code, 1, stderr);
+      const result = parseResult(readFileSync(file, "utf8"), file);
+      assert.equal(result.complete, false);
+      assert.ok(result.samples.length >= 3, `${result.samples.length} samples`);
+    }
+    assert.deepEqual(traces(child.pid ?? 0), [], signal);
+  }
+  assert.equal(existsSync(labDirectory(labName(process.pid, 1))), false);
+});
