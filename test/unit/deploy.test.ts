@@ -96,6 +96,9 @@ describe("deploy", () => {
     assert.deepEqual(schemaProblems(nodeSelector, { partial: true }), []);
     assert.equal(nodeSelector.kind, daemonSet.kind);
     assert.deepEqual(nodeSelector.metadata, { name: daemonSet.metadata.name, namespace: "kube-system" });
+    const rules = only(manifests("iptables/rules.yaml"));
+    assert.deepEqual(schemaProblems(rules, { partial: true }), []);
+    assert.deepEqual(rules.metadata, nodeSelector.metadata);
     const { spec } = only(manifests("node-by-node/kube-proxy-patch.yaml"));
     assert.deepEqual(partProblems(spec, "V1DaemonSetSpec", { partial: true }), []);
   });
@@ -173,6 +176,22 @@ describe("deploy", () => {
     assert.equal(config, join(mount?.mountPath ?? "", only(generated[0]?.files)));
   });
 
+  it("where rules are written, the lock is the one that all of the node take", () => {
+    const { containers, volumes } = only(manifests("iptables/rules.yaml")).spec.template.spec;
+    const [lock] = volumes.filter(({ name }) => name === "xtables-lock");
+    assert.partialDeepStrictEqual(lock, { hostPath: { path: "/run/xtables.lock", type: "FileOrCreate" } });
+    const { args, volumeMounts } = only(containers);
+    assert.ok(volumeMounts?.some((m) => m.name === "xtables-lock" && m.mountPath === "/run/xtables.lock"));
+    const [, config = ""] = args?.map((arg) => /^--config=(.*)/.exec(arg)?.[1]) ?? [];
+    assert.ok(agent.volumeMounts?.some(({ mountPath }) => config.startsWith(mountPath)));
+    const { config: read } = loadConfig({
+      config: join(DEPLOY, "base/config.yaml"),
+      dataplane: "iptables",
+      node: "node1",
+    });
+    assert.equal(read.dataplane, "iptables");
+  });
+
   it("every mounted volume exists, and every volume is mounted", () => {
     for (const { template } of [daemonSet.spec, only(manifests("reset/daemonset.yaml")).spec]) {
       const containers = [...(template.spec.initContainers ?? []), ...template.spec.containers];
@@ -213,7 +232,7 @@ describe("deploy", () => {
     assert.deepEqual(await requestsOfAWatch(granted.length), granted.sort());
   });
 
-  it("no container is privileged; root file systems are read-only; capabilities are dropped, then few added", () => {
+  it("no container of bpf is privileged; root file systems are read-only; capabilities are dropped, then few added", () => {
     const reset = only(manifests("reset/daemonset.yaml")).spec.template.spec;
     const containers = [agent, ...(reset.initContainers ?? []), ...reset.containers];
     for (const { name, securityContext: s } of containers) {
