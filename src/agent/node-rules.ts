@@ -3,6 +3,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import type { Reading } from "../compile/reading.ts";
 import { type Flavour, openIptables } from "../dataplane/iptables/command.ts";
+import { hasLegacyTable } from "../dataplane/iptables/flavour.ts";
 import { readIptables, type SavedText } from "../dataplane/iptables/readback.ts";
 import { readIpvs } from "../dataplane/ipvs/readback.ts";
 import { listIpvs, listNftables } from "../dataplane/listing.ts";
@@ -75,12 +76,6 @@ const savedBy = (family: Family, flavour: Flavour): readonly SavedText[] => {
 };
 
 const families = (): readonly Family[] => (hasIPv6() ? ["IPv4", "IPv6"] : ["IPv4"]);
-
-/** Asking iptables-legacy for a table would make it. */
-const hasLegacyTable = (family: Family, table: string): boolean => {
-  const path = `/proc/self/net/${family === "IPv4" ? "ip" : "ip6"}_tables_names`;
-  return existsSync(path) && readFileSync(path, "utf8").split("\n").includes(table);
-};
 
 const readTables = (localAddresses: readonly Address[]): Reading | null => {
   const texts = listNftables();

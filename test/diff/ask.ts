@@ -18,8 +18,8 @@ const TIMEOUT_MS = 400;
  * wire: the answer to the SYN that is repeated a second later is heard.
  */
 const TIMEOUT_TCP6_MS = 1700;
-/** For what should be reached, on a machine that is busy. */
-const TIMEOUT_REACHED_MS = 3000;
+/** For what a process has to do, answer or hang up, on a machine that is busy. */
+const TIMEOUT_PROCESS_MS = 3000;
 
 /**
  * Local ports where one has to be said: above the agent's own, below NodePorts. UDP flows have no end: the same port
@@ -97,7 +97,7 @@ const triesOf = (lab: Lab, asked: Asked, patience: number): readonly Try[] => {
 };
 
 const timeoutOf = ({ transport, address }: Probe, expected: Expected): number => {
-  if (expected.kind === "reached") return TIMEOUT_REACHED_MS;
+  if (expected.kind === "reached" || expected.codes.includes("ECONNRESET")) return TIMEOUT_PROCESS_MS;
   return transport === "TCP" && address.includes(":") ? TIMEOUT_TCP6_MS : TIMEOUT_MS;
 };
 

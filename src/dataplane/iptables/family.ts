@@ -6,11 +6,13 @@ import type { FrontendKind, ServicePortName } from "../../model/desired.ts";
 import type { Problem, Protocol, TrafficPolicy } from "../../model/snapshot.ts";
 import { type Entry, type Listed, nameText, parseName, portOf, protocolOf, type Target } from "../entries.ts";
 import { addressOf, ChainReader, chainKind, ENTRANCE_OPTIONS, isNodePorts, targetOf } from "./chains.ts";
+import { JUMPS } from "./jumps.ts";
 import {
   KUBE_EXTERNAL_SERVICES,
   KUBE_FIREWALL,
   KUBE_MARK_MASQ,
   KUBE_NODEPORTS,
+  KUBE_POSTROUTING,
   KUBE_PROXY_FIREWALL,
   KUBE_SERVICES,
 } from "./names.ts";
@@ -69,7 +71,8 @@ export class FamilyReader {
     this.#readNodePorts();
     if (filter === null) this.#complain(null, "no filter table: refused and dropped frontends are not compared");
     else this.#readFilter(filter);
-    this.#readHooks();
+    this.#readHooks(filter);
+    this.#readMasquerade();
     this.entries = [...this.#drafts.values()].map((draft) => this.#entry(draft));
     if (this.#podsOutside > 0)
       this.#complain(
@@ -290,14 +293,19 @@ export class FamilyReader {
   // ---- hooks -------------------------------------------------------------------------------------------------------
 
   /** A restore input has no built-in chains: then nothing is known of what jumps to ours. */
-  #readHooks(): void {
+  #readHooks(filter: Chains | null): void {
     if (this.#drafts.size === 0) return;
+    for (const { table, from, to } of JUMPS) {
+      const chains = table === "nat" ? this.#nat : filter;
+      const [entered, ours] = [chains?.get(from), chains?.get(to)];
+      if (to === KUBE_FIREWALL || entered === undefined || ours === undefined || ours.rules.length === 0) continue;
+      if (!entered.rules.some((rule) => targetOf(rule) === to))
+        this.unreached.push(`${this.family}: ${from} of ${table} does not jump to ${to}`);
+    }
     for (const name of ["PREROUTING", "OUTPUT"]) {
-      const chain = this.#nat.get(name);
-      if (chain === undefined) continue;
-      const at = chain.rules.findIndex((rule) => targetOf(rule) === KUBE_SERVICES);
-      if (at < 0) this.unreached.push(`${this.family}: ${name} of nat does not jump to ${KUBE_SERVICES}`);
-      for (const rule of chain.rules.slice(0, Math.max(0, at))) {
+      const rules = this.#nat.get(name)?.rules ?? [];
+      const at = rules.findIndex((rule) => targetOf(rule) === KUBE_SERVICES);
+      for (const rule of rules.slice(0, Math.max(0, at))) {
         if (chainKind(targetOf(rule)) === null && targetOf(rule) !== KUBE_FIREWALL)
           this.#complain(rule, `${name} has a rule before ${KUBE_SERVICES}, to ${targetOf(rule) ?? "nothing"}`);
       }
@@ -307,6 +315,19 @@ export class FamilyReader {
     );
     if (hasNodePorts && this.nodePortPlaces.length === 0)
       this.unreached.push(`${this.family}: ${KUBE_SERVICES} of nat does not jump to ${KUBE_NODEPORTS}`);
+  }
+
+  /** Without it replies to clients that should see the node go astray. Nothing of it is in a Desired. */
+  #readMasquerade(): void {
+    const chains = [...this.#nat.values()];
+    if (!chains.some(({ rules }) => rules.some((rule) => targetOf(rule) === KUBE_MARK_MASQ))) return;
+    for (const [name, target, what] of [
+      [KUBE_MARK_MASQ, "MARK", "marks"],
+      [KUBE_POSTROUTING, "MASQUERADE", "masquerades"],
+    ] as const) {
+      if (!this.#nat.get(name)?.rules.some((rule) => targetOf(rule) === target))
+        this.#complain(null, `${name} ${what} nothing: clients that should be seen as the node are not`);
+    }
   }
 
   // ---- words -------------------------------------------------------------------------------------------------------
