@@ -59,3 +59,46 @@ const standingOf = ({ min, max, n }: Spread): Standing => {
 
 /** How likely it is that all of so many rounds agree, either way, when there is no difference at all. */
 export const chanceOfAgreement = (rounds: number): number => 2 * 0.5 ** rounds;
+
+// ---- what is said of all of them ---------------------------------------------------------------------------------------
+
+/** The whole result in a sentence. */
+export const answer = (all: readonly Comparison[]): string => {
+  if (all.length === 0) return "Nothing to compare: the run holds no pair of a beeline mode and a rival.";
+  const of = (standing: Comparison["standing"]): number => all.filter((c) => c.standing === standing).length;
+  const [worse, better, even] = [of("worse"), of("better"), of("even")];
+  const rest = `better in ${better}${even === 0 ? "" : `, and ${even} ${even === 1 ? "is" : "are"} too close to call`}`;
+  if (worse === 0) return `Nowhere, beyond the noise: of ${comparisons(all.length)} with a rival, beeline is ${rest}.`;
+  return `In ${worse} of ${comparisons(all.length)} with a rival; it is ${rest}.`;
+};
+
+const comparisons = (n: number): string => `${n} ${n === 1 ? "comparison" : "comparisons"}`;
+
+/** A mode of beeline in a metric, with every rival that is better: each where it is so by most. */
+export interface Behind {
+  readonly own: Comparison;
+  readonly rivals: readonly Comparison[];
+  /** At which some rival is better. */
+  readonly services: readonly number[];
+  readonly sure: boolean;
+}
+
+/** Sure ones first, then by how far behind the worst is. What was measured once and is not plain says nothing. */
+export const rowsBehind = (all: readonly Comparison[]): readonly Behind[] => {
+  const groups = new Map<string, Comparison[]>();
+  for (const one of all) {
+    if (one.standing === "better" || one.times.median >= 1 || (one.times.n === 1 && one.standing === "even")) continue;
+    const key = JSON.stringify([one.metric.name, one.mode.name, one.standing]);
+    groups.set(key, [...(groups.get(key) ?? []), one]);
+  }
+  return [...groups.values()]
+    .flatMap((group) => {
+      const worstFirst = [...group].sort((a, b) => a.times.median - b.times.median);
+      const [own] = worstFirst;
+      if (own === undefined) return [];
+      const rivals = worstFirst.filter((one, i) => worstFirst.findIndex((other) => other.rival === one.rival) === i);
+      const services = [...new Set(group.map((one) => one.services))].sort((a, b) => a - b);
+      return [{ own, rivals, services, sure: own.standing === "worse" }];
+    })
+    .sort((a, b) => Number(b.sure) - Number(a.sure) || a.own.times.median - b.own.times.median);
+};

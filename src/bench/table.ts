@@ -1,7 +1,9 @@
 // A result for a terminal: one block for each metric when all is done, and one line for each mode and size while it is
 // measured. Pure.
 import { columns } from "../lib/text.ts";
+import { timesText } from "./quantity.ts";
 import type { MetricOfResult, Result, Sample } from "./result.ts";
+import { answer, comparisonsOf, rowsBehind } from "./standing.ts";
 import { servicesOf, spreadAt, timesBetter } from "./statistics.ts";
 
 /** Every metric: modes down, numbers of services across, and how many times as good as the baseline. */
@@ -16,7 +18,20 @@ export const resultTable = (result: Result): string => {
   );
   const blocks = result.metrics.map((metric) => metricBlock(result, metric)).filter((block) => block !== "");
   const troubles = problems.map((problem) => `problem: ${problem}`);
-  return `${[...head, ...skipped].join("\n")}\n\n${blocks.join("\n")}${troubles.length > 0 ? `\n${troubles.join("\n")}\n` : ""}`;
+  return `${[...head, ...skipped].join("\n")}\n\n${blocks.join("\n")}\n${behindBlock(result)}${troubles.length > 0 ? `\n${troubles.join("\n")}\n` : ""}`;
+};
+
+/** Last, so that it stands right above the prompt. */
+const behindBlock = (result: Result): string => {
+  const all = comparisonsOf(result);
+  const rows = rowsBehind(all).map(({ own, rivals, services, sure }) => [
+    `  ${own.metric.title}${sure ? "" : " (not certain)"}`,
+    own.mode.name,
+    services[0] === 0 ? "" : services.join(","),
+    rivals.map(({ rival, times }) => `${rival.name} ${timesText(times.median)}`).join(", "),
+  ]);
+  const heads = ["Where beeline is slower, or needs more", "MODE", "SERVICES", "TIMES AS GOOD AS"];
+  return `${columns(rows.length === 0 ? null : heads, rows)}${answer(all)}\n`;
 };
 
 const metricBlock = (result: Result, metric: MetricOfResult): string => {

@@ -1,8 +1,10 @@
 // `beeline bench`: makes a lab of network namespaces, measures modes side by side, and prints or saves what came out.
+// With results of earlier runs it measures nothing: bench-results.ts.
 import { writeFileSync } from "node:fs";
 import { chooseRun } from "../bench/choice.ts";
 import { METRICS } from "../bench/measurements.ts";
 import { MODES } from "../bench/modes.ts";
+import { page } from "../bench/report/page.ts";
 import { type Progress, runBenchmark } from "../bench/run.ts";
 import { liveTable, resultTable, timeText } from "../bench/table.ts";
 import { InputError, messageOf } from "../lib/errors.ts";
@@ -10,8 +12,12 @@ import { benchDirectory, benchNodeScript } from "../lib/paths.ts";
 import type { Args, Io, Run } from "./command.ts";
 
 export const bench: Run = async (args, io) => {
+  const { results = [] } = args;
+  if (results.length > 0 || args.compare === true)
+    return (await import("./bench-results.ts")).showResults(results, args, io);
   const choice = chooseRun(args, { modes: MODES.map(({ name }) => name), metrics: METRICS.map(({ name }) => name) });
   const save = args.save === undefined ? null : openForWriting(args.save);
+  const report = args.report === undefined ? null : openForWriting(args.report);
   const live = io.terminal && args.output !== "json" ? redrawing(io, choice) : plainLines(io);
   const { result, failed } = await runBenchmark({
     ...choice,
@@ -25,6 +31,7 @@ export const bench: Run = async (args, io) => {
   live.end();
   const json = `${JSON.stringify(result, null, 2)}\n`;
   save?.(json);
+  report?.(page(result));
   io.out(args.output === "json" ? json : resultTable(result));
   return failed || !result.complete ? 1 : 0;
 };

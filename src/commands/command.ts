@@ -49,6 +49,10 @@ export interface Args extends Flags {
   readonly quick?: boolean | undefined;
   readonly baseline?: string | undefined;
   readonly save?: string | undefined;
+  readonly report?: string | undefined;
+  readonly results?: readonly string[] | undefined;
+  readonly compare?: boolean | undefined;
+  readonly tolerance?: number | undefined;
   readonly shell?: "bash" | "zsh" | undefined;
 }
 

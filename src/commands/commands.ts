@@ -271,15 +271,24 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import("./diff.ts")).diff,
   },
   {
-    usage: "bench",
+    usage: "bench [results..]",
     summary: "Measure beeline, kube-proxy's modes and plain routing side by side, in a lab of this machine",
     examples: [
       ["beeline bench --quick", "all modes, two sizes, in under two minutes"],
-      ["beeline bench --save result.json", "the whole of it, some ten minutes, kept for a report or a comparison"],
+      ["beeline bench --save result.json --report report.html", "the whole of it, some ten minutes, with plots"],
+      ["beeline bench result.json --report report.html", "the plots of a run that was saved"],
+      ["beeline bench --compare before.json after.json", "did anything get worse, beyond the noise?"],
       ["beeline bench --modes bpf-tc,nftables --metrics new-flows,connect-p50", "two modes, two questions"],
       ["beeline bench --services 10,5000 --rounds 9 --baseline nftables", "other sizes, against another mode"],
       ["beeline bench --quick -o json >result.json", "every sample, with what shows that its mode carried it"],
     ],
+    positionals: {
+      results: {
+        type: "string",
+        array: true,
+        describe: "measure nothing: read a saved result or report, or two with --compare",
+      },
+    },
     options: {
       modes: {
         type: "string",
@@ -299,7 +308,16 @@ export const COMMANDS: readonly Command[] = [
       quick: { type: "boolean", describe: "fewer and shorter: under two minutes" },
       baseline: { type: "string", describe: "the mode that ratios refer to [default: iptables-legacy]" },
       save: { type: "string", describe: "write the result, with every sample, to this file as JSON" },
-      output: { type: "string", alias: "o", choices: ["table", "json"], describe: "how to print [default: table]" },
+      report: { type: "string", describe: "write an HTML page with plots to this file" },
+      compare: { type: "boolean", describe: "compare two results, before and after; exit 1 when something got worse" },
+      tolerance: { type: "number", describe: "with --compare, per cent that are no change in any case [default: 10]" },
+      ...OUTPUT,
+      output: {
+        type: "string",
+        alias: "o",
+        choices: ["table", "wide", "json"],
+        describe: "how to print; wide: with --compare also what did not change [default: table]",
+      },
     },
     load: async () => (await import("./bench.ts")).bench,
   },

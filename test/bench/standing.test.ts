@@ -1,9 +1,8 @@
 // How beeline stands against its rivals, and the table that says where it is behind.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { answer, rowsBehind } from "../../src/bench/report/behind.ts";
 import type { Result } from "../../src/bench/result.ts";
-import { comparisonsOf } from "../../src/bench/standing.ts";
+import { answer, comparisonsOf, rowsBehind } from "../../src/bench/standing.ts";
 import { drawResult } from "../lib/bench-result.ts";
 
 /** What each mode reached, round by round, of packets/s. */

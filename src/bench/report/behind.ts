@@ -3,7 +3,15 @@
 import { list } from "../../lib/text.ts";
 import { grouped, quantityText, timesRange, timesText } from "../quantity.ts";
 import type { Result } from "../result.ts";
-import { type Comparison, chanceOfAgreement, comparisonsOf, PLAIN } from "../standing.ts";
+import {
+  answer,
+  type Behind,
+  type Comparison,
+  chanceOfAgreement,
+  comparisonsOf,
+  PLAIN,
+  rowsBehind,
+} from "../standing.ts";
 import { type Place, spreadAt } from "../statistics.ts";
 import type { Look } from "./looks.ts";
 import { type Markup, markup, NOTHING } from "./markup.ts";
@@ -13,54 +21,13 @@ export const behindSection = (result: Result, looks: ReadonlyMap<string, Look>):
   return markup`<section id="slower"><h2>Where beeline is slower, or needs more</h2><p class="answer">${answer(all)}</p>${table(result, all, looks)}${bounds(result, all)}</section>`;
 };
 
-/** The whole page in a sentence. */
-export const answer = (all: readonly Comparison[]): string => {
-  if (all.length === 0) return "Nothing to compare: the run holds no pair of a beeline mode and a rival.";
-  const of = (standing: Comparison["standing"]): number => all.filter((c) => c.standing === standing).length;
-  const [worse, better, even] = [of("worse"), of("better"), of("even")];
-  const rest = `better in ${better}${even === 0 ? "" : `, and ${even} ${even === 1 ? "is" : "are"} too close to call`}`;
-  if (worse === 0) return `Nowhere, beyond the noise: of ${comparisons(all.length)} with a rival, beeline is ${rest}.`;
-  return `In ${worse} of ${comparisons(all.length)} with a rival; it is ${rest}.`;
-};
-
-const comparisons = (n: number): string => `${n} ${n === 1 ? "comparison" : "comparisons"}`;
-
-/** A mode of beeline in a metric, with every rival that is better: each where it is so by most. */
-export interface Row {
-  readonly own: Comparison;
-  readonly rivals: readonly Comparison[];
-  /** At which some rival is better. */
-  readonly services: readonly number[];
-  readonly sure: boolean;
-}
-
-/** Sure ones first, then by how far behind the worst is. What was measured once and is not plain says nothing. */
-export const rowsBehind = (all: readonly Comparison[]): readonly Row[] => {
-  const groups = new Map<string, Comparison[]>();
-  for (const one of all) {
-    if (one.standing === "better" || one.times.median >= 1 || (one.times.n === 1 && one.standing === "even")) continue;
-    const key = JSON.stringify([one.metric.name, one.mode.name, one.standing]);
-    groups.set(key, [...(groups.get(key) ?? []), one]);
-  }
-  return [...groups.values()]
-    .flatMap((group) => {
-      const worstFirst = [...group].sort((a, b) => a.times.median - b.times.median);
-      const [own] = worstFirst;
-      if (own === undefined) return [];
-      const rivals = worstFirst.filter((one, i) => worstFirst.findIndex((other) => other.rival === one.rival) === i);
-      const services = [...new Set(group.map((one) => one.services))].sort((a, b) => a - b);
-      return [{ own, rivals, services, sure: own.standing === "worse" }];
-    })
-    .sort((a, b) => Number(b.sure) - Number(a.sure) || a.own.times.median - b.own.times.median);
-};
-
 const table = (result: Result, all: readonly Comparison[], looks: ReadonlyMap<string, Look>): Markup => {
   const rows = rowsBehind(all);
   if (rows.length === 0) return NOTHING;
   return markup`<table class="behind"><thead><tr><th scope="col">what</th><th scope="col">beeline</th><th scope="col">rivals that do better</th></tr></thead><tbody>${rows.map((row) => rowOf(result, row, looks))}</tbody></table>`;
 };
 
-const rowOf = (result: Result, { own, rivals, services, sure }: Row, looks: ReadonlyMap<string, Look>): Markup => {
+const rowOf = (result: Result, { own, rivals, services, sure }: Behind, looks: ReadonlyMap<string, Look>): Markup => {
   const at = services.length === 1 && own.services === 0 ? "" : `at ${list(services.map(grouped))} services`;
   const several = services.length > 1;
   const items = rivals.map(
