@@ -4,6 +4,7 @@ import {
   buildFrame,
   ETHERNET,
   type FrameOptions,
+  parseFrame,
   splitFrame,
   type Transport,
   tagFrame,
@@ -45,45 +46,47 @@ const PORTS = [80, 80, 53, 54, 55, 56, 57, NODE_PORT, 81] as const;
 const fromClient = (random: Random, places: Places): Step => {
   const { clients, vips, pods, node, loopback } = places;
   const program: Program = random.chance(0.6) ? "tc_ingress" : random.pick(PROGRAMS);
-  const from = random.chance(0.03) ? loopback : random.pick(program === "tc_ingress" ? clients : [...pods, ...clients]);
-  const to = random.chance(0.03) ? loopback : random.pick([...vips, ...vips, node]);
-  const ends = {
-    from: { address: from, port: random.pick(CLIENT_PORTS) },
-    to: { address: to, port: random.pick(PORTS) },
-  };
+  const client = random.pick(program === "tc_ingress" ? clients : [...pods, ...clients]);
+  const from = { address: random.chance(0.03) ? loopback : client, port: random.pick(CLIENT_PORTS) };
+  const asked = random.chance(0.03) ? loopback : random.pick([...vips, ...vips, node]);
+  const to = { address: asked, port: random.pick(PORTS) };
   const proto = random.chance(0.05)
     ? random.pick(["SCTP", "ICMP", "ICMPv6"] as const)
     : random.pick(["TCP", "UDP"] as const);
-  return { program, frame: build(random, ends.from, ends.to, proto, random.chance(0.5) ? "S" : undefined) };
+  return { program, frame: build(random, [from, to], proto, random.chance(0.5) ? { flags: "S" } : {}) };
 };
 
-/** A packet of each direction, at the hook where it belongs, as the hook before made it. */
-const waysOf = (c: Connection): readonly (readonly [Program, End, End])[] => {
+type Ends = readonly [from: End, to: End];
+
+/** A packet of each direction, at the hook where it belongs, as the hook before made it; and what it becomes there. */
+const waysOf = (c: Connection): readonly (readonly [Program, Ends, Ends])[] => {
   const inner = { address: c.client.address, port: c.inner };
   return [
-    ["tc_ingress", c.client, c.vip],
-    ["tc_egress", inner, c.backend],
-    ["tc_egress", c.backend, inner],
-    ...(c.node === null ? [] : [["tc_ingress", c.backend, c.node] as const]),
+    ["tc_ingress", [c.client, c.vip], [inner, c.backend]],
+    ["tc_egress", [inner, c.backend], [c.node ?? inner, c.backend]],
+    ["tc_egress", [c.backend, inner], [c.vip, c.client]],
+    ...(c.node === null ? [] : [["tc_ingress", [c.backend, c.node], [c.backend, inner]] as const]),
   ];
 };
 
 const transportOf = ({ proto }: Connection): Transport => (proto === 6 ? "TCP" : "UDP");
 
 const ofConnection = (random: Random, connection: Connection): Step => {
-  const [program, from, to] = random.pick(waysOf(connection));
-  return { program, frame: build(random, from, to, transportOf(connection)) };
+  const [program, ends, becomes] = random.pick(waysOf(connection));
+  return { program, frame: build(random, ends, transportOf(connection), { becomes }) };
 };
 
 const FLAGS = ["S", "A", "A", "A", "PA", "SA", "FA", "R", "FSRPAU", ""] as const;
 
-const build = (random: Random, from: End, to: End, proto: Transport, flags?: string): Uint8Array => {
+const build = (
+  random: Random,
+  [from, to]: Ends,
+  proto: Transport,
+  { flags, becomes }: { readonly flags?: string; readonly becomes?: Ends } = {},
+): Uint8Array => {
   const v6 = from.address.includes(":");
   const options: FrameOptions = {
-    from: from.address,
-    to: to.address,
-    sport: from.port,
-    dport: to.port,
+    ...namesOf([from, to]),
     proto,
     flags: flags ?? random.pick(FLAGS),
     payload: random.bytes(random.chance(0.03) ? random.below(2000) : random.below(40)),
@@ -91,11 +94,24 @@ const build = (random: Random, from: End, to: End, proto: Transport, flags?: str
     ...(v6
       ? { extensions: extensionsOf(random) }
       : { options: random.bytes(random.chance(0.2) ? 4 * random.below(11) : 0) }),
-    ...(random.chance(0.1) ? { checksum: random.pick([0, 0xffff, random.below(65536)]) } : {}),
     ...(random.chance(0.02) ? { destination_mac: random.bytes(6) } : {}),
     ...(random.chance(0.3) ? { icmp: [random.below(20), random.below(4)] as const } : {}),
   };
-  return buildFrame(options);
+  if (becomes !== undefined && random.chance(0.08)) return withZeroChecksum(random, options, becomes);
+  return buildFrame({
+    ...options,
+    ...(random.chance(0.1) ? { checksum: random.pick([0, 0xffff, random.below(65536)]) } : {}),
+  });
+};
+
+const namesOf = ([from, to]: Ends) => ({ from: from.address, sport: from.port, to: to.address, dport: to.port });
+
+/** One whose checksum, once it is translated, comes out as 0: which UDP writes as 0xffff. */
+const withZeroChecksum = (random: Random, options: FrameOptions, becomes: Ends): Uint8Array => {
+  const payload = Uint8Array.of(...random.bytes(2 * random.below(16)), 0, 0);
+  const { checksum } = parseFrame(buildFrame({ ...options, ...namesOf(becomes), payload }));
+  payload.set([checksum >> 8, checksum & 255], payload.length - 2);
+  return buildFrame({ ...options, payload });
 };
 
 const extensionsOf = (random: Random): readonly (readonly [number, Uint8Array])[] => {
@@ -132,9 +148,9 @@ const ERRORS: Readonly<Record<4 | 6, readonly (readonly [number, number])[]>> = 
 
 /** About a packet of a connection, as somebody on its way would send it, or about anything. */
 const error = (random: Random, connection: Connection, seen: readonly Uint8Array[]): Step => {
-  const [program, from, to] = random.pick(waysOf(connection));
+  const [program, [from, to], [from2, to2]] = random.pick(waysOf(connection));
   // What answers a packet of this direction at this hook quotes one of the other direction.
-  let quoted = build(random, to, from, transportOf(connection));
+  let quoted = build(random, [to, from], transportOf(connection), { becomes: [to2, from2] });
   if (seen.length > 0 && random.chance(0.1)) quoted = random.pick(seen);
   if (random.chance(0.15)) quoted = mutate(random, quoted);
   const v6 = to.address.includes(":");
