@@ -13,15 +13,29 @@ import type { Model } from "./model.ts";
 import type { Random } from "./random.ts";
 import { CLIENT_PORTS, type End, NODE_PORT, PLACES, type Places, PROGRAMS, type Program } from "./world.ts";
 
-export interface Step {
+export interface Packet {
   readonly program: Program;
   readonly frame: Uint8Array;
 }
 
+/** A frontend, by its number in the world, loses a backend or gets back all it had. */
+export interface Change {
+  readonly change: "retire" | "restore";
+  readonly frontend: number;
+}
+
+export type Step = Packet | Change;
+
 type Connection = Model["connections"][number];
 
 /** One packet, or the fragments of one. `seen`: frames that came out of programs lately. */
-export const generate = (random: Random, model: Model, seen: readonly Uint8Array[]): readonly Step[] => {
+export const generate = (
+  random: Random,
+  model: Model,
+  seen: readonly Uint8Array[],
+  frontends: number,
+): readonly Step[] => {
+  if (random.chance(0.03)) return [{ change: random.pick(["retire", "restore"]), frontend: random.below(frontends) }];
   const places = random.pick(PLACES);
   const connection = model.connections.length > 0 ? random.pick(model.connections) : null;
   const step = pickKind(random, places, connection, seen);
@@ -30,7 +44,12 @@ export const generate = (random: Random, model: Model, seen: readonly Uint8Array
   return [{ ...step, frame: random.chance(0.35) ? mutate(random, frame) : frame }];
 };
 
-const pickKind = (random: Random, places: Places, connection: Connection | null, seen: readonly Uint8Array[]): Step => {
+const pickKind = (
+  random: Random,
+  places: Places,
+  connection: Connection | null,
+  seen: readonly Uint8Array[],
+): Packet => {
   const kind = random.below(100);
   if (kind < 25 || connection === null) return fromClient(random, places);
   if (kind < 75) return ofConnection(random, connection);
@@ -43,7 +62,7 @@ const pickKind = (random: Random, places: Places, connection: Connection | null,
 
 const PORTS = [80, 80, 53, 54, 55, 56, 57, NODE_PORT, 81] as const;
 
-const fromClient = (random: Random, places: Places): Step => {
+const fromClient = (random: Random, places: Places): Packet => {
   const { clients, vips, pods, node, loopback } = places;
   const program: Program = random.chance(0.6) ? "tc_ingress" : random.pick(PROGRAMS);
   const client = random.pick(program === "tc_ingress" ? clients : [...pods, ...clients]);
@@ -71,7 +90,7 @@ const waysOf = (c: Connection): readonly (readonly [Program, Ends, Ends])[] => {
 
 const transportOf = ({ proto }: Connection): Transport => (proto === 6 ? "TCP" : "UDP");
 
-const ofConnection = (random: Random, connection: Connection): Step => {
+const ofConnection = (random: Random, connection: Connection): Packet => {
   const [program, ends, becomes] = random.pick(waysOf(connection));
   return { program, frame: build(random, ends, transportOf(connection), { becomes }) };
 };
@@ -147,7 +166,7 @@ const ERRORS: Readonly<Record<4 | 6, readonly (readonly [number, number])[]>> = 
 };
 
 /** About a packet of a connection, as somebody on its way would send it, or about anything. */
-const error = (random: Random, connection: Connection, seen: readonly Uint8Array[]): Step => {
+const error = (random: Random, connection: Connection, seen: readonly Uint8Array[]): Packet => {
   const [program, [from, to], [from2, to2]] = random.pick(waysOf(connection));
   // What answers a packet of this direction at this hook quotes one of the other direction.
   let quoted = build(random, [to, from], transportOf(connection), { becomes: [to2, from2] });
@@ -166,7 +185,7 @@ const error = (random: Random, connection: Connection, seen: readonly Uint8Array
 
 // ---- others --------------------------------------------------------------------------------------------------------
 
-const noise = (random: Random, places: Places): Step => {
+const noise = (random: Random, places: Places): Packet => {
   const head = buildFrame({ from: random.pick(places.clients), to: random.pick(places.vips) });
   const frame = Uint8Array.of(...head.slice(0, ETHERNET + random.below(24)), ...random.bytes(random.below(120)));
   return { program: random.pick(PROGRAMS), frame };
@@ -176,7 +195,7 @@ const tag = (random: Random, frame: Uint8Array): Uint8Array =>
   tagFrame(frame, ...Array.from({ length: 1 + random.below(3) }, () => random.pick([0x8100, 0x88a8] as const)));
 
 /** Fragments, mostly in order. Those of a frame with VLAN tags or extension headers are made of something else: as good. */
-const split = (random: Random, { program, frame }: Step): readonly Step[] => {
+const split = (random: Random, { program, frame }: Packet): readonly Packet[] => {
   const hasHeader =
     frame.length >= ETHERNET + 40 && (frame[12] === 0x86 || (frame[12] === 0x08 && (frame[ETHERNET] ?? 0) % 16 >= 5));
   if (!hasHeader) return [{ program, frame }];
@@ -184,7 +203,7 @@ const split = (random: Random, { program, frame }: Step): readonly Step[] => {
   if (parts.length === 0) return [{ program, frame }];
   const [one, two] = [random.below(parts.length), random.below(parts.length)];
   const steps = parts.map((part) => ({ program, frame: random.chance(0.05) ? mutate(random, part) : part }));
-  if (random.chance(0.3)) [steps[one], steps[two]] = [steps[two] as Step, steps[one] as Step];
+  if (random.chance(0.3)) [steps[one], steps[two]] = [steps[two] as Packet, steps[one] as Packet];
   return steps;
 };
 

@@ -7,7 +7,7 @@ import type { Outcome } from "../lib/datapath.ts";
 import { parseFrame } from "../lib/packet.ts";
 import { changedChecksum, checksumsOf } from "./checksums.ts";
 import { type Dissection, dissect, type Ends, type Icmp, type LaterFragment, type WithPorts } from "./dissect.ts";
-import { type End, type Frontend, PLACES, type Program, type World } from "./world.ts";
+import { type Backend, type End, type Frontend, PLACES, type Program, type World } from "./world.ts";
 
 export class Violation extends Error {
   override readonly name = "Violation";
@@ -17,7 +17,7 @@ interface Connection {
   readonly proto: number;
   readonly client: End;
   readonly vip: End;
-  readonly backend: End;
+  readonly backend: Backend;
   /** The client's port between the hooks. */
   readonly inner: number;
   readonly needsSnat: boolean;
@@ -47,10 +47,10 @@ export class Model {
   #connections: Connection[] = [];
   /** By program's hook and key of the datagram. */
   readonly #fragments = new Map<string, Step>();
-  /** By client and service, of frontends with affinity. */
-  readonly #affinity = new Map<string, string>();
-  /** By five-tuple: the same packet finds the same backend. */
-  readonly #chosen = new Map<string, string>();
+  /** By service and client, of frontends with affinity. */
+  readonly #affinity = new Map<string, Backend>();
+  /** By service and five-tuple: the same packet finds the same backend in the same run. */
+  readonly #chosen = new Map<string, Backend>();
 
   constructor(world: World) {
     this.#world = world;
@@ -110,7 +110,9 @@ export class Model {
       }
       case "ports": {
         const step = this.#stepOf(inward, found);
-        if (step === null || (reason === "new_flow" && startsAnew(step, found))) {
+        if (step === null) return this.#judgeOpening(program, frame, outcome, found, reason);
+        if (this.#mustStartAnew(step, found) || (mayStartAnew(step, found) && reason !== "established")) {
+          this.#connections = this.#connections.filter((c) => c !== step.connection);
           return this.#judgeOpening(program, frame, outcome, found, reason);
         }
         allow(reasonOf(step));
@@ -169,9 +171,8 @@ export class Model {
     if (now.what !== "ports" || frontend === null) throw new Violation("A translated packet that cannot be read");
     const backend = frontend.backends.find((b) => b.address === now.dst && b.port === now.dport);
     if (backend === undefined) throw new Violation(`To ${now.dst} port ${now.dport}, no backend of the frontend`);
-    const chosen = `${backend.address} of ${src} ${frontend.service_id}`;
-    if (frontend.affinity) this.#keep(this.#affinity, `${src} ${frontend.service_id}`, chosen);
-    else this.#keep(this.#chosen, tuple(found), chosen);
+    if (frontend.affinity) keep(this.#affinity, `${frontend.service_id} ${src}`, backend);
+    else keep(this.#chosen, `${frontend.service_id} ${tuple(found)}`, backend);
     const [client, inner] = [{ address: src, port: sport }, now.sport];
     const holders = this.#connections.filter(
       (c) =>
@@ -191,16 +192,27 @@ export class Model {
     return { proto, client, vip: { address: dst, port: dport }, backend, inner, needsSnat, node: null, closing: false };
   }
 
-  #keep(memory: Map<string, string>, key: string, now: string): void {
-    const before = memory.get(key) ?? now;
-    if (before !== now) throw new Violation(`${key} was sent to ${before}, and now to ${now}`);
-    memory.set(key, now);
-  }
-
   /** Remembers what a packet that followed a step says of the connection. */
   #follow(inward: boolean, found: WithPorts, step: Step): void {
     if (found.closes) step.connection.closing = true;
     if (found.fragment !== null) this.#fragments.set(fragmentKey(inward, found), step);
+  }
+
+  /** Its backend is gone: UDP, which has no end, leaves it at once, TCP when the client begins again. */
+  #mustStartAnew({ connection, kind }: Step, packet: WithPorts): boolean {
+    const { vip, proto, backend } = connection;
+    if (kind !== "to backend" || (proto === 6 && !packet.opens)) return false;
+    const frontend = this.#world.frontendAt(vip.address, vip.port, proto);
+    return !frontend?.backends.some((b) => b.id === backend.id && b.generation === backend.generation);
+  }
+
+  /** A frontend's backends are others from now on: of those that stayed, only affinity is still worth something. */
+  changed({ service_id, backends }: Frontend): void {
+    for (const key of this.#chosen.keys()) if (key.startsWith(`${service_id} `)) this.#chosen.delete(key);
+    for (const [key, { id, generation }] of this.#affinity) {
+      const stayed = backends.some((b) => b.id === id && b.generation === generation);
+      if (key.startsWith(`${service_id} `) && !stayed) this.#affinity.delete(key);
+    }
   }
 
   // ---- which connection ----------------------------------------------------------------------------------------------
@@ -321,8 +333,14 @@ const tuple = (packet: Ends & { readonly sport: number; readonly dport: number }
 const reasonOf = ({ kind }: Step): Reason => (kind === "to backend" || kind === "from node" ? "established" : "reply");
 
 /** A client may begin again on a connection that was closed. */
-const startsAnew = ({ connection, kind }: Step, packet: WithPorts): boolean =>
+const mayStartAnew = ({ connection, kind }: Step, packet: WithPorts): boolean =>
   kind === "to backend" && connection.closing && packet.opens;
+
+const keep = (memory: Map<string, Backend>, key: string, now: Backend): void => {
+  const before = memory.get(key) ?? now;
+  if (before.id !== now.id) throw new Violation(`${key} was sent to ${before.address}, and now to ${now.address}`);
+  memory.set(key, now);
+};
 
 const fragmentKey = (inward: boolean, { src, dst, fragment, proto, family }: LaterFragment | WithPorts): string =>
   `${inward} ${src} ${dst} ${fragment} ${family === 4 ? proto : ""}`;

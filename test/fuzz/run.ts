@@ -1,7 +1,7 @@
 // Rounds of random packets through every program. A round starts with nothing remembered, so it can be run again by its
 // seed; what fails is made as small as it can be and still fail.
 import { EINVAL, isSystemError } from "../../src/dataplane/bpf/libbpf.ts";
-import { generate, type Step } from "./generate.ts";
+import { type Change, generate, type Step } from "./generate.ts";
 import { Model } from "./model.ts";
 import { Random } from "./random.ts";
 import { World } from "./world.ts";
@@ -34,7 +34,7 @@ export class Fuzzer {
     const seen: Uint8Array[] = [];
     const model = this.#fresh(world);
     while (steps.length < PACKETS) {
-      for (const step of generate(random, model, seen)) {
+      for (const step of generate(random, model, seen, world.frontends.length)) {
         steps.push(step);
         try {
           const out = this.#run(world, model, step);
@@ -59,8 +59,10 @@ export class Fuzzer {
     return new Model(world);
   }
 
-  /** The frame that came out; null: the kernel lets no such frame near a program. */
-  #run(world: World, model: Model, { program, frame }: Step): Uint8Array | null {
+  /** The frame that came out; null: none, or the kernel lets no such frame near a program. */
+  #run(world: World, model: Model, step: Step): Uint8Array | null {
+    if ("change" in step) return change(world, model, step);
+    const { program, frame } = step;
     let outcome: ReturnType<World["run"]>;
     try {
       outcome = world.run(program, frame);
@@ -102,17 +104,28 @@ export class Fuzzer {
   }
 }
 
+const change = (world: World, model: Model, step: Change): null => {
+  world[step.change](step.frontend);
+  const frontend = world.frontends[step.frontend];
+  if (frontend !== undefined) model.changed(frontend);
+  return null;
+};
+
 /** BPF_PROG_TEST_RUN of newer kernels takes no frame that ends inside its IP header. */
 const SHORTEST = 14 + 40;
 
 const cutLast = (steps: readonly Step[], bytes: number): readonly Step[] | null => {
   const last = steps.at(-1);
-  if (last === undefined || last.frame.length - bytes < 14) return null;
+  if (last === undefined || "change" in last || last.frame.length - bytes < 14) return null;
   return [...steps.slice(0, -1), { ...last, frame: last.frame.slice(0, -bytes) }];
 };
 
 export const formatFailure = ({ seed, message, steps }: Failure): string =>
   [
     `seed ${seed}: ${message}`,
-    ...steps.map(({ program, frame }) => `  ${program} ${Buffer.from(frame).toString("hex")}`),
+    ...steps.map((step) =>
+      "change" in step
+        ? `  ${step.change} a backend of frontend ${step.frontend}`
+        : `  ${step.program} ${Buffer.from(step.frame).toString("hex")}`,
+    ),
   ].join("\n");

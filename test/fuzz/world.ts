@@ -1,9 +1,9 @@
 // A node with one frontend of every kind in both families, asked from outside and from pods. Few addresses and ports, so
 // that random packets meet each other.
-import { frontend_flag, maps, scope } from "../../src/dataplane/bpf/abi.gen.ts";
+import { backend_state, frontend_flag, maps, scope } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
 import type { Address } from "../../src/model/address.ts";
-import { type BackendSpec, Datapath, NODE_V4, NODE_V6, type Outcome, publish } from "../lib/datapath.ts";
+import { Datapath, NODE_V4, NODE_V6, type Outcome, publish, putBackend } from "../lib/datapath.ts";
 import type { Transport } from "../lib/packet.ts";
 
 export type Program = "tc_ingress" | "tc_pod_ingress" | "tc_egress";
@@ -14,12 +14,20 @@ export interface End {
   readonly port: number;
 }
 
+export interface Backend extends End {
+  readonly id: number;
+  readonly local: boolean;
+  /** Another number is another holder of the id. */
+  readonly generation: number;
+}
+
 export interface Frontend extends End {
   readonly proto: number;
   readonly service_id: number;
   /** What an empty run means. */
   readonly without: "refuse" | "drop";
-  readonly backends: readonly (End & { readonly id: number; readonly local: boolean })[];
+  /** Those of its run now. */
+  readonly backends: readonly Backend[];
   /** Who may enter; null: everybody. */
   readonly clients: readonly Address[] | null;
   readonly affinity: boolean;
@@ -74,8 +82,8 @@ export interface WorldOptions {
 export class World {
   readonly datapath: Datapath;
   readonly options: WorldOptions;
-  readonly frontends: readonly Frontend[];
   readonly snatPorts = SNAT_PORTS;
+  readonly #published: readonly Published[];
 
   constructor(options: WorldOptions) {
     this.options = options;
@@ -86,7 +94,11 @@ export class World {
       snat_port_max: SNAT_PORTS.max,
     });
     this.datapath.listen(1e9, 3_600_000_000_000n);
-    this.frontends = PLACES.flatMap((places) => publishAll(this.datapath, places));
+    this.#published = PLACES.flatMap((places) => publishAll(this.datapath, places));
+  }
+
+  get frontends(): readonly Frontend[] {
+    return this.#published.map(({ frontend }) => frontend);
   }
 
   frontendAt(address: Address, port: number, proto: number): Frontend | null {
@@ -99,8 +111,35 @@ export class World {
     return program === "tc_egress" ? datapath.egress(frame) : datapath.podIngress(frame);
   }
 
-  /** Forgets every packet so far. */
+  /** Takes a frontend's first backend away, as the agent does: first out of the run, then as such. */
+  retire(index: number): void {
+    const published = this.#at(index);
+    const [gone, ...rest] = published.frontend.backends;
+    if (gone === undefined) return;
+    published.write(rest);
+    putBackend(this.datapath, { ...gone, state: backend_state.BACKEND_NONE }, published.frontend.service_id);
+    published.frontend = { ...published.frontend, backends: rest };
+  }
+
+  /** Gives it back all that it had; what was gone comes as somebody new. */
+  restore(index: number): void {
+    const published = this.#at(index);
+    const { all, frontend } = published;
+    const backends = all.map((b) => frontend.backends.find((kept) => kept.id === b.id) ?? { ...b, generation: ++ids });
+    if (backends.length === frontend.backends.length) return;
+    published.write(backends);
+    published.frontend = { ...frontend, backends };
+  }
+
+  #at(index: number): Published {
+    const published = this.#published[index];
+    if (published === undefined) throw new Error(`There is no frontend ${index}`);
+    return published;
+  }
+
+  /** Forgets every packet so far, and what was taken away. */
   forget(): void {
+    for (const index of this.#published.keys()) this.restore(index);
     for (const map of LEARNED) for (const [key] of this.datapath.entries(map)) this.datapath.remove(map, key);
     this.datapath.events();
   }
@@ -115,9 +154,18 @@ const LEARNED = (Object.keys(maps) as MapName[]).filter(
   (map) => maps[map].type === 9 /* LRU hash */ || /flow|fragment|affinity/.test(map),
 );
 
-let ids = 0;
+interface Published {
+  frontend: Frontend;
+  readonly all: readonly Backend[];
+  /** Writes a run of these backends, and flips the frontend to it. */
+  readonly write: (backends: readonly Backend[]) => void;
+}
 
-const publishAll = (datapath: Datapath, places: Places): readonly Frontend[] => {
+let ids = 0;
+/** Slots of one frontend: two runs, in turn. */
+const SLOTS = 8;
+
+const publishAll = (datapath: Datapath, places: Places): readonly Published[] => {
   const { vips, pods, remotes, clients, node, loopback } = places;
   const family = node.includes(":") ? "IPv6" : "IPv4";
   datapath.put("node_addresses", node, { flags: 0 });
@@ -131,43 +179,38 @@ const publishAll = (datapath: Datapath, places: Places): readonly Frontend[] => 
       port: number,
       to: readonly Address[],
       words: { readonly drop?: boolean; readonly clients?: readonly Address[]; readonly affinity?: boolean } = {},
-    ): Frontend => {
+    ): Published => {
       const service_id = ++ids;
-      const backends = to.map((to): BackendSpec & End & { local: boolean } => ({
-        id: ++ids,
-        address: to,
-        port: 8080,
-        local: pods.includes(to),
-      }));
+      const all = to.map(
+        (to): Backend => ({ id: ++ids, address: to, port: 8080, local: pods.includes(to), generation: ++ids }),
+      );
       const flags =
         (words.drop ? frontend_flag.FRONTEND_DROP : 0) | (words.clients ? frontend_flag.FRONTEND_SOURCE_RANGES : 0);
       for (const client of words.clients ?? []) {
-        const everybody = { prefixlen: 32 + 128, service_id, addr: client };
-        datapath.put("source_ranges", everybody, { allow: 1 });
+        datapath.put("source_ranges", { prefixlen: 32 + 128, service_id, addr: client }, { allow: 1 });
       }
-      for (const asked of [scope.SCOPE_EXTERNAL, scope.SCOPE_INTERNAL]) {
-        const spec = {
-          address,
-          family,
-          port,
-          proto: name,
-          service_id,
-          flags,
-          slot_base: service_id * 4,
-          scope: asked,
-        } as const;
-        publish(datapath, { ...spec, affinity_timeout_s: words.affinity ? 3600 : 0 }, backends);
-      }
-      return {
+      let runs = 0;
+      const write = (backends: readonly Backend[]): void => {
+        const slot_base = service_id * SLOTS + (runs++ % 2) * (SLOTS / 2);
+        for (const asked of [scope.SCOPE_EXTERNAL, scope.SCOPE_INTERNAL]) {
+          const spec = { address, family, port, proto: name, service_id, flags, slot_base, scope: asked } as const;
+          publish(datapath, { ...spec, affinity_timeout_s: words.affinity ? 3600 : 0 }, backends);
+        }
+      };
+      write(all);
+      const without = words.drop ? "drop" : "refuse";
+      const { clients = null, affinity = false } = words;
+      const frontend = {
         address: address ?? node,
         port,
         proto,
         service_id,
-        without: words.drop ? "drop" : "refuse",
-        backends: backends.map(({ id, address, local }) => ({ id, address: address as Address, port: 8080, local })),
-        clients: words.clients ?? null,
-        affinity: words.affinity ?? false,
-      };
+        without,
+        backends: all,
+        clients,
+        affinity,
+      } as const;
+      return { frontend, all, write };
     };
     return [
       serve(vip, 80, [pod, pod2]),
