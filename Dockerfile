@@ -9,7 +9,7 @@ WORKDIR /src
 COPY package.json package-lock.json ./
 RUN npm ci --ignore-scripts --no-audit --no-fund
 COPY . .
-RUN scripts/build-bpf && node scripts/bundle.ts /opt/beeline
+RUN scripts/build-bpf && scripts/build-bench && node scripts/bundle.ts /opt/beeline
 
 FROM node:24-bookworm-slim
 LABEL org.opencontainers.image.title="beeline" \

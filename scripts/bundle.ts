@@ -1,5 +1,5 @@
 // Writes dist/: the command as a release, without TypeScript, a compiler or npm packages beyond koffi (native code).
-// beeline.mjs is the program, *.mjs its lazily loaded parts, bpf/ the BPF objects. Prints sizes and start times.
+// beeline.mjs is the program, *.mjs its lazily loaded parts, bpf/ the BPF objects, bench/ what the benchmark runs. Prints sizes and start times.
 import { spawnSync } from "node:child_process";
 import {
   chmodSync,
@@ -28,7 +28,8 @@ const main = async (): Promise<void> => {
     throw new Error(`Cannot bundle into ${DIST}: something else is in it`);
   rmSync(DIST, { recursive: true, force: true });
   const { metafile } = await build({
-    entryPoints: { beeline: "src/main.ts" },
+    // The benchmark runs a program of its own on each node of its lab.
+    entryPoints: { beeline: "src/main.ts", "bench-node": "src/bench/node/process.ts" },
     outdir: DIST,
     outExtension: { ".js": ".mjs" },
     // Chunks lie beside the program: import.meta.dirname is the release's root in all of them.
@@ -73,6 +74,7 @@ const copyObjects = (): void => {
   const objects = globSync("build/bpf/*.bpf.o").filter((object) => !object.endsWith("/abi.bpf.o"));
   if (objects.length === 0) throw new Error("Cannot bundle: build/bpf holds no BPF objects: run `npm run build`");
   for (const object of objects) cpSync(object, join(DIST, object.slice("build/".length)));
+  cpSync("build/bench", join(DIST, "bench"), { recursive: true });
 };
 
 /** The licences of what is bundled ask to go with it. */

@@ -1,6 +1,7 @@
 // `beeline bench`: makes a lab of network namespaces, measures modes side by side, and prints or saves what came out.
 // With results of earlier runs it measures nothing: bench-results.ts.
-import { writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { chooseRun } from "../bench/choice.ts";
 import { METRICS } from "../bench/measurements.ts";
 import { MODES } from "../bench/modes.ts";
@@ -47,7 +48,7 @@ const filesOfBench = () => {
 /** Found out before minutes of measuring, not after. */
 const openForWriting = (path: string): ((text: string) => void) => {
   try {
-    writeFileSync(path, "", { flag: "a" });
+    accessSync(existsSync(path) ? path : dirname(path), constants.W_OK);
   } catch (error) {
     throw new InputError(`Cannot write ${path}: ${messageOf(error)}`, { cause: error });
   }
@@ -74,12 +75,12 @@ interface Display {
 const plainLines = (io: Io): Display => {
   let [last, problems] = ["", 0];
   return {
-    show({ what, done_s, total_s, problems: all }) {
+    show({ what, left_s, problems: all }) {
       for (const problem of all.slice(problems)) io.err(`problem: ${problem}\n`);
       problems = all.length;
       const [group = what] = what.split(", ", 1);
       const line = what.startsWith("round") ? what.slice(0, Math.max(group.length, what.lastIndexOf(","))) : what;
-      if (line !== last) io.err(`${line} (${timeText(total_s - done_s)} left)\n`);
+      if (line !== last) io.err(`${line} (${timeText(left_s)} left)\n`);
       last = line;
     },
     end() {},
@@ -96,12 +97,11 @@ const redrawing = (io: Io, { metrics }: { readonly metrics: ReadonlySet<string> 
     lines = 0;
   };
   return {
-    show({ what, done_s, total_s, samples, places, problems }) {
+    show({ what, done, left_s, samples, places, problems }) {
       const { columns: width = DEFAULT_WIDTH, rows: height = DEFAULT_HEIGHT } = process.stdout;
       const shown = METRICS.map(({ name }) => name).filter((name) => metrics.has(name));
       const table = liveTable({ samples, places, metrics: shown }, width - 1, height - 4);
-      const percent = Math.min(100, Math.round((100 * done_s) / total_s));
-      const state = `${percent} %, ${timeText(total_s - done_s)} left: ${what}`;
+      const state = `${Math.round(100 * done)} %, ${timeText(left_s)} left: ${what}`;
       const trouble = problems.length === 0 ? "" : ` (${problems.length} problems)`;
       const text = `${table}\n${`${state}${trouble}`.slice(0, width - 1)}\n`;
       clear();
