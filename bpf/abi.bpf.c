@@ -8,6 +8,7 @@ const volatile enum scope abi_scope;
 const volatile enum family abi_family;
 const volatile enum service_flag abi_service_flag;
 const volatile enum frontend_flag abi_frontend_flag;
+const volatile enum frontend_address_flag abi_frontend_address_flag;
 const volatile enum backend_state abi_backend_state;
 const volatile enum backend_flag abi_backend_flag;
 const volatile enum node_address_flag abi_node_address_flag;

@@ -77,6 +77,14 @@ static __always_inline __u32 hash_of_call(struct bpf_sock_addr *ctx, const struc
 	return hash_u64(bpf_get_socket_cookie(ctx), config->hash_seed);
 }
 
+/* A ping's socket comes by here, too. */
+static __always_inline int why_no_frontend(const struct frontend_key *key)
+{
+	if (key->proto != IPPROTO_TCP && key->proto != IPPROTO_UDP)
+		return REASON_NOT_OURS;
+	return refuses(&key->addr, key->scope) ? REASON_UNLISTED_PORT : REASON_NOT_OURS;
+}
+
 /* UNDECIDED: `frontend` is what the call is for. */
 static __always_inline int find_for_call(struct bpf_sock_addr *ctx, const struct party *to,
 					 const struct config *config, struct frontend *frontend)
@@ -91,11 +99,11 @@ static __always_inline int find_for_call(struct bpf_sock_addr *ctx, const struct
 
 	if (options.socket_lb == SOCKET_LB_HOST && !is_of_host(ctx, config))
 		return REASON_NOT_OURS;
-	if (!is_family_on(family_of(&to->addr)) || !read_frontend(&key, frontend, &loopback))
+	if (!is_family_on(family_of(&to->addr)))
 		return REASON_NOT_OURS;
-	if (loopback && !is_of_host(ctx, config))
-		return REASON_NOT_OURS;
-	return key.proto == IPPROTO_SCTP ? REASON_NOT_HANDLED : UNDECIDED;
+	if (!read_frontend(&key, frontend, &loopback))
+		return why_no_frontend(&key);
+	return loopback && !is_of_host(ctx, config) ? REASON_NOT_OURS : UNDECIDED;
 }
 
 /* REASON_NEW_FLOW and a backend for a call to `to`, or why there is none. */

@@ -77,13 +77,22 @@ static __always_inline struct frontend_key frontend_key_of(const struct packet *
 	};
 }
 
-/* Not inlined: most packets end here. */
-static __noinline int is_for_frontend(const struct packet *packet)
+/*
+ * UNDECIDED: a frontend answers. The address is asked before the port, so that most packets, which
+ * are for no frontend's, cost no more lookups than they must. Not inlined: they end here.
+ */
+static __noinline int find_entrance(const struct packet *packet)
 {
 	struct frontend_key key = frontend_key_of(packet);
+	const struct frontend_address *address =
+		bpf_map_lookup_elem(&frontend_addresses, &key.addr);
 	bool loopback = false;
 
-	return find_frontend(&key, &loopback) && !loopback;
+	if (address && bpf_map_lookup_elem(&frontends, &key))
+		return UNDECIDED;
+	if (find_nodeport(&key, &loopback))
+		return loopback ? REASON_NOT_OURS : UNDECIDED;
+	return refuses_for(address, key.scope) ? REASON_UNLISTED_PORT : REASON_NOT_OURS;
 }
 
 /* Whether the reply would not come back by itself: from another node to a client outside, or

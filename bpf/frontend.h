@@ -3,6 +3,7 @@
 #ifndef BEELINE_FRONTEND_H
 #define BEELINE_FRONTEND_H
 
+#include <linux/in.h>
 #include "addr.h"
 #include "maps.h"
 
@@ -21,7 +22,7 @@ static __always_inline const struct frontend *find_nodeport(const struct fronten
 	if (!frontend)
 		return NULL;
 	address = bpf_map_lookup_elem(&node_addresses, &key->addr);
-	if (!address)
+	if (!address || address->flags & NODE_ADDRESS_NO_NODEPORTS)
 		return NULL;
 	*loopback = address->flags & NODE_ADDRESS_LOOPBACK;
 	return frontend;
@@ -34,6 +35,22 @@ static __always_inline const struct frontend *find_frontend(const struct fronten
 	const struct frontend *frontend = bpf_map_lookup_elem(&frontends, key);
 
 	return frontend ?: find_nodeport(key, loopback);
+}
+
+/* Whether this address ends what is for no frontend. A ClusterIP is nobody else's; what somebody
+ * inside sends to a load balancer's or external IP may be served out there. */
+static __always_inline bool refuses_for(const struct frontend_address *address, __u8 scope)
+{
+	__u32 needed = FRONTEND_ADDRESS_VIP;
+
+	if (scope == SCOPE_INTERNAL)
+		needed |= FRONTEND_ADDRESS_CLUSTER_IP;
+	return address && (address->flags & needed) == needed;
+}
+
+static __always_inline bool refuses(const struct addr *addr, __u8 scope)
+{
+	return refuses_for(bpf_map_lookup_elem(&frontend_addresses, addr), scope);
 }
 
 /*

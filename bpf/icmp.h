@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Turns a packet to a frontend without endpoints into the ICMP error "port unreachable". */
+/* Turns a packet that nobody here serves into the ICMP error that says so. */
 #ifndef BEELINE_ICMP_H
 #define BEELINE_ICMP_H
 
@@ -7,15 +7,17 @@
 
 #define MAX_ICMP_PACKET 576    /* RFC 1812 4.3.2.3 */
 #define MAX_ICMPV6_PACKET 1280 /* RFC 4443 2.4 (c) */
+#define ICMP_PROTOCOL_UNREACHABLE bpf_htons(3 << 8 | 2)
 #define ICMP_PORT_UNREACHABLE bpf_htons(3 << 8 | 3)
 #define ICMPV6_PORT_UNREACHABLE bpf_htons(1 << 8 | 4)
+#define ICMPV6_UNKNOWN_NEXT_HEADER bpf_htons(4 << 8 | 1)
 #define INTERNET_CONTROL 0xc0 /* RFC 1812 4.3.2.5: precedence of an ICMP error */
 #define CHUNK 64
 
 struct icmp {
 	__be16 what; /* type and code */
 	__u16 check;
-	__be32 unused;
+	__be32 rest; /* IPv6, unknown next header: the offset of what says it; else 0 */
 };
 
 struct icmpv4_reply {
@@ -94,13 +96,26 @@ static __always_inline bool is_checksum_partial(struct __sk_buff *ctx, __u32 off
 static __always_inline __s64 sum_of_quoted(struct __sk_buff *ctx, const struct packet *packet,
 					   __u32 size)
 {
+	bool has_checksum = packet->key.proto == IPPROTO_TCP || packet->key.proto == IPPROTO_UDP;
 	__u16 seed;
 	__s64 sum;
 
-	if (!is_checksum_partial(ctx, checksum_offset(packet), &seed))
+	if (!has_checksum || !is_checksum_partial(ctx, checksum_offset(packet), &seed))
 		return sum_of(ctx, packet->l3, size);
 	sum = sum_of(ctx, packet->l3, packet->l4 - packet->l3);
 	return sum < 0 ? sum : sum + (__u16)~seed;
+}
+
+static __always_inline struct icmp error_of(const struct packet *packet, bool port)
+{
+	if (packet->family == FAMILY_IPV4)
+		return (struct icmp){
+			.what = port ? ICMP_PORT_UNREACHABLE : ICMP_PROTOCOL_UNREACHABLE,
+		};
+	if (port)
+		return (struct icmp){.what = ICMPV6_PORT_UNREACHABLE};
+	return (struct icmp){.what = ICMPV6_UNKNOWN_NEXT_HEADER,
+			     .rest = bpf_htonl(packet->next_at)};
 }
 
 /* A device without Ethernet has nothing to turn. */
@@ -116,7 +131,7 @@ static __always_inline void turn_ethernet(struct ethhdr *eth, void *end, __u32 l
 }
 
 static __always_inline bool write_icmpv4(struct __sk_buff *ctx, const struct packet *packet,
-					 __u32 quoted, __u64 sum)
+					 struct icmp error, __u32 quoted, __u64 sum)
 {
 	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct icmpv4_reply *reply = start + packet->l3;
@@ -134,10 +149,10 @@ static __always_inline bool write_icmpv4(struct __sk_buff *ctx, const struct pac
 		.ip.protocol = IPPROTO_ICMP,
 		.ip.saddr = packet->key.dst_addr.word[3],
 		.ip.daddr = packet->key.src_addr.word[3],
-		.icmp.what = ICMP_PORT_UNREACHABLE,
+		.icmp = error,
 	};
 	reply->ip.check = ~fold(bpf_csum_diff(NULL, 0, (__be32 *)&reply->ip, sizeof(reply->ip), 0));
-	reply->icmp.check = ~fold(sum + ICMP_PORT_UNREACHABLE);
+	reply->icmp.check = ~fold(sum + error.what);
 	return true;
 }
 
@@ -152,7 +167,7 @@ static __always_inline __u64 pseudo_sum(const struct packet *packet, __u32 size)
 }
 
 static __always_inline bool write_icmpv6(struct __sk_buff *ctx, const struct packet *packet,
-					 __u32 quoted, __u64 sum)
+					 struct icmp error, __u32 quoted, __u64 sum)
 {
 	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct icmpv6_reply *reply = start + packet->l3;
@@ -166,35 +181,42 @@ static __always_inline bool write_icmpv6(struct __sk_buff *ctx, const struct pac
 		.ip.payload_len = bpf_htons(size),
 		.ip.nexthdr = IPPROTO_ICMPV6,
 		.ip.hop_limit = 64,
-		.icmp.what = ICMPV6_PORT_UNREACHABLE,
+		.icmp = error,
 	};
 	__builtin_memcpy(&reply->ip.saddr, &packet->key.dst_addr, sizeof(struct addr));
 	__builtin_memcpy(&reply->ip.daddr, &packet->key.src_addr, sizeof(struct addr));
-	reply->icmp.check = ~fold(sum + pseudo_sum(packet, size) + ICMPV6_PORT_UNREACHABLE);
+	reply->icmp.check = ~fold(sum + pseudo_sum(packet, size) + error.what + error.rest);
 	return true;
 }
 
-/* False: the packet is in no state to be sent. From the address that was asked, like the
- * kernel's REJECT; never to somebody who is not one host. */
-SUBPROGRAM int refuse(struct __sk_buff *ctx, const struct packet *packet)
+/* Who may be told something. */
+static __always_inline bool is_one_host(const struct addr *addr)
 {
+	return !is_no_single_host(addr) && !is_loopback(addr);
+}
+
+/* False: the packet is in no state to be sent. From the address that was asked, like the
+ * kernel's REJECT; `port` is what is unreachable, else the protocol. */
+SUBPROGRAM int refuse(struct __sk_buff *ctx, const struct packet *packet, bool port)
+{
+	struct icmp error;
 	__u32 quoted;
 	__s64 sum;
 
 	if (!packet)
 		return false;
-	quoted = quoted_size(packet);
-
-	if (is_no_single_host(&packet->key.src_addr) || is_loopback(&packet->key.src_addr))
+	if (!is_one_host(&packet->key.src_addr))
 		return false;
+	error = error_of(packet, port);
+	quoted = quoted_size(packet);
 	sum = sum_of_quoted(ctx, packet, quoted);
 	if (sum < 0 || bpf_skb_change_tail(ctx, packet->l3 + quoted, 0))
 		return false;
 	if (bpf_skb_adjust_room(ctx, reply_size(packet), BPF_ADJ_ROOM_MAC, 0))
 		return false;
 	if (packet->family == FAMILY_IPV4)
-		return write_icmpv4(ctx, packet, quoted, sum);
-	return write_icmpv6(ctx, packet, quoted, sum);
+		return write_icmpv4(ctx, packet, error, quoted, sum);
+	return write_icmpv6(ctx, packet, error, quoted, sum);
 }
 
 #endif

@@ -36,6 +36,15 @@ struct {
 } nodeports SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072); /* as frontends */
+	__type(key, struct addr);
+	__type(value, struct frontend_address);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} frontend_addresses SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1048576);
 	__type(key, __u32);   /* slot number */

@@ -6,6 +6,7 @@
 #ifndef BEELINE_PACKET_H
 #define BEELINE_PACKET_H
 
+#include <stddef.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
@@ -24,6 +25,7 @@
 #define TOO_SHORT (-2)	  /* the headers are not all in the linear part of the packet */
 #define ICMP_MESSAGE (-3) /* no ports; all else of `packet` is filled */
 #define NO_PORTS (-4)	  /* a later fragment: the same */
+#define NOT_READ (-5)	  /* of another protocol, or behind more headers than are read: the same */
 
 struct packet {
 	struct flow_key key; /* as it is on the wire */
@@ -36,6 +38,8 @@ struct packet {
 	bool fragmented;
 	__u8 scope; /* SCOPE_INTERNAL: it came from a pod of this node */
 	__be32 fragment_id;
+	__u8 next_at; /* offset in the IP packet of what says the transport protocol */
+	__u8 pad[3];
 };
 
 struct frame {
@@ -122,8 +126,9 @@ static __always_inline int parse_ipv4(const struct frame *frame, struct packet *
 
 	if (ip + 1 > frame->end)
 		return TOO_SHORT;
-	if (!has_ports(ip->protocol) && ip->protocol != IPPROTO_ICMP)
-		return REASON_NOT_OURS;
+	packet->family = FAMILY_IPV4;
+	packet->key.src_addr = addr_from_ipv4(ip->saddr);
+	packet->key.dst_addr = addr_from_ipv4(ip->daddr);
 	header_size = ip->ihl * 4;
 	packet->l3_size = l3_size(frame, packet, bpf_ntohs(ip->tot_len));
 	/* Said apart: the verifier of 6.1 would follow the comparison of a header with 0 to where
@@ -134,16 +139,16 @@ static __always_inline int parse_ipv4(const struct frame *frame, struct packet *
 	if (ip->version != 4 || header_size < sizeof(*ip) || packet->l3_size < header_size ||
 	    packet->l3_size > frame->size - packet->l3)
 		return REASON_MALFORMED;
-	packet->family = FAMILY_IPV4;
-	packet->key.src_addr = addr_from_ipv4(ip->saddr);
-	packet->key.dst_addr = addr_from_ipv4(ip->daddr);
 	packet->key.proto = ip->protocol;
 	packet->l4 = packet->l3 + header_size;
+	packet->next_at = offsetof(struct iphdr, protocol);
 	packet->fragmented = ip->frag_off & bpf_htons(0x3fff);
 	packet->fragment_id = (__be32)ip->id;
 	if (ip->frag_off & bpf_htons(0x1fff))
 		return NO_PORTS;
-	return ip->protocol == IPPROTO_ICMP ? ICMP_MESSAGE : parse_l4(frame, packet);
+	if (ip->protocol == IPPROTO_ICMP)
+		return ICMP_MESSAGE;
+	return has_ports(ip->protocol) ? parse_l4(frame, packet) : NOT_READ;
 }
 
 /* One step along the chain: `next` and `l4` move on. A route not travelled to its end hides
@@ -163,14 +168,16 @@ static __always_inline int skip_extension(const struct frame *frame, struct pack
 			return REASON_MALFORMED; /* a fragment of a fragment: RFC 8200 has none */
 		packet->fragmented = fragment->offset & bpf_htons(0xfff9);
 		packet->fragment_id = fragment->id;
+		packet->key.proto = fragment->next;
 		if (fragment->offset & bpf_htons(0xfff8))
 			return NO_PORTS;
 	}
 	if (*next == IPPROTO_ROUTING && extension->segments_left)
-		return REASON_NOT_OURS;
+		return NOT_READ;
+	packet->next_at = packet->l4 - packet->l3;
 	packet->l4 += *next == IPPROTO_FRAGMENT ? 8 : (extension->size + 1) * 8;
 	*next = extension->next;
-	return packet->l4 > MAX_L4_OFFSET ? REASON_NOT_OURS : UNDECIDED;
+	return packet->l4 > MAX_L4_OFFSET ? NOT_READ : UNDECIDED;
 }
 
 static __always_inline bool is_extension(__u8 next)
@@ -191,7 +198,7 @@ static __always_inline int skip_extensions(const struct frame *frame, struct pac
 	packet->key.proto = next;
 	if (next == IPPROTO_ICMPV6)
 		return ICMP_MESSAGE;
-	return has_ports(next) ? UNDECIDED : REASON_NOT_OURS;
+	return has_ports(next) ? UNDECIDED : NOT_READ;
 }
 
 static __always_inline int parse_ipv6(const struct frame *frame, struct packet *packet)
@@ -201,18 +208,17 @@ static __always_inline int parse_ipv6(const struct frame *frame, struct packet *
 
 	if (ip + 1 > frame->end)
 		return TOO_SHORT;
-	if (!has_ports(ip->nexthdr) && !is_extension(ip->nexthdr) && ip->nexthdr != IPPROTO_ICMPV6)
-		return REASON_NOT_OURS;
+	packet->family = FAMILY_IPV6;
+	__builtin_memcpy(&packet->key.src_addr, &ip->saddr, sizeof(struct addr));
+	__builtin_memcpy(&packet->key.dst_addr, &ip->daddr, sizeof(struct addr));
 	packet->l3_size = l3_size(frame, packet, bpf_ntohs(ip->payload_len));
 	if (ip->payload_len)
 		packet->l3_size += sizeof(*ip);
 	if (ip->version != 6 || packet->l3_size < sizeof(*ip) ||
 	    packet->l3_size > frame->size - packet->l3)
 		return REASON_MALFORMED;
-	packet->family = FAMILY_IPV6;
-	__builtin_memcpy(&packet->key.src_addr, &ip->saddr, sizeof(struct addr));
-	__builtin_memcpy(&packet->key.dst_addr, &ip->daddr, sizeof(struct addr));
 	packet->l4 = packet->l3 + sizeof(*ip);
+	packet->next_at = offsetof(struct ipv6hdr, nexthdr);
 	reason = skip_extensions(frame, packet, ip->nexthdr);
 	return reason == UNDECIDED ? parse_l4(frame, packet) : reason;
 }

@@ -168,7 +168,7 @@ SUBPROGRAM int find_quoted(struct __sk_buff *ctx, const struct packet *error, st
 	for (int attempt = 0; attempt < 2; attempt++) {
 		int reason = parse_quoted(ctx, error, quoted);
 
-		if (reason == ICMP_MESSAGE || reason == NO_PORTS)
+		if (reason == ICMP_MESSAGE || reason == NO_PORTS || reason == NOT_READ)
 			return REASON_NOT_OURS;
 		if (reason != TOO_SHORT)
 			return reason;

@@ -17,6 +17,7 @@ static __always_inline int errno_of(int reason)
 {
 	switch (reason) {
 	case REASON_NO_ENDPOINTS:
+	case REASON_UNLISTED_PORT:
 		return 111; /* ECONNREFUSED */
 	case REASON_NO_LOCAL_ENDPOINTS:
 	case REASON_NO_SLOT:
@@ -80,6 +81,10 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, struct party *to,
 	if (peers)
 		forget_peers(peers);
 	reason = choose_for_call(ctx, to, source, &choice);
+	/* A UDP socket that is connected has sent nothing: resolvers connect one to any port, only
+	 * to see whether and from where an address could be reached. */
+	if (reason == REASON_UNLISTED_PORT && ctx->protocol == IPPROTO_UDP)
+		return REASON_NOT_OURS;
 	if (reason != REASON_NEW_FLOW)
 		return reason;
 	peers = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);

@@ -11,6 +11,7 @@
 #include "icmp.h"
 #include "nat.h"
 #include "quoted.h"
+#include "vip.h"
 
 #define PACKET_HOST 0
 
@@ -30,14 +31,24 @@ static __always_inline int verdict(int reason)
 	case REASON_REPLY_REWRITE_FAILED:
 	case REASON_REPLY_FAILED:
 	case REASON_LOOPBACK:
+	case REASON_EARLY_FRAGMENT:
+	case REASON_UNREADABLE:
+	case REASON_STRAY_ICMP:
 		return TC_ACT_SHOT;
 	}
 	return TC_ACT_UNSPEC;
 }
 
+/* Told at once, by an ICMP error. */
+static __always_inline bool is_refusal(int reason)
+{
+	return reason == REASON_NO_ENDPOINTS || reason == REASON_UNLISTED_PORT ||
+	       reason == REASON_PROTOCOL;
+}
+
 static __always_inline bool is_ending(int reason)
 {
-	return verdict(reason) == TC_ACT_SHOT || reason == REASON_NO_ENDPOINTS;
+	return verdict(reason) == TC_ACT_SHOT || is_refusal(reason);
 }
 
 /* Of a packet to a frontend the service is known, of one that follows a flow the backend, too. */
@@ -85,16 +96,36 @@ static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *
 
 	if (is_loopback(&packet->key.dst_addr) || is_loopback(&packet->key.src_addr))
 		return REASON_LOOPBACK;
-	if (!is_for_frontend(packet))
-		return REASON_NOT_OURS;
+	reason = find_entrance(packet);
+	if (reason == REASON_NOT_OURS)
+		return reason;
 	if (packet->key.proto == IPPROTO_SCTP)
-		return REASON_NOT_HANDLED;
+		return REASON_PROTOCOL;
+	if (reason != UNDECIDED)
+		return reason;
 	reason = connect_packet(packet, &to);
 	if (reason != REASON_NEW_FLOW)
 		return reason;
 	if (packet->fragmented)
 		remember_fragment(packet);
 	return rewrite(ctx, packet, DESTINATION, &to) ? reason : REASON_REWRITE_FAILED;
+}
+
+/* `parsed`: what parse() said. What follows no flow, and is for a VIP, ends here. */
+static __always_inline int ingress_without_ports(struct __sk_buff *ctx, const struct packet *packet,
+						 int parsed)
+{
+	int reason = parsed == NOT_READ ? REASON_NOT_OURS : parsed;
+
+	if (parsed == ICMP_MESSAGE)
+		reason = translate_error(ctx, packet, false);
+	if (parsed == NO_PORTS)
+		reason = follow_fragment(ctx, packet, false);
+	if (reason != REASON_NOT_OURS && reason != REASON_FRAGMENT && reason != REASON_MALFORMED)
+		return reason;
+	if (!packet->family || !refuses(&packet->key.dst_addr, packet->scope))
+		return reason;
+	return answer_for_vip(ctx, packet, parsed);
 }
 
 static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
@@ -106,12 +137,8 @@ static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
 	if (packet->scope == SCOPE_EXTERNAL && ctx->pkt_type != PACKET_HOST)
 		return REASON_NOT_OURS;
 	reason = parse(ctx, packet);
-	if (reason == ICMP_MESSAGE)
-		return translate_error(ctx, packet, false);
-	if (reason == NO_PORTS)
-		return follow_fragment(ctx, packet, false);
 	if (reason != UNDECIDED)
-		return reason;
+		return ingress_without_ports(ctx, packet, reason);
 	flow = bpf_map_lookup_elem(&flows, &packet->key);
 	if (!flow || !is_inward(flow))
 		return open_new(ctx, packet);
@@ -125,7 +152,7 @@ static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
  * route it anew here, so it is counted and goes on. */
 static __always_inline int miss(const struct packet *packet)
 {
-	if (options.socket_lb == SOCKET_LB_OFF && is_for_frontend(packet))
+	if (options.socket_lb == SOCKET_LB_OFF && find_entrance(packet) == UNDECIDED)
 		return REASON_NOT_HANDLED;
 	return REASON_NOT_OURS;
 }
@@ -139,6 +166,8 @@ static __always_inline int egress(struct __sk_buff *ctx, struct packet *packet)
 		return translate_error(ctx, packet, true);
 	if (reason == NO_PORTS)
 		return follow_fragment(ctx, packet, true);
+	if (reason == NOT_READ)
+		return REASON_NOT_OURS;
 	if (reason != UNDECIDED)
 		return reason;
 	flow = bpf_map_lookup_elem(&flows, &packet->key);
@@ -152,12 +181,12 @@ static __always_inline int receive(struct __sk_buff *ctx, enum scope scope)
 	struct packet packet = {.scope = scope};
 	int reason = ingress(ctx, &packet);
 
-	if (reason == REASON_NO_ENDPOINTS && !refuse(ctx, &packet))
+	if (is_refusal(reason) && !refuse(ctx, &packet, reason != REASON_PROTOCOL))
 		reason = REASON_REPLY_FAILED;
 	count(HOOK_TC_INGRESS, reason);
 	if (is_ending(reason))
 		report(ctx, &packet, HOOK_TC_INGRESS, reason);
-	if (reason == REASON_NO_ENDPOINTS)
+	if (is_refusal(reason) || reason == REASON_ECHO)
 		return bpf_redirect(ctx->ifindex, 0);
 	return verdict(reason);
 }

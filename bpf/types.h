@@ -77,6 +77,17 @@ struct frontend {
 	__u32 flags;		  /* enum frontend_flag */
 };
 
+/* frontend_addresses: every address that a key of `frontends` has. */
+enum frontend_address_flag {
+	FRONTEND_ADDRESS_VIP =
+		1, /* no address of this node: a port that no service has is refused */
+	FRONTEND_ADDRESS_CLUSTER_IP = 2, /* nobody else's either: to whoever is inside as well */
+};
+
+struct frontend_address {
+	__u32 flags; /* enum frontend_address_flag */
+};
+
 /* backends: where traffic is sent. A backend_id belongs to one Service port. */
 enum backend_state {
 	BACKEND_NONE = 0,     /* nobody; the entry keeps the generation of its last holder */
@@ -116,9 +127,10 @@ struct source_range {
 	__u32 allow; /* 0: the IPv4 clients below an IPv6 range that covers ::ffff:0:0/96 */
 };
 
-/* node_addresses: where NodePorts answer. */
+/* node_addresses: the node's own. */
 enum node_address_flag {
-	NODE_ADDRESS_LOOPBACK = 1, /* an address of the host's network namespace alone */
+	NODE_ADDRESS_LOOPBACK = 1,     /* an address of the host's network namespace alone */
+	NODE_ADDRESS_NO_NODEPORTS = 2, /* nodePortAddresses leaves it out */
 };
 
 struct node_address {
@@ -275,14 +287,14 @@ enum hook {
 
 /* What happens to a packet or a call, and why. src/model/reason.ts has the words. */
 enum reason {
-	REASON_NOT_OURS = 0,	 /* pass: no frontend, no flow */
-	REASON_NEW_FLOW = 1,	 /* translated: a backend was chosen */
-	REASON_ESTABLISHED = 2,	 /* translated: an existing flow */
-	REASON_REPLY = 3,	 /* translated: a reply of an existing flow */
-	REASON_NOT_HANDLED = 4,	 /* pass: ours by address, of a protocol not handled yet (SCTP) */
-	REASON_FRAGMENT = 5,	 /* pass: a later fragment of which no first one is known */
-	REASON_MALFORMED = 6,	 /* pass: too short or wrong lengths; the kernel decides */
-	REASON_NO_ENDPOINTS = 7, /* refused: the service has no endpoint anywhere */
+	REASON_NOT_OURS = 0,	       /* pass: no frontend, no flow */
+	REASON_NEW_FLOW = 1,	       /* translated: a backend was chosen */
+	REASON_ESTABLISHED = 2,	       /* translated: an existing flow */
+	REASON_REPLY = 3,	       /* translated: a reply of an existing flow */
+	REASON_NOT_HANDLED = 4,	       /* pass: for a frontend, but nobody translates it here */
+	REASON_FRAGMENT = 5,	       /* pass: a later fragment of which no first one is known */
+	REASON_MALFORMED = 6,	       /* pass: too short or wrong lengths; the kernel decides */
+	REASON_NO_ENDPOINTS = 7,       /* refused: the service has no endpoint anywhere */
 	REASON_NO_LOCAL_ENDPOINTS = 8, /* dropped: policy Local and no endpoint on this node */
 	REASON_SOURCE_RANGE = 9,       /* dropped: the client is in no source range */
 	REASON_NO_SLOT = 10,	       /* dropped: a frontend points outside slots (a bug) */
@@ -297,7 +309,13 @@ enum reason {
 	REASON_ICMP_ERROR = 19,	    /* translated: an ICMP error about a packet of a flow */
 	REASON_LOOPBACK = 20,	    /* dropped: a loopback address comes by no wire */
 	REASON_REPLY_REWRITE_FAILED = 21, /* dropped: the same, on the way back to a client */
-	REASONS = 22,
+	REASON_UNLISTED_PORT = 22,	  /* refused: to a VIP, at a port that no service has */
+	REASON_PROTOCOL = 23,	    /* refused: to a frontend or VIP, of a protocol not handled */
+	REASON_ECHO = 24,	    /* answered: a ping to a VIP */
+	REASON_EARLY_FRAGMENT = 25, /* dropped: to a VIP, as FRAGMENT */
+	REASON_UNREADABLE = 26,	    /* dropped: to a VIP, as MALFORMED */
+	REASON_STRAY_ICMP = 27,	    /* dropped: to a VIP, no ping and about no flow */
+	REASONS = 28,
 };
 
 /* listener: who wants events; one entry. Nothing is written when the time is over. */

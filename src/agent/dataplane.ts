@@ -93,7 +93,7 @@ export const deviceFacts = (name: string): DeviceFacts => ({ index: interfaceInd
 
 const bpfOptions = (config: Config, devices: Pick<BpfOptions, "devices" | "podDevices">, log: Log): BpfOptions => {
   const { bpf } = config;
-  const { backends } = bpf.mapSizes;
+  const { backends, frontends } = bpf.mapSizes;
   return {
     bpffs: bpf.pinPath,
     objects: objectDirectory(),
@@ -101,7 +101,11 @@ const bpfOptions = (config: Config, devices: Pick<BpfOptions, "devices" | "podDe
     socketLB: bpf.socketLB,
     ...devices,
     attach: bpf.attach,
-    maxEntries: { ...bpf.mapSizes, ...(backends === undefined ? {} : { backend_stats: backends }) },
+    maxEntries: {
+      ...bpf.mapSizes,
+      ...(backends === undefined ? {} : { backend_stats: backends }),
+      ...(frontends === undefined ? {} : { frontend_addresses: frontends }),
+    },
     snatPorts: bpf.snatPorts,
     ipv4: true,
     ipv6: hasIPv6(),

@@ -73,7 +73,7 @@ const parseClusterCIDR = (value: unknown): readonly Prefix[] | undefined => {
   return prefixes.length === new Set(prefixes.map(familyOf)).size ? prefixes : undefined;
 };
 
-/** Maps whose size can be chosen. backend_stats is as large as backends; the others have one possible size. */
+/** Maps whose size can be chosen. backend_stats is as large as backends, frontend_addresses as frontends; the others have one possible size. */
 export const SIZED_MAPS = [
   "services",
   "frontends",

@@ -68,6 +68,7 @@ export const tablesToJson = (tables: Tables) => ({
   services: [...tables.services].map(([service_id, row]) => ({ service_id, ...row })),
   frontends: tables.frontends.map(({ key, value }) => ({ key, value })),
   nodeports: tables.nodeports.map(({ key, value }) => ({ key, value })),
+  frontend_addresses: [...tables.frontend_addresses].map(([address, row]) => ({ address, ...row })),
   slots: tables.slots,
   backends: [...tables.backends].map(([backend_id, row]) => ({ backend_id, ...row })),
   source_ranges: tables.source_ranges,

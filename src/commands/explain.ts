@@ -5,7 +5,7 @@ import { InputError } from "../lib/errors.ts";
 import { columns, count } from "../lib/text.ts";
 import { type Address, familyOf, formatHostPort, type Prefix, parseAddress, prefixContains } from "../model/address.ts";
 import { type Desired, type Frontend, type ServicePortName, servicePortKey } from "../model/desired.ts";
-import type { Packet, Verdict } from "../model/verdict.ts";
+import { isOfService, type Packet, type Verdict } from "../model/verdict.ts";
 import type { Args, Io, Run } from "./command.ts";
 import { type Colour, type Report, show } from "./report.ts";
 
@@ -108,6 +108,11 @@ const decisions = (
     const steps: Step[] = [["frontend", "none"], ...neighbours(desired, packet)];
     return { steps, outcome: `pass: ${verdict.reason}, left to the kernel`, colour: "yellow" };
   }
+  if (verdict.kind === "unlisted") {
+    const steps: Step[] = [["frontend", "none"], ...neighbours(desired, packet)];
+    const owned = `${packet.to.address} is a Service's alone, and none has port ${packet.to.port}/${packet.to.protocol}`;
+    return { steps, outcome: `reject: ${owned} (ECONNREFUSED, ICMP port unreachable)`, colour: "red" };
+  }
   const service = desired.services.get(servicePortKey(verdict.service));
   const { frontend, scope } = verdict;
   const choice = frontend[scope];
@@ -173,7 +178,7 @@ const frontendText = ({ address, port, family }: Frontend): string =>
 const nameText = (name: ServicePortName): string => servicePortKey(name);
 
 const verdictToJson = (desired: Desired, packet: Packet, verdict: Verdict) => {
-  if (verdict.kind === "pass") return verdict;
+  if (!isOfService(verdict)) return verdict;
   const { frontend, service, ...rest } = verdict;
   const { kind, family, address, port } = frontend;
   const common = { ...rest, service, frontend: { kind, family, address, port } };

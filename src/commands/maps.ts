@@ -53,6 +53,7 @@ export const readMapUse = (store: MapStore): readonly MapUse[] => {
     nodeports: tables.nodeports.length,
     slots: slotsPointedAt([...tables.frontends, ...tables.nodeports].map((row) => row.value)),
     backends: [...tables.backends.values()].filter((row) => row.state !== 0).length,
+    frontend_addresses: tables.frontend_addresses.size,
     source_ranges: tables.source_ranges.length,
     node_addresses: tables.node_addresses.size,
     affinity: countEntries(store, "affinity"),

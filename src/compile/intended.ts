@@ -5,7 +5,7 @@ export const INTENDED = {
   1: "A client's address is kept wherever the reply comes back by itself.",
   2: "Hairpin keeps its address.",
   3: "Answers come at once.",
-  4: "SCTP passes.",
+  4: "SCTP is refused.",
   5: "127.0.0.1 NodePorts are for the node's own sockets",
   6: "Source ranges at the socket.",
   7: "Who is in no source range is dropped, endpoints or not.",
@@ -21,6 +21,7 @@ export const INTENDED = {
   17: "The node itself is refused as well.",
   18: "A refusal goes back to the neighbour that the packet came from",
   19: "An address that is closed hides the NodePort behind it.",
+  20: "A VIP's unlisted port is refused.",
 } as const satisfies Readonly<Record<number, string>>;
 
 export type IntendedNumber = keyof typeof INTENDED;

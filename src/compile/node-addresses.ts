@@ -1,4 +1,4 @@
-// On which of the node's addresses NodePorts answer, and as whom remote backends see traffic from outside.
+// The node's own addresses: on which NodePorts answer, and as whom remote backends see traffic from outside.
 import { type Address, type Family, familyOf, type Prefix, prefixContains } from "../model/address.ts";
 import type { NodeAddress } from "../model/desired.ts";
 import type { Node } from "../model/snapshot.ts";
@@ -21,7 +21,6 @@ export const nodeAddresses = (
       const nodePorts = wanted === "primary" ? primary : isWanted(address, wanted);
       return { address, loopback: isLoopback(address), primary, nodePorts };
     })
-    .filter(({ primary, nodePorts }) => primary || nodePorts)
     .sort(byFamilyThenText);
 };
 

@@ -19,7 +19,7 @@ export const servicePortKey = (n: ServicePortName): ServicePortKey =>
 
 export interface Desired {
   readonly services: ReadonlyMap<ServicePortKey, DesiredService>;
-  /** Where NodePorts answer, and the sources that remote backends see. Sorted: IPv4 first, then by text. */
+  /** The node's own, where NodePorts answer and where not. Sorted: IPv4 first, then by text. */
   readonly nodeAddresses: readonly NodeAddress[];
 }
 
@@ -29,7 +29,7 @@ export interface NodeAddress {
   readonly loopback: boolean;
   /** The one of its family that remote backends see as the source of traffic from outside; at most one, no loopback. */
   readonly primary: boolean;
-  /** NodePorts answer here; false only for a primary address that nodePortAddresses leaves out. */
+  /** NodePorts answer here; false for an address that nodePortAddresses leaves out. */
   readonly nodePorts: boolean;
 }
 

@@ -2,7 +2,7 @@
 // sentence. The words are those of enum reason in bpf/types.h, in lower case and without the prefix.
 
 /** Whoever is refused is told at once, by ICMP or the errno of its call; a dropped packet ends in silence. */
-export type PacketVerdict = "passed" | "translated" | "refused" | "dropped";
+export type PacketVerdict = "passed" | "translated" | "answered" | "refused" | "dropped";
 
 /** As the connection goes, whatever the hook: from the client to the service, or back. */
 export type Direction = "to_backend" | "to_client";
@@ -28,7 +28,7 @@ export const reasons = {
   new_flow: translated("to_backend", "Sent to a backend that was chosen for a new flow"),
   established: translated("to_backend", "Sent to the backend of an existing flow"),
   reply: translated("to_client", "A reply: its source became the frontend's, or its destination the client's again"),
-  not_handled: passed("a frontend by its address, of a protocol that is not handled yet"),
+  not_handled: passed("for a frontend, but nobody translates it here"),
   fragment: passed("a later fragment of a datagram whose first one is not known as translated"),
   malformed: passed("too short or of wrong lengths, for the kernel to decide"),
   no_endpoints: refused("the service has no endpoint anywhere"),
@@ -49,6 +49,12 @@ export const reasons = {
   ),
   loopback: dropped("a loopback address comes by no wire", null),
   reply_rewrite_failed: dropped("the kernel refused to change a packet back to a client", "to_client"),
+  unlisted_port: refused("a VIP was asked for a port that no service has"),
+  protocol: refused("sent to a frontend or a VIP, of a protocol that is not handled"),
+  echo: { verdict: "answered", direction: null, text: "Answered: a ping to a VIP" },
+  early_fragment: dropped("a later fragment of a datagram to a VIP whose first one is not known as translated"),
+  unreadable: dropped("sent to a VIP, too short or of wrong lengths"),
+  stray_icmp: dropped("an ICMP message to a VIP that is no ping and about no known flow"),
 } as const satisfies Readonly<Record<string, Meaning>>;
 
 export type Reason = keyof typeof reasons;

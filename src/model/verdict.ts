@@ -12,7 +12,9 @@ export type Scope = "internal" | "external";
 
 export type Verdict =
   /** Not a frontend of ours: untouched. */
-  | { readonly kind: "pass"; readonly reason: "not a frontend" | "protocol not handled" }
+  | { readonly kind: "pass"; readonly reason: "not a frontend" }
+  /** An address that is only a frontend's, at a port that no service has: refused. */
+  | { readonly kind: "unlisted"; readonly scope: Scope }
   | {
       readonly kind: "forward";
       readonly service: ServicePortName;
@@ -37,3 +39,7 @@ export type Verdict =
       readonly scope: Scope;
       readonly reason: "no local endpoints" | "not in source ranges";
     };
+
+/** Some Service is asked, whatever it answers. */
+export const isOfService = (verdict: Verdict): verdict is Extract<Verdict, { readonly frontend: Frontend }> =>
+  "frontend" in verdict;

@@ -4,6 +4,7 @@ import { evaluate } from "../../src/compile/evaluate.ts";
 import { type Address, familyOf, prefixContains } from "../../src/model/address.ts";
 import type { Desired, DesiredService } from "../../src/model/desired.ts";
 import { servicePortKey } from "../../src/model/desired.ts";
+import { isOfService } from "../../src/model/verdict.ts";
 import {
   type Asked,
   type DataplaneName,
@@ -144,7 +145,7 @@ export const DIFFERENCES: readonly Difference[] = [
     name: "6 source ranges at the socket: the node by any of its addresses",
     apply: ({ world, probe, meaning }) => {
       const { verdict, handler, packet } = meaning;
-      if (verdict.kind === "pass" || !verdict.frontend.restricted || packet.from.place !== "node") return null;
+      if (!isOfService(verdict) || !verdict.frontend.restricted || packet.from.place !== "node") return null;
       if (verdict.kind === "drop" && verdict.reason === "not in source ranges") return null;
       const ranges = desiredOf(world, handler ?? "").services.get(servicePortKey(verdict.service))?.sourceRanges ?? [];
       if (ranges.some((range) => prefixContains(range, packet.from.address))) return null;
@@ -175,7 +176,7 @@ export const DIFFERENCES: readonly Difference[] = [
     name: "19 an address that is closed hides the NodePort behind it",
     apply: ({ world, probe, meaning }, { iptables }) => {
       const { verdict } = meaning;
-      if (verdict.kind === "pass" || verdict.kind === "forward" || verdict.frontend.address === null) return null;
+      if (!isOfService(verdict) || verdict.kind === "forward" || verdict.frontend.address === null) return null;
       if (!namesNodePort(world, probe.port)) return null;
       const behind = caseOf(withoutAddress(world, probe.address), probe);
       if (behind.meaning.verdict.kind === "pass") return null;
@@ -191,6 +192,16 @@ export const DIFFERENCES: readonly Difference[] = [
     name: "16 a NodePort is refused where it would be served",
     apply: ({ world, probe, meaning }) =>
       meaning.verdict.kind === "pass" && closedNodePort(world, probe, meaning) ? { iptables: SILENT } : null,
+  },
+  {
+    name: "20 a VIP's unlisted port is refused",
+    apply: ({ world, probe, meaning: { verdict } }) => {
+      if (verdict.kind !== "unlisted") return null;
+      // By the wire, which knows no way to a pod (difference 18).
+      if (verdict.scope === "external") return { bpf: isFromPod(world, probe) ? SILENT : refusedByIcmp(probe) };
+      const passes = probe.transport === "UDP" && probe.connected; // only connected: nothing has been sent
+      return { bpf: passes ? AFTER_LEAVING : REFUSED };
+    },
   },
 ];
 
@@ -251,7 +262,7 @@ const different = (answers: Partial<Answers>): Partial<Answers> | null => {
  * node itself sends; at a ClusterIP what no pod of this node sends.
  */
 export const kubeProxyMasquerades = ({ verdict, packet }: Meaning): boolean => {
-  if (verdict.kind === "pass") return false;
+  if (!isOfService(verdict)) return false;
   const { place } = packet.from;
   if (verdict.frontend.kind === "ClusterIP") return place !== "pod";
   if (verdict.frontend.external.policy === "Cluster") return true;
@@ -262,14 +273,14 @@ export const kubeProxyMasquerades = ({ verdict, packet }: Meaning): boolean => {
 const kubeProxyRefuses = (world: World, probe: Probe, meaning: Meaning): Expected => {
   const { verdict, packet } = meaning;
   if (leavesTheNode(world, probe, meaning)) return AFTER_LEAVING;
-  if (verdict.kind === "pass" || packet.from.place !== "node" || verdict.frontend.kind !== "ClusterIP")
+  if (!isOfService(verdict) || packet.from.place !== "node" || verdict.frontend.kind !== "ClusterIP")
     return refusedByIcmp(probe);
   return probe.transport === "UDP" ? failed("EPERM", "ECONNREFUSED") : REFUSED;
 };
 
 /** What the node sends to an address that is not its own and no ClusterIP passes neither INPUT nor FORWARD here. */
 const leavesTheNode = (world: World, probe: Probe, { verdict, packet }: Meaning): boolean => {
-  if (verdict.kind === "pass" || packet.from.place !== "node" || verdict.frontend.kind === "ClusterIP") return false;
+  if (!isOfService(verdict) || packet.from.place !== "node" || verdict.frontend.kind === "ClusterIP") return false;
   return ![...nodeAddresses(placeOf(world.places, probe.from)), "127.0.0.1"].includes(probe.address);
 };
 
@@ -283,7 +294,7 @@ const droppedOnTheWayOut = (world: World, probe: Probe): Expected =>
 /** The answer as it would be without source ranges. */
 const openAnswer = (world: World, probe: Probe, meaning: Meaning): Expected => {
   const { verdict, handler, packet } = meaning;
-  if (verdict.kind === "pass" || handler === null) return SILENT;
+  if (!isOfService(verdict) || handler === null) return SILENT;
   const desired = desiredOf(world, handler);
   const key = servicePortKey(verdict.service);
   const service = desired.services.get(key);

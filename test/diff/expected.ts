@@ -50,6 +50,7 @@ export const plainAnswer = (world: World, probe: Probe, { verdict, handler, pack
       return refusedByIcmp(probe);
     case "drop":
       return SILENT;
+    case "unlisted":
     case "pass":
       return isLocalAddress(world.places, packet.to.address) ? refusedByIcmp(probe) : LOST;
   }

@@ -2,6 +2,7 @@
 // none does. A choice of them takes turns among the kinds of questions, so that rare ones are asked as often as others.
 import { type Address, familyOf } from "../../src/model/address.ts";
 import type { Service } from "../../src/model/snapshot.ts";
+import { isOfService } from "../../src/model/verdict.ts";
 import type { Transport } from "../lib/host/protocol.ts";
 import { isNode } from "../lib/network.ts";
 import { type Case, caseOf } from "./differences.ts";
@@ -86,7 +87,7 @@ export const chooseCases = (world: World, most: number, random: () => number): r
 /** What makes two probes different questions: who asks how, what is there, what comes of it. */
 const kindOf = (world: World, { probe, meaning, answers, differences }: Case): string => {
   const { verdict } = meaning;
-  const where = verdict.kind === "pass" ? "no frontend" : `${verdict.frontend.kind} ${verdict.scope}`;
+  const where = !isOfService(verdict) ? verdict.kind : `${verdict.frontend.kind} ${verdict.scope}`;
   return [
     probe.sharedPort,
     placeOf(world.places, probe.from).node === null ? "outside" : probe.from.startsWith("pod") ? "pod" : "node",

@@ -2,7 +2,7 @@
 // connections, learned from the packets that opened them; whatever else happens is a Violation.
 import { reason as reasonNumbers } from "../../src/dataplane/bpf/abi.gen.ts";
 import { type Address, addressToBytes } from "../../src/model/address.ts";
-import { type Meaning, meaningOf } from "../../src/model/reason.ts";
+import { type Meaning, meaningOf, type PacketVerdict } from "../../src/model/reason.ts";
 import type { Outcome } from "../lib/datapath.ts";
 import { parseFrame } from "../lib/packet.ts";
 import { changedChecksum, checksumsOf } from "./checksums.ts";
@@ -42,6 +42,14 @@ interface Translation {
 
 type Reason = string;
 
+const VERDICTS = {
+  passed: "pass",
+  translated: "pass",
+  answered: "send back",
+  refused: "send back",
+  dropped: "drop",
+} as const satisfies Record<PacketVerdict, Outcome["verdict"]>;
+
 export class Model {
   readonly #world: World;
   #connections: Connection[] = [];
@@ -67,7 +75,7 @@ export class Model {
     const hook = program === "tc_egress" ? "tc_egress" : "tc_ingress";
     const meaning = meaningOf(hook, reason);
     if (meaning === null) throw new Violation(`${reason} has no meaning`);
-    const verdict = { passed: "pass", translated: "pass", refused: "send back", dropped: "drop" }[meaning.verdict];
+    const verdict = VERDICTS[meaning.verdict];
     if (outcome.verdict !== verdict) throw new Violation(`${reason}, which is ${meaning.verdict}: ${outcome.verdict}`);
     const found = dissect(frame);
     this.#checkEvents(meaning, reason, found);
@@ -78,6 +86,7 @@ export class Model {
       case "refused":
         checkRefusal(frame, outcome.frame, found);
         break;
+      case "answered":
       case "dropped":
       case "translated":
     }

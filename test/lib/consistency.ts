@@ -7,6 +7,7 @@ import {
   type Backend,
   backend_flag,
   backend_state,
+  type FrontendAddress,
   type Frontend as FrontendValue,
 } from "../../src/dataplane/bpf/abi.gen.ts";
 import { decode, encode } from "../../src/dataplane/bpf/codec.ts";
@@ -146,6 +147,7 @@ class Checker {
   #writes = 0;
   #lastWrite = "";
   #rows: readonly FrontendRow[] = [];
+  #addresses: readonly Address[] = [];
   #clients: readonly Address[] = [];
   /** By row and client. */
   #allowed: ReadonlyMap<string, ReadonlySet<Answer>> = new Map();
@@ -171,6 +173,7 @@ class Checker {
     this.#clients = clientsOf(services);
     const rows = new Map(services.flatMap((service) => frontendRows(service).map((row) => [row.text, row])));
     this.#rows = [...rows.values()];
+    this.#addresses = [...new Set(this.#rows.flatMap(({ address }) => address ?? []))];
     this.#allowed = this.#allowedAnswers();
     this.#staying = this.#stayingBackends();
     this.waited();
@@ -182,6 +185,7 @@ class Checker {
     this.#lastWrite = `${value === null ? "removal from" : "write to"} ${map}`;
     if (map === "backends" && value !== null) this.#checkBackend(decode("u32", key), decode("backend", value));
     for (const row of this.#rows) this.#checkRow(row);
+    for (const address of this.#addresses) this.#checkUnlisted(address);
     for (const { value: old, to } of this.#inFlight.values()) {
       const now = this.#follow(old).to;
       this.#assert(now === to, `a program that read a frontend before comes to ${now}, not ${to}`);
@@ -202,6 +206,11 @@ class Checker {
     const held = tablesToDesired(tables);
     this.#lastWrite = `everything:\n${formatTables(tables)}`;
     this.#assert(formatDesired(held) === formatDesired(this.#new), `reads back as\n${formatDesired(held)}`);
+    for (const address of this.#addresses) this.#checkUnlisted(address);
+    this.#assert(
+      [...tables.frontend_addresses.keys()].every((address) => isFrontends(this.#new, address)),
+      "an address is left that no frontend has",
+    );
     for (const row of this.#rows) {
       const ask = this.#asker(row);
       for (const client of this.#clientsOf(row)) {
@@ -229,10 +238,20 @@ class Checker {
     }
   }
 
-  /** As the programs do it: frontend, source ranges, run, slot, backend. */
+  /** A port that no service has, neither of the old nor of the new. */
+  #checkUnlisted(address: Address): void {
+    const found = this.#store.lookup("frontend_addresses", encode("addr", address));
+    const answer = found === null ? "pass" : unlistedText(decode("frontend_address", found));
+    const allowed = [this.#old, this.#new].map((desired) => unlistedOf(desired, address));
+    this.#assert(allowed.includes(answer), `${address} answers ${answer}, neither of ${allowed.join(" | ")}`);
+  }
+
+  /** As the programs do it: the address, frontend, source ranges, run, slot, backend. */
   #asker(row: FrontendRow): (client: Address) => Answer {
+    const address = row.address === null ? null : this.#store.lookup("frontend_addresses", encode("addr", row.address));
+    if (row.address !== null && address === null) return () => "pass";
     const found = this.#store.lookup(row.map, row.key);
-    if (found === null) return () => "pass";
+    if (found === null) return () => (address === null ? "pass" : unlistedText(decode("frontend_address", address)));
     const value = decode("frontend", found);
     const { text, problem } = this.#follow(value);
     this.#assert(problem === null, `${row.text} leads to ${problem}`);
@@ -344,6 +363,8 @@ class Checker {
   }
 }
 
+const VIP = 1;
+const CLUSTER_IP = 2;
 const FRONTEND_LOCAL = 16;
 const FRONTEND_DROP = 32;
 const FRONTEND_SOURCE_RANGES = 64;
@@ -391,12 +412,26 @@ const serviceText = (store: MapStore, service_id: number): string => {
 const answerText = (service: string, to: string, policy: string, affinity_timeout_s: number): Answer =>
   `${service} → ${to} (${policy}, affinity ${affinity_timeout_s} s)`;
 
+const unlistedText = ({ flags }: FrontendAddress): Answer =>
+  (flags & VIP) === 0 ? "pass" : (flags & CLUSTER_IP) === 0 ? "refused outside" : "refused";
+
 // ---- what a Desired answers --------------------------------------------------------------------------------------
 
 const answerOf = (desired: Desired, asked: FrontendRow, client: Address): Answer => {
   const found = find(desired, asked);
-  if (found === null) return "pass";
+  if (found === null) return asked.address === null ? "pass" : unlistedOf(desired, asked.address);
   return found.restricted && !isIn(found.service.sourceRanges, client) ? "not in range" : found.answer;
+};
+
+const isFrontends = (desired: Desired, address: Address): boolean =>
+  [...desired.services.values()].some((service) => service.frontends.some((one) => one.address === address));
+
+/** What a port gets at this address that no service has. */
+const unlistedOf = (desired: Desired, address: Address): Answer => {
+  const frontends = [...desired.services.values()].flatMap((service) => service.frontends);
+  const kinds = frontends.filter((one) => one.address === address).map(({ kind }) => kind);
+  if (kinds.length === 0 || desired.nodeAddresses.some((node) => node.address === address)) return "pass";
+  return kinds.includes("ClusterIP") ? "refused" : "refused outside";
 };
 
 interface Found {

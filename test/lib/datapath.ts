@@ -263,6 +263,8 @@ export interface FrontendSpec {
   /** Default: the number of backends. */
   readonly slot_count?: number;
   readonly scope?: number;
+  /** Of its address: default 0, one that the node has as well. */
+  readonly address_flags?: number;
 }
 
 export const putBackend = (datapath: ObjectUnderTest, spec: BackendSpec, service_id = 1): void => {
@@ -300,6 +302,7 @@ export const publish = (datapath: ObjectUnderTest, spec: FrontendSpec, backends:
     scope: spec.scope ?? scope.SCOPE_EXTERNAL,
   };
   if (spec.address !== null) {
+    datapath.put("frontend_addresses", spec.address as Address, { flags: spec.address_flags ?? 0 });
     datapath.put("frontends", { addr: spec.address as Address, ...key }, frontend);
     return;
   }

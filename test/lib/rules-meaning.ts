@@ -3,9 +3,9 @@
 import { evaluate } from "../../src/compile/evaluate.ts";
 import type { RuleOptions } from "../../src/dataplane/iptables/rules.ts";
 import { type Address, familyOf, formatHostPort, type Prefix, prefixContains } from "../../src/model/address.ts";
-import type { Desired, DesiredService } from "../../src/model/desired.ts";
+import type { Desired, DesiredService, Frontend } from "../../src/model/desired.ts";
 import { servicePortKey } from "../../src/model/desired.ts";
-import type { Packet, Verdict } from "../../src/model/verdict.ts";
+import { isOfService, type Packet, type Verdict } from "../../src/model/verdict.ts";
 import type { Outcome } from "./trace-rules.ts";
 
 /** `passed`, `rejected`, `dropped`, or the endpoints, sorted, each with `!` when it sees the node instead of the client. */
@@ -28,6 +28,7 @@ export const meaningText = (
   local: readonly Address[],
 ): string => {
   const verdict = evaluate(desired, packet);
+  if (verdict.kind === "unlisted") return "passed"; // difference 20
   if (verdict.kind === "pass") return local.includes(packet.to.address) ? closedNodePort(desired, packet) : "passed";
   const service = desired.services.get(servicePortKey(verdict.service));
   if (service === undefined) throw new Error("evaluate() names a service that is not there");
@@ -66,7 +67,7 @@ const closedNodePort = ({ services }: Desired, { to }: Packet): string => {
 };
 
 const endpointsText = (verdict: Verdict, service: DesiredService, packet: Packet, options: RuleOptions): string => {
-  if (verdict.kind === "pass") return "passed";
+  if (!isOfService(verdict)) return "passed";
   const choice = verdict.frontend[verdict.scope];
   const backends = choice.kind === "backends" ? choice.backends : [];
   const masqueraded = isMasqueraded(verdict, service, packet, options);
@@ -81,7 +82,7 @@ const endpointsText = (verdict: Verdict, service: DesiredService, packet: Packet
 
 /** Difference 1. */
 const isMasqueraded = (
-  verdict: Exclude<Verdict, { kind: "pass" }>,
+  verdict: Extract<Verdict, { frontend: Frontend }>,
   service: DesiredService,
   { from }: Packet,
   options: RuleOptions,

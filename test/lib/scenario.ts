@@ -176,6 +176,7 @@ export const formatPacket = ({ from, to }: Packet): string =>
 /** `forward shop/web:http/TCP NodePort external: 10.244.1.2:8080, 10.244.2.2:8080 from node; affinity 10800s`. */
 export const formatVerdict = (verdict: Verdict): string => {
   if (verdict.kind === "pass") return `pass: ${verdict.reason}`;
+  if (verdict.kind === "unlisted") return `reject ${verdict.scope}: unlisted port`;
   const head = `${verdict.kind} ${servicePortKey(verdict.service)} ${verdict.frontend.kind} ${verdict.scope}`;
   if (verdict.kind !== "forward") return `${head}: ${verdict.reason}`;
   const backends = verdict.backends.map(

@@ -106,15 +106,17 @@ for (const a of families) {
         datapath.close();
       });
 
-      test("NodePort: at every node address, never at a loopback one, never at another's", () => {
+      test("NodePort: at every node address, never at a loopback or a closed one, never at another's", () => {
         publish(datapath, { address: null, family: a.family, port: 30080, proto }, [
           { id: 1, address: a.local, local: true },
         ]);
         datapath.put("node_addresses", a.node as Address, { flags: 0 });
         datapath.put("node_addresses", a.other as Address, { flags: node_address_flag.NODE_ADDRESS_LOOPBACK });
+        datapath.put("node_addresses", a.vip as Address, { flags: node_address_flag.NODE_ADDRESS_NO_NODEPORTS });
         const to = (address: string) => datapath.ingress(buildFrame({ ...request, to: address, dport: 30080 }));
         assert.equal(to(a.node).reason, "REASON_NEW_FLOW");
         assert.equal(to(a.other).reason, "REASON_NOT_OURS");
+        assert.equal(to(a.vip).reason, "REASON_NOT_OURS");
         assert.equal(to(a.vip2).reason, "REASON_NOT_OURS");
         datapath.close();
       });

@@ -249,23 +249,24 @@ test("maps: how full each is", async () => {
   await assertScreen(
     mapListReport(createStore()),
     `
-MAP              USED   CAPACITY   FULL
-affinity         0      65536      0.0%
-backend_stats    -      262144     -
-backends         2      262144     0.0%
-config           -      1          -
-counters         -      256        -
-event_budgets    -      256        -
-flows            0      262144     0.0%
-fragments        0      16384      0.0%
-frontends        6      131072     0.0%
-listener         -      1          -
-node_addresses   2      1024       0.2%
-nodeports        2      16384      0.0%
-services         2      65536      0.0%
-slots            3      1048576    0.0%
-sockets          -      -          -
-source_ranges    1      65536      0.0%
+MAP                  USED   CAPACITY   FULL
+affinity             0      65536      0.0%
+backend_stats        -      262144     -
+backends             2      262144     0.0%
+config               -      1          -
+counters             -      256        -
+event_budgets        -      256        -
+flows                0      262144     0.0%
+fragments            0      16384      0.0%
+frontend_addresses   3      131072     0.0%
+frontends            6      131072     0.0%
+listener             -      1          -
+node_addresses       2      1024       0.2%
+nodeports            2      16384      0.0%
+services             2      65536      0.0%
+slots                3      1048576    0.0%
+sockets              -      -          -
+source_ranges        1      65536      0.0%
 `,
   );
 });
@@ -503,7 +504,7 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["compile", "compile needs manifests: -f FILE or folder"],
   [
     "maps slotz",
-    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, event_budgets, flows, fragments, frontends, listener, node_addresses, nodeports, services, slots, sockets, source_ranges",
+    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, event_budgets, flows, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, services, slots, sockets, source_ranges",
   ],
   ["trace", "beeline trace shows what is refused or dropped, and nothing else: beeline trace --drops"],
   ["trace --drop", "Unknown flag --drop (did you mean --drops?). See beeline trace --help"],
@@ -512,7 +513,7 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["trace --drops --source 10.0.0", "--source 10.0.0: expected an address or a prefix, like 10.244.0.0/16"],
   [
     "trace --drops --reason source_rang",
-    "--reason source_rang: unknown (did you mean source_range?); there are no_endpoints, no_local_endpoints, source_range, no_slot, no_backend, snat_exhausted, no_snat_address, flow_clash, flows_full, rewrite_failed, reply_failed, loopback, reply_rewrite_failed",
+    "--reason source_rang: unknown (did you mean source_range?); there are no_endpoints, no_local_endpoints, source_range, no_slot, no_backend, snat_exhausted, no_snat_address, flow_clash, flows_full, rewrite_failed, reply_failed, loopback, reply_rewrite_failed, unlisted_port, protocol, early_fragment, unreadable, stray_icmp",
   ],
   ["maps sockets", "Map sockets lives in the sockets themselves; it cannot be listed"],
 ];

@@ -187,10 +187,20 @@ describe("node addresses", () => {
 
   test("inside the ranges only; a family without a range of its own is not narrowed; a primary outside stays as source", () => {
     const range = [makePrefix(address("10.244.0.0"), 16)];
-    assert.deepEqual(answers(range, node), ["10.244.1.1", "192.0.2.11 primary mute", "2001:db8::11 primary"]);
+    assert.deepEqual(answers(range, node), [
+      "10.244.1.1",
+      "127.0.0.1 loopback mute",
+      "192.0.2.11 primary mute",
+      "2001:db8::11 primary",
+    ]);
   });
 
   test("primary: one address of each family, no loopback", () => {
-    assert.deepEqual(answers("primary", node), ["192.0.2.11 primary", "2001:db8::11 primary"]);
+    assert.deepEqual(answers("primary", node), [
+      "10.244.1.1 mute",
+      "127.0.0.1 loopback mute",
+      "192.0.2.11 primary",
+      "2001:db8::11 primary",
+    ]);
   });
 });

@@ -169,7 +169,7 @@ packet     10.244.1.9 → 10.96.0.10:53/TCP
 from       pod (in this node's pod range 10.244.1.0/24)
 frontend   none
 but        10.96.0.10 serves 53/UDP of kube-system/dns/UDP
-verdict    pass: not a frontend, left to the kernel
+verdict    reject: 10.96.0.10 is a Service's alone, and none has port 53/TCP (ECONNREFUSED, ICMP port unreachable)
 `,
   ],
 ];
@@ -229,7 +229,7 @@ test("compile -o json: the documented shapes", async () => {
   assert.deepEqual(desired.services[0].name, "dns");
   const tables = JSON.parse((await run("compile", "-f", cluster, "--node", "node-a", "--to", "bpf", "-o", "json")).out);
   assert.deepEqual(Object.keys(tables), [
-    ...["apiVersion", "kind", "services", "frontends", "nodeports", "slots", "backends"],
+    ...["apiVersion", "kind", "services", "frontends", "nodeports", "frontend_addresses", "slots", "backends"],
     ...["source_ranges", "node_addresses"],
   ]);
   assert.equal(tables.services[0].service_id, 1);

@@ -69,6 +69,9 @@ frontends
 nodeports
   IPv4:30080/TCP external → service 1 slots 2+1 affinity=600s flags=NODE_PORT,LOCAL
   IPv4:30080/TCP internal → service 1 slots 0+2 affinity=600s flags=NODE_PORT
+frontend_addresses
+  10.96.0.1 VIP,CLUSTER_IP
+  198.51.100.1 VIP
 slots
   0+2 → 1 2
   2+1 → 1
@@ -81,6 +84,7 @@ source_ranges
 node_addresses
   127.0.0.1 LOOPBACK
   192.168.0.1
+  fd00::1 NO_NODEPORTS
 config
   snat_addr_v4=192.168.0.1
   snat_addr_v6=fd00::1

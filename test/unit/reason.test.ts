@@ -18,7 +18,8 @@ test("A reason that nobody knows has no words", () => {
 
 test("What is refused or dropped says so, and which way it was going unless nothing is known of it", () => {
   for (const [reason, { verdict, direction, text }] of Object.entries(reasons)) {
-    const word = { passed: "Passed untouched: ", refused: "Refused: ", dropped: "Dropped: ", translated: "" }[verdict];
+    const words = { passed: "Passed untouched: ", refused: "Refused: ", dropped: "Dropped: ", answered: "Answered: " };
+    const word = verdict === "translated" ? "" : words[verdict];
     assert.ok(text.startsWith(word), text);
     if (verdict === "passed") assert.equal(direction, null, reason);
     if (verdict === "refused" || verdict === "dropped") {

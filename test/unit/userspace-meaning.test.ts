@@ -67,6 +67,7 @@ const listed = (backends: readonly Backend[]): string =>
 const meanings = (verdict: Verdict): readonly string[] => {
   switch (verdict.kind) {
     case "pass":
+    case "unlisted":
       return ["pass"];
     case "forward":
       return [listed(verdict.backends.map(({ backend }) => backend))];
@@ -104,5 +105,5 @@ test("Every packet of a small world meets what evaluate() says", () => {
     }),
     { numRuns: 60 },
   );
-  assert.deepEqual([...met.keys()].sort(), ["drop", "forward", "pass", "reject"]);
+  assert.deepEqual([...met.keys()].sort(), ["drop", "forward", "pass", "reject", "unlisted"]);
 });

@@ -102,6 +102,10 @@ export interface Frontend {
   readonly flags: number;
 }
 
+export interface FrontendAddress {
+  readonly flags: number;
+}
+
 export interface FrontendKey {
   readonly addr: Address;
   readonly port: number;
@@ -195,6 +199,7 @@ export interface Records {
   readonly fragment: Fragment;
   readonly fragment_key: FragmentKey;
   readonly frontend: Frontend;
+  readonly frontend_address: FrontendAddress;
   readonly frontend_key: FrontendKey;
   readonly listener: Listener;
   readonly node_address: NodeAddress;
@@ -339,6 +344,12 @@ export const layouts = {
       { name: "flags", offset: 16, type: "u32" },
     ],
   },
+  frontend_address: {
+    size: 4,
+    fields: [
+      { name: "flags", offset: 0, type: "u32" },
+    ],
+  },
   frontend_key: {
     size: 20,
     fields: [
@@ -470,6 +481,11 @@ export const flow_kind = {
   FLOW_UNDO_DNAT: 4,
 } as const;
 
+export const frontend_address_flag = {
+  FRONTEND_ADDRESS_VIP: 1,
+  FRONTEND_ADDRESS_CLUSTER_IP: 2,
+} as const;
+
 export const frontend_flag = {
   FRONTEND_CLUSTER_IP: 1,
   FRONTEND_NODE_PORT: 2,
@@ -490,6 +506,7 @@ export const hook = {
 
 export const node_address_flag = {
   NODE_ADDRESS_LOOPBACK: 1,
+  NODE_ADDRESS_NO_NODEPORTS: 2,
 } as const;
 
 export const reason = {
@@ -515,7 +532,13 @@ export const reason = {
   REASON_ICMP_ERROR: 19,
   REASON_LOOPBACK: 20,
   REASON_REPLY_REWRITE_FAILED: 21,
-  REASONS: 22,
+  REASON_UNLISTED_PORT: 22,
+  REASON_PROTOCOL: 23,
+  REASON_ECHO: 24,
+  REASON_EARLY_FRAGMENT: 25,
+  REASON_UNREADABLE: 26,
+  REASON_STRAY_ICMP: 27,
+  REASONS: 28,
 } as const;
 
 export const scope = {
@@ -544,6 +567,7 @@ export const maps = {
   event_budgets: { type: 6, key: "u32", value: "event_budget", max_entries: 256 },
   flows: { type: 9, key: "flow_key", value: "flow", max_entries: 262144 },
   fragments: { type: 9, key: "fragment_key", value: "fragment", max_entries: 16384 },
+  frontend_addresses: { type: 1, key: "addr", value: "frontend_address", max_entries: 131072 },
   frontends: { type: 1, key: "frontend_key", value: "frontend", max_entries: 131072 },
   listener: { type: 2, key: "u32", value: "listener", max_entries: 1 },
   node_addresses: { type: 1, key: "addr", value: "node_address", max_entries: 1024 },
@@ -560,4 +584,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "36f301806650";
+export const ABI_HASH = "4b76eb5d1f97";

@@ -4,7 +4,7 @@ import { type Address, formatHostPort, type Prefix } from "../../model/address.t
 import { type DesiredService, type NodeAddress, type ServicePortKey, servicePortKey } from "../../model/desired.ts";
 import type { Protocol } from "../../model/snapshot.ts";
 import type * as abi from "./abi.gen.ts";
-import { backend_state } from "./abi.gen.ts";
+import { backend_state, frontend_flag } from "./abi.gen.ts";
 import { encode } from "./codec.ts";
 import { createGenerationIds, createIds, type GenerationIds, type Ids } from "./ids.ts";
 import type { MapName } from "./mapstore.ts";
@@ -33,6 +33,8 @@ export interface HeldBackend {
 
 export interface HeldFrontend {
   readonly map: "frontends" | "nodeports";
+  /** Whose row this is in frontend_addresses; null: a NodePort's. */
+  readonly address: Address | null;
   readonly key: Uint8Array;
   readonly value: abi.Frontend;
   /** null: no slots, or slots that overlap another's (somebody else wrote there). */
@@ -40,10 +42,22 @@ export interface HeldFrontend {
   readonly owner: Holding;
 }
 
+/** An address of frontends. */
+export interface HeldAddress {
+  /** Rows of `frontends` that have it, and those of them that are ClusterIPs. */
+  rows: number;
+  clusterIPs: number;
+  /** What frontend_addresses says; null: nothing. */
+  flags: number | null;
+}
+
 export interface Actual {
   readonly holdings: Map<number, Holding>;
   readonly byKey: Map<ServicePortKey, Holding>;
   readonly frontends: Map<string, HeldFrontend>;
+  readonly addresses: Map<Address, HeldAddress>;
+  /** Addresses of which frontend_addresses may have to say something else. */
+  readonly unsettled: Set<Address>;
   readonly node_addresses: Map<Address, abi.NodeAddress>;
   /** The value that node_addresses and config were written from. */
   nodeAddressesFrom: readonly NodeAddress[] | null;
@@ -62,6 +76,10 @@ export const recover = (tables: Tables, capacity: (map: MapName) => number): Act
     holdings: new Map(),
     byKey: new Map(),
     frontends: new Map(),
+    addresses: new Map(
+      [...tables.frontend_addresses].map(([address, { flags }]) => [address, { rows: 0, clusterIPs: 0, flags }]),
+    ),
+    unsettled: new Set(tables.frontend_addresses.keys()),
     node_addresses: new Map(tables.node_addresses),
     nodeAddressesFrom: null,
     config: tables.config,
@@ -139,16 +157,33 @@ const recoverBackends = (actual: Actual, tables: Tables): void => {
 };
 
 const recoverFrontends = (actual: Actual, tables: Tables): void => {
-  const adopt = (map: HeldFrontend["map"], text: string, key: Uint8Array, value: abi.Frontend): void => {
+  const adopt = (
+    map: HeldFrontend["map"],
+    text: string,
+    address: Address | null,
+    key: Uint8Array,
+    value: abi.Frontend,
+  ): void => {
     const { slot_base, slot_count } = value;
     const owner = holdingOf(actual, value.service_id);
     const run =
       slot_count === 0 ? null : actual.runs.adopt(slot_base, tables.slots.slice(slot_base, slot_base + slot_count));
     owner.frontends.add(text);
-    actual.frontends.set(text, { map, key, value, run, owner });
+    actual.frontends.set(text, { map, address, key, value, run, owner });
+    countAddress(actual, address, value, 1);
   };
   for (const { key, value } of tables.frontends)
-    adopt("frontends", frontendText(key), encode("frontend_key", key), value);
+    adopt("frontends", frontendText(key), key.addr, encode("frontend_key", key), value);
   for (const { key, value } of tables.nodeports)
-    adopt("nodeports", nodeportText(key), encode("nodeport_key", key), value);
+    adopt("nodeports", nodeportText(key), null, encode("nodeport_key", key), value);
+};
+
+/** A row of `frontends` comes (1) or goes (-1). */
+export const countAddress = (actual: Actual, address: Address | null, value: abi.Frontend, change: 1 | -1): void => {
+  if (address === null) return;
+  const held = actual.addresses.get(address) ?? { rows: 0, clusterIPs: 0, flags: null };
+  held.rows += change;
+  if ((value.flags & frontend_flag.FRONTEND_CLUSTER_IP) !== 0) held.clusterIPs += change;
+  actual.addresses.set(address, held);
+  actual.unsettled.add(address);
 };

@@ -22,6 +22,10 @@ export const phases = {
   raise_backends: write("backends", "new ones, and all that an existing one gains; losses wait for the commit"),
   fill_slots: write("slots", "runs that no frontend points at yet"),
   add_source_ranges: write("source_ranges", "before a frontend starts to ask for them"),
+  add_frontend_addresses: write(
+    "frontend_addresses",
+    "a frontend is only found at an address that is there; it refuses nothing yet",
+  ),
   add_node_addresses: write("node_addresses", "a NodePort may answer on one more address at any time"),
   point_frontends: afterPrograms(
     write(
@@ -31,8 +35,14 @@ export const phases = {
     ),
   ),
   point_nodeports: write("nodeports", "the commit, for every node address at once"),
+  settle_frontend_addresses: write(
+    "frontend_addresses",
+    "a VIP refuses the ports it does not have as soon as it has those it shall have, and an address that goes away stops " +
+      "to refuse while it still has those it had",
+  ),
   drop_frontends: remove("frontends", "after the commit: one that moved to another service has been overwritten"),
   drop_nodeports: remove("nodeports", "likewise"),
+  drop_frontend_addresses: remove("frontend_addresses", "no frontend is found there now"),
   lower_backends: afterPrograms(write("backends", "to draining, to fewer policies: no frontend names them now")),
   retire_backends: afterPrograms(retire("backends", "likewise, to nobody (NONE keeps the generation)")),
   narrow_source_ranges: afterPrograms(

@@ -1,6 +1,6 @@
 // Frontends and NodePorts of one service: runs of slots for their lists of backends, then the one write that moves each.
 import type * as abi from "./abi.gen.ts";
-import type { HeldFrontend, Holding } from "./actual.ts";
+import { countAddress, type HeldFrontend, type Holding } from "./actual.ts";
 import { encode } from "./codec.ts";
 import { type Draft, NOTHING } from "./draft.ts";
 import type { Numbered } from "./plan-backends.ts";
@@ -88,7 +88,7 @@ const pointFrontend = (
   run: Run | null,
 ): void => {
   const { actual, changes } = draft;
-  const { map, text, key } = row;
+  const { map, text, address, key } = row;
   const value: abi.Frontend = {
     service_id: owner.service_id,
     slot_base: run?.base ?? 0,
@@ -104,8 +104,10 @@ const pointFrontend = (
   else {
     if (old.run !== null) draft.releasedRuns.push(old.run);
     old.owner.frontends.delete(text);
+    countAddress(actual, address, old.value, -1);
   }
-  actual.frontends.set(text, { map, key, value, run, owner });
+  actual.frontends.set(text, { map, address, key, value, run, owner });
+  countAddress(actual, address, value, 1);
   owner.frontends.add(text);
 };
 
@@ -120,6 +122,7 @@ export const dropUnwanted = (draft: Draft): void => {
     if (held.run !== null) draft.releasedRuns.push(held.run);
     actual.frontends.delete(text);
     owner.frontends.delete(text);
+    countAddress(actual, held.address, held.value, -1);
   }
 };
 

@@ -1,4 +1,4 @@
-// What the node itself gives: where NodePorts answer, the SNAT addresses, how far the backends reach.
+// What the node itself gives: its addresses, where NodePorts answer, the SNAT addresses, how far the backends reach.
 import { type Address, type Family, familyOf } from "../../model/address.ts";
 import type { NodeAddress } from "../../model/desired.ts";
 import type * as abi from "./abi.gen.ts";
@@ -10,11 +10,7 @@ import { NO_ADDRESS } from "./tables.ts";
 export const planNodeAddresses = (draft: Draft, wanted: readonly NodeAddress[]): void => {
   const { actual, changes, prune } = draft;
   if (actual.nodeAddressesFrom === wanted) return;
-  const rows = new Map<Address, abi.NodeAddress>(
-    wanted
-      .filter((node) => node.nodePorts)
-      .map((node) => [node.address, { flags: node.loopback ? node_address_flag.NODE_ADDRESS_LOOPBACK : 0 }]),
-  );
+  const rows = new Map<Address, abi.NodeAddress>(wanted.map((node) => [node.address, { flags: flagsOf(node) }]));
   const added = [...rows.keys()].filter((address) => !actual.node_addresses.has(address));
   const missing = added.length - actual.room.node_addresses;
   for (const address of missing > 0 ? added.slice(actual.room.node_addresses) : []) rows.delete(address);
@@ -31,8 +27,13 @@ export const planNodeAddresses = (draft: Draft, wanted: readonly NodeAddress[]):
     changes.drop_node_addresses.push({ key: encode("addr", address), value: NOTHING });
     actual.node_addresses.delete(address);
   }
+  for (const { address } of [...(actual.nodeAddressesFrom ?? []), ...wanted]) actual.unsettled.add(address);
   actual.nodeAddressesFrom = prune && missing <= 0 ? wanted : null;
 };
+
+const flagsOf = ({ loopback, nodePorts }: NodeAddress): number =>
+  (loopback ? node_address_flag.NODE_ADDRESS_LOOPBACK : 0) |
+  (nodePorts ? 0 : node_address_flag.NODE_ADDRESS_NO_NODEPORTS);
 
 /** What follows from Desired: the primary addresses (without prune one that is not known (yet) stays), and the ids. */
 export const planConfig = (draft: Draft, nodeAddresses: readonly NodeAddress[]): void => {

@@ -7,6 +7,7 @@ import { type Actual, addHolding, type Holding, type RoomName } from "./actual.t
 import { encode } from "./codec.ts";
 import { createDraft, type Draft, NOTHING, type Refused, refuse } from "./draft.ts";
 import type { Changes } from "./order.ts";
+import { planFrontendAddresses } from "./plan-addresses.ts";
 import { numberBackends, planBackends, retire } from "./plan-backends.ts";
 import { dropUnwanted, placeRuns, planFrontends } from "./plan-frontends.ts";
 import { planConfig, planNodeAddresses } from "./plan-node.ts";
@@ -29,6 +30,7 @@ export const plan = (actual: Actual, desired: Desired, options: { prune: boolean
   for (const [key, service] of changed.sort(([a], [b]) => (a < b ? -1 : 1))) planService(draft, key, service);
   if (options.prune) planGone(draft, desired);
   dropUnwanted(draft);
+  planFrontendAddresses(draft, desired.nodeAddresses);
   planConfig(draft, desired.nodeAddresses);
   return { changes: draft.changes, refused: draft.refused, finish: (now_ns) => finish(draft, now_ns) };
 };

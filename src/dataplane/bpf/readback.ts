@@ -153,17 +153,20 @@ const choiceOf = (value: abi.Frontend | undefined, parts: Parts, slots: readonly
   return { kind: "backends", policy, backends: run.flatMap((id) => parts.backends.get(id) ?? []) };
 };
 
-/** IPv4 first, then by text. A primary address that is no row is one on which NodePorts do not answer. */
+/** IPv4 first, then by text. A primary address that is no row (it had no room) is one where no NodePort answers. */
 const nodeAddressesOf = ({ node_addresses, config }: Tables): NodeAddress[] => {
   const primary = [config.snat_addr_v4, config.snat_addr_v6].filter((address) => address !== NO_ADDRESS);
   const all = new Set([...node_addresses.keys(), ...primary]);
   return [...all]
-    .map((address) => ({
-      address,
-      loopback: ((node_addresses.get(address)?.flags ?? 0) & node_address_flag.NODE_ADDRESS_LOOPBACK) !== 0,
-      primary: primary.includes(address),
-      nodePorts: node_addresses.has(address),
-    }))
+    .map((address) => {
+      const flags = node_addresses.get(address)?.flags ?? node_address_flag.NODE_ADDRESS_NO_NODEPORTS;
+      return {
+        address,
+        loopback: (flags & node_address_flag.NODE_ADDRESS_LOOPBACK) !== 0,
+        primary: primary.includes(address),
+        nodePorts: (flags & node_address_flag.NODE_ADDRESS_NO_NODEPORTS) === 0,
+      };
+    })
     .sort((a, b) => (nodeAddressText(a) < nodeAddressText(b) ? -1 : 1));
 };
 

@@ -1,5 +1,5 @@
 // One DesiredService as rows of the tables, before it has ids and slots.
-import { familyOf, formatHostPort, type Prefix, splitPrefix } from "../../model/address.ts";
+import { type Address, familyOf, formatHostPort, type Prefix, splitPrefix } from "../../model/address.ts";
 import type { Backend, Choice, DesiredService, Frontend, FrontendKind } from "../../model/desired.ts";
 import type * as abi from "./abi.gen.ts";
 import { backend_flag, backend_state, family, frontend_flag, scope, service_flag } from "./abi.gen.ts";
@@ -18,6 +18,8 @@ export interface FrontendRow {
   readonly map: "frontends" | "nodeports";
   /** Names the key: unique over both maps. */
   readonly text: string;
+  /** null: a NodePort. */
+  readonly address: Address | null;
   readonly key: Uint8Array;
   readonly flags: number;
   readonly affinity_timeout_s: number;
@@ -47,16 +49,16 @@ const frontendKey = (
   service: DesiredService,
   frontend: Frontend,
   inScope: number,
-): Pick<FrontendRow, "map" | "text" | "key"> => {
+): Pick<FrontendRow, "map" | "text" | "address" | "key"> => {
   const proto = protoNumbers[service.name.protocol];
   const { address, port } = frontend;
   if (address === null) {
     const number = frontend.family === "IPv6" ? family.FAMILY_IPV6 : family.FAMILY_IPV4;
     const key: abi.NodeportKey = { port, proto, scope: inScope, family: number };
-    return { map: "nodeports", text: nodeportText(key), key: encode("nodeport_key", key) };
+    return { map: "nodeports", text: nodeportText(key), address, key: encode("nodeport_key", key) };
   }
   const key: abi.FrontendKey = { addr: address, port, proto, scope: inScope };
-  return { map: "frontends", text: frontendText(key), key: encode("frontend_key", key) };
+  return { map: "frontends", text: frontendText(key), address, key: encode("frontend_key", key) };
 };
 
 export const serviceRow = (service: DesiredService): abi.Service => ({

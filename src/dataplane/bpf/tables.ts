@@ -7,6 +7,7 @@ import {
   backend_flag,
   backend_state,
   family,
+  frontend_address_flag,
   frontend_flag,
   node_address_flag,
   scope,
@@ -24,6 +25,8 @@ export interface Tables {
   readonly services: ReadonlyMap<number, abi.Service>;
   readonly frontends: readonly Row<abi.FrontendKey, abi.Frontend>[];
   readonly nodeports: readonly Row<abi.NodeportKey, abi.Frontend>[];
+  /** Follows from frontends and node_addresses. */
+  readonly frontend_addresses: ReadonlyMap<Address, abi.FrontendAddress>;
   /** backend_id by slot number, up to the last slot that a frontend or NodePort points at. */
   readonly slots: readonly number[];
   /** By backend_id: those that somebody holds, and those that keep the generation of their last holder (state NONE). */
@@ -41,6 +44,7 @@ export const readTables = (store: MapStore): Tables => {
     services: new Map(pairs(rows(store, "services", "u32", "service"))),
     frontends,
     nodeports,
+    frontend_addresses: new Map(pairs(rows(store, "frontend_addresses", "addr", "frontend_address"))),
     slots: readSlots(store, [...frontends, ...nodeports]),
     backends: readBackends(store, config),
     source_ranges: rows(store, "source_ranges", "source_range_key", "source_range"),
@@ -145,10 +149,11 @@ export const formatTables = (tables: Tables): string => {
     ["services", byId(tables.services).map(([id, row]) => `${id} ${serviceText(row)}`)],
     ["frontends", tables.frontends.map(({ key, value }) => `${frontendText(key)} → ${pointerText(value)}`).sort()],
     ["nodeports", tables.nodeports.map(({ key, value }) => `${nodeportText(key)} → ${pointerText(value)}`).sort()],
+    ["frontend_addresses", addressLines(tables.frontend_addresses, frontend_address_flag, "FRONTEND_ADDRESS_")],
     ["slots", runLines(tables)],
     ["backends", byId(tables.backends).map(([id, row]) => `${id} ${backendText(row)}`)],
     ["source_ranges", tables.source_ranges.map(sourceRangeText).sort()],
-    ["node_addresses", [...tables.node_addresses].map(([address, row]) => nodeAddressText(address, row)).sort()],
+    ["node_addresses", addressLines(tables.node_addresses, node_address_flag, "NODE_ADDRESS_")],
     ["config", configLines(tables.config)],
   ];
   return blocks
@@ -183,8 +188,14 @@ const backendText = (row: abi.Backend): string => {
 const sourceRangeText = ({ key, value }: Row<abi.SourceRangeKey, abi.SourceRange>): string =>
   `service ${key.service_id} ${value.allow === 0 ? "not " : ""}${sourceRangePrefix(key)}`;
 
-const nodeAddressText = (address: Address, row: abi.NodeAddress): string =>
-  row.flags === 0 ? address : `${address} ${flagNames(row.flags, node_address_flag, "NODE_ADDRESS_")}`;
+const addressLines = (
+  table: ReadonlyMap<Address, { readonly flags: number }>,
+  names: Readonly<Record<string, number>>,
+  prefix: string,
+): string[] =>
+  [...table]
+    .map(([address, { flags }]) => (flags === 0 ? address : `${address} ${flagNames(flags, names, prefix)}`))
+    .sort();
 
 const runLines = (tables: Tables): string[] => {
   const runs = new Map<number, Set<number>>();
