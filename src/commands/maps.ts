@@ -1,6 +1,7 @@
 // `beeline maps`: how full every BPF map is, or the entries of one as they are.
 import { maps, type Records } from "../dataplane/bpf/abi.gen.ts";
 import { decode } from "../dataplane/bpf/codec.ts";
+import { sumEventCounts } from "../dataplane/bpf/events.ts";
 import { countEntries } from "../dataplane/bpf/inspect.ts";
 import type { MapName, MapStore } from "../dataplane/bpf/mapstore.ts";
 import { readTables } from "../dataplane/bpf/tables.ts";
@@ -103,7 +104,7 @@ export const mapReport = (store: MapStore, map: MapName): Report => {
   const dense = maps[map].type === 2 || maps[map].type === 6;
   const items = Array.from(store.entries(map))
     .filter(([, v]) => !dense || v.some((byte) => byte !== 0))
-    .map(([k, v]) => ({ key: decode(key, k), value: map === "counters" ? sumOfCpus(v) : decode(value, v) }));
+    .map(([k, v]) => ({ key: decode(key, k), value: sumsOfCpus[map]?.(v) ?? decode(value, v) }));
   return {
     kind: "MapEntryList",
     fields: { map, items },
@@ -118,6 +119,12 @@ export const mapReport = (store: MapStore, map: MapName): Report => {
 /** Numbers by size, structs by text. */
 const byKey = ([a = ""]: readonly string[], [b = ""]: readonly string[]): number =>
   Number(a) - Number(b) || (a < b ? -1 : 1);
+
+/** Per-CPU maps. */
+const sumsOfCpus: Readonly<Partial<Record<MapName, (perCpu: Uint8Array) => unknown>>> = {
+  counters: (perCpu) => sumOfCpus(perCpu),
+  event_budgets: sumEventCounts,
+};
 
 const sumOfCpus = (value: Uint8Array): bigint => {
   const view = new DataView(value.buffer, value.byteOffset, value.byteLength);

@@ -61,12 +61,13 @@ const MOST_EXTENSIONS = 4;
 const LAST_L4 = 192;
 const MOST_TAGS = 2;
 
-export const dissect = (frame: Uint8Array): Dissection => {
+/** `gso`: a packet of offloads, which may be too long for its length field: that says 0 then. */
+export const dissect = (frame: Uint8Array, gso = false): Dissection => {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
   const l3 = behindTags(view);
   if (l3 === null) return NOTHING;
   const type = view.getUint16(l3 - 2);
-  const packet = type === 0x0800 ? readIpv4(view, l3) : type === 0x86dd ? readIpv6(view, l3) : null;
+  const packet = type === 0x0800 ? readIpv4(view, l3, gso) : type === 0x86dd ? readIpv6(view, l3, gso) : null;
   if (packet === null) return NOTHING;
   const { fragment, ...located } = packet;
   if (fragment !== null && fragment.offset > 0) return { what: "later", ...located, fragment: fragment.id };
@@ -98,10 +99,11 @@ const addressAt = (view: DataView, at: number, family: 4 | 6): Address => {
 };
 
 /** RFC 791. */
-const readIpv4 = (view: DataView, l3: number): Packet | null => {
+const readIpv4 = (view: DataView, l3: number, gso: boolean): Packet | null => {
   if (l3 + 20 > view.byteLength) return null;
   const header = (view.getUint8(l3) & 15) * 4;
-  const end = l3 + view.getUint16(l3 + 2);
+  const length = view.getUint16(l3 + 2);
+  const end = length === 0 && gso ? view.byteLength : l3 + length;
   if (view.getUint8(l3) >> 4 !== 4 || header < 20 || end > view.byteLength || l3 + header > end) return null;
   const bits = view.getUint16(l3 + 6) & 0x3fff;
   return {
@@ -117,11 +119,12 @@ const readIpv4 = (view: DataView, l3: number): Packet | null => {
 };
 
 /** RFC 8200. */
-const readIpv6 = (view: DataView, l3: number): Packet | null => {
+const readIpv6 = (view: DataView, l3: number, gso: boolean): Packet | null => {
   if (l3 + 40 > view.byteLength) return null;
   const payload = view.getUint16(l3 + 4);
-  const end = l3 + 40 + payload;
-  if (view.getUint8(l3) >> 4 !== 6 || payload === 0 || end > view.byteLength) return null;
+  if (view.getUint8(l3) >> 4 !== 6 || (payload === 0 && !gso)) return null;
+  const end = payload === 0 ? view.byteLength : l3 + 40 + payload;
+  if (end > view.byteLength) return null;
   const chain = readChain(view, l3 + 40, view.getUint8(l3 + 6), end);
   if (chain === null) return null;
   const [src, dst] = [addressAt(view, l3 + 8, 6), addressAt(view, l3 + 24, 6)];

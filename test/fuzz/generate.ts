@@ -16,6 +16,8 @@ import { CLIENT_PORTS, type End, NODE_PORT, PLACES, type Places, PROGRAMS, type 
 export interface Packet {
   readonly program: Program;
   readonly frame: Uint8Array;
+  /** Several segments in one, as offloads make them. */
+  readonly gso?: boolean;
 }
 
 /** A frontend, by its number in the world, loses a backend or gets back all it had. */
@@ -41,6 +43,7 @@ export const generate = (
   const step = pickKind(random, places, connection, seen);
   const frame = random.chance(0.1) ? tag(random, step.frame) : step.frame;
   if (random.chance(0.12)) return split(random, { ...step, frame });
+  if (random.chance(0.04)) return [{ ...step, frame: random.chance(0.5) ? withoutLength(frame) : frame, gso: true }];
   return [{ ...step, frame: random.chance(0.35) ? mutate(random, frame) : frame }];
 };
 
@@ -208,6 +211,9 @@ const split = (random: Random, { program, frame }: Packet): readonly Packet[] =>
 };
 
 // ---- changed at random ---------------------------------------------------------------------------------------------
+
+/** As BIG TCP, whose length does not fit. */
+const withoutLength = (frame: Uint8Array): Uint8Array => changed(frame, ETHERNET + (frame[12] === 0x08 ? 2 : 4), 0, 0);
 
 type Mutation = (random: Random, frame: Uint8Array) => Uint8Array;
 

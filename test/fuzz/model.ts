@@ -7,6 +7,7 @@ import type { Outcome } from "../lib/datapath.ts";
 import { parseFrame } from "../lib/packet.ts";
 import { changedChecksum, checksumsOf } from "./checksums.ts";
 import { type Dissection, dissect, type Ends, type Icmp, type LaterFragment, type WithPorts } from "./dissect.ts";
+import type { Packet } from "./generate.ts";
 import { type Backend, type End, type Frontend, PLACES, type Program, type World } from "./world.ts";
 
 export class Violation extends Error {
@@ -70,14 +71,14 @@ export class Model {
   }
 
   /** Throws Violation when this is not what should have become of the frame; learns from it. */
-  judge(program: Program, frame: Uint8Array, outcome: Outcome): void {
+  judge({ program, frame, gso = false }: Packet, outcome: Outcome): void {
     const reason = outcome.reason.slice("REASON_".length).toLowerCase();
     const hook = program === "tc_egress" ? "tc_egress" : "tc_ingress";
     const meaning = meaningOf(hook, reason);
     if (meaning === null) throw new Violation(`${reason} has no meaning`);
     const verdict = VERDICTS[meaning.verdict];
     if (outcome.verdict !== verdict) throw new Violation(`${reason}, which is ${meaning.verdict}: ${outcome.verdict}`);
-    const found = dissect(frame);
+    const found = dissect(frame, gso);
     this.#checkEvents(meaning, reason, found);
     switch (meaning.verdict) {
       case "passed":
@@ -176,7 +177,7 @@ export class Model {
   #newConnection(program: Program, frame: Uint8Array, found: WithPorts): Connection {
     const { proto, src, dst, sport, dport } = found;
     const frontend = this.#world.frontendAt(dst, dport, proto);
-    const now = dissect(frame);
+    const now = dissect(frame, true);
     if (now.what !== "ports" || frontend === null) throw new Violation("A translated packet that cannot be read");
     const backend = frontend.backends.find((b) => b.address === now.dst && b.port === now.dport);
     if (backend === undefined) throw new Violation(`To ${now.dst} port ${now.dport}, no backend of the frontend`);
@@ -266,7 +267,7 @@ export class Model {
 
   /** The port that SNAT took, from the first packet that shows it: one of the range, and nobody else's. */
   #learnNode({ proto, backend }: Connection, frame: Uint8Array): End {
-    const found = dissect(frame);
+    const found = dissect(frame, true);
     const port = found.what === "ports" ? found.sport : found.what === "icmp" ? (found.quoted?.dport ?? 0) : 0;
     const { min, max } = this.#world.snatPorts;
     if (port < min || port > max) throw new Violation(`SNAT port ${port} is outside ${min}-${max}`);

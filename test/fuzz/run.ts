@@ -62,17 +62,17 @@ export class Fuzzer {
   /** The frame that came out; null: none, or the kernel lets no such frame near a program. */
   #run(world: World, model: Model, step: Step): Uint8Array | null {
     if ("change" in step) return change(world, model, step);
-    const { program, frame } = step;
+    const { program, frame, gso = false } = step;
     let outcome: ReturnType<World["run"]>;
     try {
-      outcome = world.run(program, frame);
+      outcome = world.run(program, frame, gso);
     } catch (error) {
       if (frame.length < SHORTEST && isSystemError(error, EINVAL)) return null;
       throw error;
     }
     this.packets++;
     this.reasons.set(outcome.reason, (this.reasons.get(outcome.reason) ?? 0) + 1);
-    model.judge(program, frame, outcome);
+    model.judge(step, outcome);
     return outcome.frame;
   }
 
@@ -126,6 +126,6 @@ export const formatFailure = ({ seed, message, steps }: Failure): string =>
     ...steps.map((step) =>
       "change" in step
         ? `  ${step.change} a backend of frontend ${step.frontend}`
-        : `  ${step.program} ${Buffer.from(step.frame).toString("hex")}`,
+        : `  ${step.program} ${Buffer.from(step.frame).toString("hex")}${step.gso ? " gso" : ""}`,
     ),
   ].join("\n");

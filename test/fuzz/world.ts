@@ -74,6 +74,10 @@ const PROTOCOLS: readonly (readonly [Transport, number])[] = [
   ["UDP", 17],
 ];
 
+/** A struct __sk_buff whose gso_size is 100. */
+const GSO = new Uint8Array(192);
+new DataView(GSO.buffer).setUint32(176, 100, true);
+
 export interface WorldOptions {
   readonly socketLB: boolean;
   readonly hash_seed: number;
@@ -105,10 +109,11 @@ export class World {
     return this.frontends.find((f) => f.address === address && f.port === port && f.proto === proto) ?? null;
   }
 
-  run(program: Program, frame: Uint8Array): Outcome {
+  run(program: Program, frame: Uint8Array, gso: boolean): Outcome {
     const { datapath } = this;
-    if (program === "tc_ingress") return datapath.ingress(frame);
-    return program === "tc_egress" ? datapath.egress(frame) : datapath.podIngress(frame);
+    const context = gso ? GSO : undefined;
+    if (program === "tc_ingress") return datapath.ingress(frame, context);
+    return program === "tc_egress" ? datapath.egress(frame, context) : datapath.podIngress(frame, context);
   }
 
   /** Takes a frontend's first backend away, as the agent does: first out of the run, then as such. */

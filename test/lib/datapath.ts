@@ -14,6 +14,7 @@ import {
   scope,
 } from "../../src/dataplane/bpf/abi.gen.ts";
 import { decode, encode, type StructName, sizeOf } from "../../src/dataplane/bpf/codec.ts";
+import { type EventCounts, sumEventCounts } from "../../src/dataplane/bpf/events.ts";
 import {
   bootTime_ns,
   type LoadedObject,
@@ -178,21 +179,10 @@ export class ObjectUnderTest {
   }
 
   /** Of one hook and reason, on all CPUs. */
-  eventBudget(
-    at: number,
-    reason: ReasonName,
-  ): { readonly written: bigint; readonly limited: bigint; readonly lost: bigint } {
-    const size = sizeOf("event_budget");
-    const bytes = new Uint8Array(size * this.#cpus);
+  eventCounts(at: number, reason: ReasonName): EventCounts {
+    const bytes = new Uint8Array(sizeOf("event_budget") * this.#cpus);
     mapLookup(this.#object.map("event_budgets"), encode("u32", at * REASONS_PER_HOOK + reasons[reason]), bytes);
-    const sum = { written: 0n, limited: 0n, lost: 0n };
-    for (let i = 0; i < bytes.length; i += size) {
-      const { written, limited, lost } = decode("event_budget", bytes.subarray(i, i + size));
-      sum.written += written;
-      sum.limited += limited;
-      sum.lost += lost;
-    }
-    return sum;
+    return sumEventCounts(bytes);
   }
 
   close(): void {

@@ -245,6 +245,13 @@ ADDRESS           PROTO   STATE    LOCAL   NEW-FLOWS   OPEN-SOCKETS   SERVICE   
   );
 });
 
+test("maps event_budgets: what became of events, of all CPUs together", async () => {
+  const store = createStore();
+  const one = { spent_until_ns: 9n, written: 3n, limited: 40n, lost: 5n };
+  store.update("event_budgets", [[encode("u32", 71), encode("event_budget", one)]]);
+  await assertScreen(mapReport(store, "event_budgets"), "\nKEY   VALUE\n71    written=3 limited=40 lost=5\n");
+});
+
 test("maps: how full each is", async () => {
   await assertScreen(
     mapListReport(createStore()),

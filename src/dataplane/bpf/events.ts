@@ -2,7 +2,7 @@
 // listener at a time: a lock says who, and ends with the process, as do the events a few seconds later.
 import { RefusedError } from "../../lib/errors.ts";
 import type { Address } from "../../model/address.ts";
-import { decode, encode } from "./codec.ts";
+import { decode, encode, sizeOf } from "./codec.ts";
 import { hookName, reasonName } from "./inspect.ts";
 import { bootTime_ns, closeFd, interfaceName, mapRing, openPinned } from "./libbpf.ts";
 import { takeLock } from "./lock.ts";
@@ -118,16 +118,20 @@ export const decodeEvent = (record: Uint8Array): DropEvent => {
 
 /** Of all hooks, reasons and CPUs, since the maps were made. */
 export const readEventCounts = (store: MapStore): EventCounts => {
+  const counts = Array.from(store.entries("event_budgets"), ([, perCpu]) => sumEventCounts(perCpu));
+  const sum = (name: keyof EventCounts): number => counts.reduce((total, count) => total + count[name], 0);
+  return { written: sum("written"), limited: sum("limited"), lost: sum("lost") };
+};
+
+/** One value of event_budgets: that of each CPU, one after another. */
+export const sumEventCounts = (perCpu: Uint8Array): EventCounts => {
+  const size = sizeOf("event_budget");
   const sum = { written: 0, limited: 0, lost: 0 };
-  for (const [, perCpu] of store.entries("event_budgets")) {
-    for (const budget of budgetsOf(perCpu)) {
-      sum.written += Number(budget.written);
-      sum.limited += Number(budget.limited);
-      sum.lost += Number(budget.lost);
-    }
+  for (let offset = 0; offset < perCpu.length; offset += size) {
+    const budget = decode("event_budget", perCpu.subarray(offset, offset + size));
+    sum.written += Number(budget.written);
+    sum.limited += Number(budget.limited);
+    sum.lost += Number(budget.lost);
   }
   return sum;
 };
-
-const budgetsOf = (perCpu: Uint8Array) =>
-  Array.from({ length: perCpu.length / 32 }, (_, i) => decode("event_budget", perCpu.subarray(i * 32, (i + 1) * 32)));
