@@ -84,6 +84,7 @@ export const timesRange = (min: number, max: number): string =>
   timesDigits(min) === timesDigits(max) ? timesText(min) : `${timesDigits(min)}–${timesText(max)}`;
 
 const timesDigits = (times: number): string => {
+  if (times === Number.POSITIVE_INFINITY) return "∞";
   if (times >= 10) return digits(times);
   return times >= 0.1 || times <= 0 ? times.toFixed(2) : times.toPrecision(2);
 };

@@ -52,8 +52,8 @@ export const servicesOf = (samples: readonly Sample[], metric: string, mode?: st
 
 /**
  * How many times as good as the baseline, round by round: over 1 is better, whichever way the metric goes. A mode
- * without services (services 0) is compared with the baseline at `services`, and the other way round. null: no round
- * has both, or a value is 0.
+ * without services (services 0) is compared with the baseline at `services`, and the other way round. Of nothing it is
+ * infinitely much, and nothing is as good as nothing. null: no round has both.
  */
 export const timesBetter = (
   samples: readonly Sample[],
@@ -73,7 +73,8 @@ export const ratiosToBaseline = (
   const base = byRound(samples, name, modes.baseline, services);
   return [...own].flatMap(([round, value]) => {
     const other = base.get(round);
-    if (other === undefined || other === 0 || value === 0) return [];
+    if (other === undefined) return [];
+    if (other === value) return [1];
     return [better === "higher" ? value / other : other / value];
   });
 };

@@ -5,6 +5,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { documentOf } from "../../src/bench/report/document.ts";
 import { page } from "../../src/bench/report/page.ts";
 import { textWidth } from "../../src/bench/report/text.ts";
 import type { Result } from "../../src/bench/result.ts";
@@ -122,6 +123,27 @@ test("hostile strings are shown as text, and do nothing", async () => {
   assert.match(await browser.ask("document.title"), /^beeline benchmark/);
   assert.ok((await browser.ask<string>("document.querySelector('.machine').textContent")).includes(evil));
   assert.deepEqual(browser.complaints(), []);
+});
+
+test("a plot alone in a file is an SVG document in the colours of the page, light and dark", async () => {
+  const { figures } = documentOf(drawResult({ seed: 1 }), "plots");
+  assert.equal(figures.size, 9);
+  for (const [metric, svg] of figures) {
+    const file = join(directory, `${metric}.svg`);
+    writeFileSync(file, svg);
+    for (const [scheme, background] of [
+      ["light", "rgb(255, 255, 255)"],
+      ["dark", "rgb(20, 23, 28)"],
+    ] as const) {
+      await browser.open(file, { ...DESK, scheme });
+      const [root, colour, bars] = await browser.ask<[string, string, number]>(
+        `[document.documentElement.localName, getComputedStyle(document.documentElement).backgroundColor, document.querySelectorAll(".bar, .curve").length]`,
+      );
+      assert.deepEqual([root, colour], ["svg", background], metric);
+      assert.ok(bars >= 7, `${metric}: ${bars} bars or lines`);
+      assert.deepEqual(browser.complaints(), []);
+    }
+  }
 });
 
 test("on paper the figures are there and nothing is cut off at the right", async () => {

@@ -34,6 +34,12 @@ test("a logarithmic scale of nothing, and of zeros, has no ticks and finite plac
   }
 });
 
+test("zero among greater values is drawn at the edge", () => {
+  const scale = logScale([0, 10, 1000], [200, 0]);
+  assert.equal(scale.at(0), 200);
+  assert.equal(scale.at(1000), 0);
+});
+
 test("ticks say round numbers, with the unit of a time or size", () => {
   assert.deepEqual(
     [0, 500_000, 1_500_000].map((tick) => tickText(tick, "packets/s")),

@@ -60,7 +60,7 @@ export const barFigure = ({ panels, unit, generator, description }: BarFigure, w
     y += 6;
   }
   const line = limit === null ? NOTHING : limitLine(scale.at(limit), y, width);
-  return markup`<svg class="figure" viewBox="0 0 ${width} ${y + 22}" width="${width}" height="${y + 22}" role="img" aria-label="${description}">${upright(ticks, limit === null ? 2 : 16, y)}${line}${drawn}${bottomAxis(ticks, y)}</svg>`;
+  return markup`<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 ${width} ${y + 22}" width="${width}" height="${y + 22}" role="img" aria-label="${description}">${upright(ticks, limit === null ? 2 : 16, y)}${line}${drawn}${bottomAxis(ticks, y)}</svg>`;
 };
 
 interface Frame {

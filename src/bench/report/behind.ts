@@ -21,30 +21,33 @@ export const behindSection = (result: Result, looks: ReadonlyMap<string, Look>):
   return markup`<section id="slower"><h2>Where beeline is slower, or needs more</h2><p class="answer">${answer(all)}</p>${table(result, all, looks)}${bounds(result, all)}</section>`;
 };
 
+/** What is not certain is one click away: it is not counted, and often much. */
 const table = (result: Result, all: readonly Comparison[], looks: ReadonlyMap<string, Look>): Markup => {
   const rows = rowsBehind(all);
-  if (rows.length === 0) return NOTHING;
-  return markup`<table class="behind"><thead><tr><th scope="col">what</th><th scope="col">beeline</th><th scope="col">rivals that do better</th></tr></thead><tbody>${rows.map((row) => rowOf(result, row, looks))}</tbody></table>`;
+  const [sure, unsure] = [rows.filter((row) => row.sure), rows.filter((row) => !row.sure)];
+  const of = (some: readonly Behind[]): Markup =>
+    some.length === 0
+      ? NOTHING
+      : markup`<table class="behind"><thead><tr><th scope="col">what</th><th scope="col">beeline</th><th scope="col">rivals that do better</th></tr></thead><tbody>${some.map((row) => rowOf(result, row, looks))}</tbody></table>`;
+  if (unsure.length === 0) return of(sure);
+  return markup`${of(sure)}<details class="unsure"><summary>${unsure.length} more where the median is behind, but the rounds disagree</summary>${of(unsure)}</details>`;
 };
 
-const rowOf = (result: Result, { own, rivals, services, sure }: Behind, looks: ReadonlyMap<string, Look>): Markup => {
+const rowOf = (result: Result, { own, rivals, services }: Behind, looks: ReadonlyMap<string, Look>): Markup => {
   const at = services.length === 1 && own.services === 0 ? "" : `at ${list(services.map(grouped))} services`;
   const several = services.length > 1;
   const items = rivals.map(
     (one) =>
       markup`<li>${modeValue(result, one, one.rival, looks)}<span class="times"><b>${timesText(one.times.median)}</b> <small>${detail(one, several)}</small></span></li>`,
   );
-  return markup`<tr class="${sure ? "sure" : "unsure"}"><th scope="row"><a href="#${`metric-${own.metric.name}`}">${own.metric.title}</a><small>${at}</small>${sure ? NOTHING : markup`<small>not certain: the rounds disagree</small>`}</th><td>${modeValue(result, own, own.mode, looks)}</td><td><ul>${items}</ul></td></tr>`;
+  return markup`<tr><th scope="row"><a href="#${`metric-${own.metric.name}`}">${own.metric.title}</a><small>${at}</small></th><td>${modeValue(result, own, own.mode, looks)}</td><td><ul>${items}</ul></td></tr>`;
 };
 
-/** `0.28–0.31×, behind in 5 of 5 rounds, worst at 10 services` */
-const detail = ({ times, behind, services }: Comparison, several: boolean): string =>
-  [
-    times.n === 1
-      ? "measured once"
-      : `${timesRange(times.min, times.max)}, behind in ${behind === times.n ? `all ${times.n}` : `${behind} of ${times.n}`} rounds`,
-    ...(several ? [`most at ${grouped(services)} services`] : []),
-  ].join(", ");
+/** `0.28–0.31×, behind in 4 of 5 rounds, most at 10 services` */
+const detail = ({ times, behind, services }: Comparison, several: boolean): string => {
+  const range = `${timesRange(times.min, times.max)}, behind in ${behind} of ${times.n} rounds`;
+  return `${times.n === 1 ? "measured once" : range}${several ? `, most at ${grouped(services)} services` : ""}`;
+};
 
 const modeValue = (
   result: Result,

@@ -54,7 +54,7 @@ export const lineFigure = ({ lines, unit, description }: LineFigure, width: numb
     const name = markup`<text class="label" x="${right + 27}" y="${place + 4}">${fitted(line.label, room)}</text>`;
     return markup`<g class="${line.look.name}"><title>${titleOf(line, unit)}</title>${curve(line, x, y, [left, right])}${leader}${name}</g>`;
   });
-  return markup`<svg class="figure" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${description}">${upright(ticks, top, bottom)}${across}${drawn}${bottomAxis(ticks, bottom)}<text class="tick" x="${(left + right) / 2}" y="${height - 6}" text-anchor="middle">services</text></svg>`;
+  return markup`<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${description}">${upright(ticks, top, bottom)}${across}${drawn}${bottomAxis(ticks, bottom)}<text class="tick" x="${(left + right) / 2}" y="${height - 6}" text-anchor="middle">services</text></svg>`;
 };
 
 const curve = ({ points, look }: Line, x: Scale, y: Scale, [left, right]: readonly [number, number]): Markup => {

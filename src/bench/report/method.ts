@@ -3,7 +3,8 @@
 
 import { list } from "../../lib/text.ts";
 import { digits, grouped, quantityText } from "../quantity.ts";
-import type { ModeOfResult, Result, Sample } from "../result.ts";
+import type { ModeOfResult, Result } from "../result.ts";
+import { isProven, missingFrom } from "./about.ts";
 import { generatorOf } from "./figures.ts";
 import type { Look } from "./looks.ts";
 import { type Markup, markup, NOTHING } from "./markup.ts";
@@ -14,7 +15,7 @@ export const methodSection = (result: Result, looks: ReadonlyMap<string, Look>):
   return markup`<section id="method"><h2>How this was measured</h2><div class="columns"><div>
 <p>For each mode and number of services (${counts === "" ? "none" : counts}) a lab of network namespaces of its own: a client, a node that carries the traffic, pods. All of them are alive at the same time and equal but for the mode. The services that nobody asks for are there, too; the one that is asked for comes last.</p>${topology()}</div><dl>
 <dt>Order</dt><dd>${sentence(method.order)}</dd>
-<dt>Rounds</dt><dd>${method.rounds}, each measurement ${digits(method.seconds)} s after ${method.warm_up_s === 0 ? "no warm-up" : `${digits(method.warm_up_s)} s of warm-up`}</dd>
+<dt>Rounds</dt><dd>${method.rounds}, each measurement ${method.seconds} s after ${method.warm_up_s === 0 ? "no warm-up" : `${method.warm_up_s} s of warm-up`}</dd>
 <dt>CPUs</dt><dd>${method.pinning.length === 0 ? "not pinned" : method.pinning.map(({ cpu, what }) => markup`<div>CPU ${cpu}: ${what}</div>`)}</dd>
 <dt>Generator alone</dt><dd>${generators(result)}</dd>
 <dt>To do it again</dt><dd><code>${method.command}</code></dd></dl></div>
@@ -43,37 +44,34 @@ const proofRow = (
   const least = Math.min(
     ...own.filter(({ proof }) => proof.expected > 0).map(({ proof }) => proof.counted / proof.expected),
   );
-  const sum = (field: "sent" | "lost"): number => own.reduce((total, sample) => total + sample[field], 0);
+  // Several metrics of one run are several samples of the same traffic.
+  const runs = [
+    ...new Map(
+      own.map((one) => [JSON.stringify([one.services, one.round, one.sent, one.lost, one.proof]), one]),
+    ).values(),
+  ];
+  const sum = (field: "sent" | "lost"): number => runs.reduce((total, sample) => total + sample[field], 0);
   const verdict =
     failed > 0
       ? markup`<b class="bad">too little in ${failed} of ${own.length} samples</b>`
       : Number.isFinite(least)
         ? markup`all of it, in every sample`
         : markup`nothing had to be`;
-  const sent = sum("sent");
-  const share = sent === 0 ? "" : ` (${digits((100 * sum("lost")) / sent)} %)`;
+  const [sent, lost] = [sum("sent"), sum("lost")];
+  const share = lost === 0 ? "none" : `${quantityText(lost, "")} (${digits((100 * lost) / sent)} %)`;
   return [
-    markup`<tr><th scope="row"><span class="mode ${looks.get(name)?.name ?? ""}">${title}</span><small>${summary}</small></th><td>${list(counters)}</td><td>${own.length}</td><td>${verdict}</td><td>${quantityText(sent, "")}</td><td>${quantityText(sum("lost"), "")}${share}</td></tr>`,
+    markup`<tr><th scope="row"><span class="mode ${looks.get(name)?.name ?? ""}">${title}</span><small>${summary}</small></th><td>${counters.map((counter) => markup`<div>${counter}</div>`)}</td><td>${own.length}</td><td>${verdict}</td><td class="figures">${quantityText(sent, "")}</td><td class="figures">${share}</td></tr>`,
   ];
 };
-
-export const isProven = ({ proof }: Sample): boolean => proof.counted >= proof.expected;
 
 const topology = (): Markup => {
   const box = (x: number, y: number, name: string, what: string): Markup =>
     markup`<rect class="box" x="${x}" y="${y}" width="92" height="44" rx="6"/><text class="label" x="${x + 46}" y="${y + 19}" text-anchor="middle">${name}</text><text class="tick" x="${x + 46}" y="${y + 34}" text-anchor="middle">${what}</text>`;
-  return markup`<svg class="figure topology" viewBox="0 0 336 116" width="336" height="116" role="img" aria-label="A client is wired to the node, the node to two pods"><path class="wire" d="M94 58H122M214 58C230 58 226 24 242 24M214 58C230 58 226 92 242 92"/>${box(2, 36, "client", "load")}${box(122, 36, "node", "the mode")}${box(242, 2, "pod 1", "counts")}${box(242, 70, "pod 2", "counts")}</svg>`;
+  return markup`<svg xmlns="http://www.w3.org/2000/svg" class="figure topology" viewBox="0 0 336 116" width="336" height="116" role="img" aria-label="A client is wired to the node, the node to two pods"><path class="wire" d="M94 58H122M214 58C230 58 226 24 242 24M214 58C230 58 226 92 242 92"/>${box(2, 36, "client", "load")}${box(122, 36, "node", "the mode")}${box(242, 2, "pod 1", "counts")}${box(242, 70, "pod 2", "counts")}</svg>`;
 };
 
-export const missingSection = ({ modes, metrics, gaps }: Result): Markup => {
-  const titles = new Map([...modes, ...metrics].map(({ name, title }) => [name, title]));
-  const rows = [
-    ...[...modes, ...metrics].flatMap(({ title, skipped }) => (skipped === null ? [] : [[title, skipped] as const])),
-    ...gaps.map(({ mode, metric, services, why }) => {
-      const where = services === null ? "" : ` at ${grouped(services)} services`;
-      return [`${titles.get(metric) ?? metric} of ${titles.get(mode) ?? mode}${where}`, why] as const;
-    }),
-  ];
+export const missingSection = (result: Result): Markup => {
+  const rows = missingFrom(result);
   if (rows.length === 0) return NOTHING;
   return markup`<section id="missing"><h2>Not measured</h2><dl class="missing">${rows.map(([what, why]) => markup`<dt>${what}</dt><dd>${why}</dd>`)}</dl></section>`;
 };

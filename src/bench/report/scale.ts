@@ -29,8 +29,9 @@ export const logScale = (values: readonly number[], pixels: Span, least = 8): Sc
   const missing = Math.max(0, Math.log10(least) - (high - low)) / 2;
   const from = low - missing;
   const to = high + missing;
-  const at = (value: number): number =>
-    between(pixels, (Math.log10(Math.max(value, Number.MIN_VALUE)) - from) / (to - from));
+  // Zero has no place on such a scale; it is drawn at the edge.
+  const logarithm = (value: number): number => (value > 0 ? Math.max(from, Math.log10(value)) : from);
+  const at = (value: number): number => between(pixels, (logarithm(value) - from) / (to - from));
   return { at, ticks: logTicks(from, to) };
 };
 

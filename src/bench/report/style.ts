@@ -67,8 +67,7 @@ th small,.ratios td small{display:block}
 .behind ul{list-style:none}
 .behind li+li{margin-top:4px}
 .behind .times{display:inline-block;margin-left:12px}
-.behind .unsure{color:var(--soft)}
-.behind .unsure th,.behind .unsure b{font-weight:400}
+.unsure{margin:4px 0 16px;font-size:14px}
 .ratios{font-size:14px}
 .ratios td,.ratios thead th{padding:7px 12px;text-align:right;white-space:nowrap}
 .ratios thead th{white-space:normal;min-width:96px}
@@ -84,7 +83,7 @@ th small,.ratios td small{display:block}
 .at-phone{display:none}
 figcaption{font-size:13px;line-height:1.5;color:var(--soft);margin-top:8px;max-width:60em}
 details{margin-top:8px;font-size:13px}
-summary{cursor:pointer;color:var(--soft);width:max-content}
+summary{cursor:pointer;color:var(--soft);width:fit-content}
 .values{margin-top:6px;white-space:nowrap}
 .values td,.values th,.proofs td,.proofs th{padding:4px 14px 4px 0}
 .values td:nth-child(n+2){text-align:right}
@@ -96,7 +95,7 @@ summary{cursor:pointer;color:var(--soft);width:max-content}
 dl{font-size:14px}
 dt{font-weight:600}
 dd{color:var(--soft);margin-bottom:10px}
-.missing{display:grid;grid-template-columns:max-content 1fr;gap:4px 24px;margin-top:8px}
+.missing{display:grid;grid-template-columns:minmax(0,2fr) minmax(0,3fr);gap:4px 24px;margin-top:8px}
 .missing dd{margin:0}
 footer{margin-top:56px;font-size:13px;color:var(--soft)}
 @media (max-width:660px){
@@ -116,7 +115,7 @@ section{margin-top:44px}
 @page{margin:14mm}
 body{font-size:11px}main{max-width:none;padding:0}
 section{margin-top:24px}h2{font-size:17px}.lead,.answer{font-size:14px}.machine,.note,dl,figcaption{font-size:10.5px}
-.at-desk,details{display:none}.at-phone{display:block}
+.at-desk,.card details{display:none}details::details-content{content-visibility:visible;height:auto}.at-phone{display:block}
 .cards{grid-template-columns:1fr 1fr;gap:20px 16px}
 .card,tr,.columns{break-inside:avoid}h2,h3{break-after:avoid}
 .ratios,.proofs{font-size:9px;min-width:0}.ratios td,.ratios thead th{padding:3px 4px;min-width:0;font-size:9px}.ratios small,.proofs small{font-size:7.5px}.ratios tbody th{min-width:0;padding-right:6px}
