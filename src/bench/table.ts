@@ -1,6 +1,6 @@
 // A result for a terminal: one block for each metric when all is done, and one line for each mode and size while it is
 // measured. Pure.
-import { columns } from "../lib/text.ts";
+import { columns, count } from "../lib/text.ts";
 import { timesText } from "./quantity.ts";
 import type { MetricOfResult, Result, Sample } from "./result.ts";
 import { answer, comparisonsOf, rowsBehind } from "./standing.ts";
@@ -11,7 +11,7 @@ export const resultTable = (result: Result): string => {
   const { machine, method, versions, problems } = result;
   const head = [
     `beeline ${versions.beeline} on ${machine.cpus} × ${machine.cpu}${machine.virtual === null ? "" : " (virtual)"}, kernel ${machine.kernel}`,
-    `median (least–greatest) of ${method.rounds} rounds of ${method.seconds} s${result.complete ? "" : "; INTERRUPTED: what had been measured by then"}`,
+    `median (least–greatest) of ${count(method.rounds, "round")} of ${method.seconds} s${result.complete ? "" : "; INTERRUPTED: what had been measured by then"}`,
   ];
   const skipped = result.modes.flatMap(({ name, skipped }) =>
     skipped === null ? [] : [`skipped: ${name}: ${skipped}`],
