@@ -20,14 +20,14 @@ static __always_inline int store(const struct connection *c)
 	return REASON_NEW_FLOW;
 }
 
-static __always_inline int open_connection(struct connection *c)
+static __always_inline int open_connection(struct __sk_buff *ctx, struct connection *c)
 {
 	int reason = claim_client_port(c);
 
 	if (reason != UNDECIDED)
 		return reason;
 	if (c->needs_snat) {
-		reason = claim_snat(c);
+		reason = claim_snat(ctx, c);
 		if (reason != UNDECIDED) {
 			forget_flow(c, FLOW_UNDO_DNAT);
 			return reason;
@@ -45,6 +45,16 @@ static __always_inline bool is_taken_over(const struct connection *c)
 	return undo && !is_undo_of(undo, c);
 }
 
+/* The address that the connection's port is of: the flow that writes it knows. */
+static __always_inline const struct addr *former_snat_addr(const struct connection *c,
+							   const struct config *config)
+{
+	struct flow_key key = key_in(c, FLOW_SNAT);
+	const struct flow *snat = bpf_map_lookup_elem(&flows, &key);
+
+	return snat ? &snat->addr : snat_addr(config, family_of(&c->backend.addr));
+}
+
 /* A connection that starts anew, or a UDP flow that loses its backend, leaves nothing of its
  * own behind: its SNAT port above all. */
 SUBPROGRAM int forget_former(const struct packet *packet, const struct flow *dnat)
@@ -59,8 +69,8 @@ SUBPROGRAM int forget_former(const struct packet *packet, const struct flow *dna
 	former.backend = translation_of(dnat);
 	former.inner_port = dnat->client_port ?: former.client.port;
 	former.node.port = dnat->snat_port;
-	former.node.addr = *snat_addr(config, packet->family);
 	former.proto = packet->key.proto;
+	former.node.addr = *former_snat_addr(&former, config);
 	if (is_taken_over(&former))
 		return forget_flow(&former, FLOW_DNAT);
 	forget_connection(&former);
@@ -147,14 +157,15 @@ SUBPROGRAM int choose_for_packet(const struct packet *packet, struct connection 
 }
 
 /* REASON_NEW_FLOW: the connection's flows are stored, and `to` is what FLOW_DNAT writes. */
-SUBPROGRAM int connect_packet(const struct packet *packet, struct translation *to)
+SUBPROGRAM int connect_packet(struct __sk_buff *ctx, const struct packet *packet,
+			      struct translation *to)
 {
 	struct connection c = {};
 	int reason = choose_for_packet(packet, &c);
 
 	if (reason != REASON_NEW_FLOW || !to)
 		return reason;
-	reason = open_connection(&c);
+	reason = open_connection(ctx, &c);
 	if (reason != REASON_NEW_FLOW)
 		return reason;
 	count_new_flow(c.backend_id);

@@ -103,7 +103,7 @@ static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *
 		return REASON_PROTOCOL;
 	if (reason != UNDECIDED)
 		return reason;
-	reason = connect_packet(packet, &to);
+	reason = connect_packet(ctx, packet, &to);
 	if (reason != REASON_NEW_FLOW)
 		return reason;
 	if (packet->fragmented)

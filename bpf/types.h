@@ -242,6 +242,13 @@ struct stale_socket {
 	__u32 domain;	   /* AF_INET or AF_INET6: of the socket, not of the addresses */
 };
 
+/* tunnels: the addresses of devices by which packets leave in other packets. What goes to a
+ * backend behind one comes from there, else the reply would come back outside of it. */
+struct tunnel {
+	struct addr addr_v4; /* 0: none */
+	struct addr addr_v6;
+};
+
 /* config: what the agent tells the programs at run time; one entry. */
 struct config {
 	struct addr

@@ -222,9 +222,10 @@ export class Agent {
     const node = this.#source.snapshot().node;
     const devices = chooseDevices(this.#host, config.bpf.devices, node?.addresses ?? []);
     const podDevices = choosePodDevices(this.#host, config.bpf, devices);
-    const served = JSON.stringify(
+    const served = JSON.stringify([
       this.#host.devices.filter(({ name }) => devices.includes(name) || podDevices.includes(name)),
-    );
+      this.#host.addresses.filter(({ device }) => devices.includes(device)),
+    ]);
     if (served === this.#served) return;
     if (devices.length > 0) log("info", "Devices that are served", { devices, podDevices, before: this.#devices });
     else

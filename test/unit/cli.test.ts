@@ -274,6 +274,7 @@ services             2      65536      0.0%
 slots                3      1048576    0.0%
 sockets              -      -          -
 source_ranges        1      65536      0.0%
+tunnels              -      256        -
 `,
   );
 });
@@ -511,7 +512,7 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["compile", "compile needs manifests: -f FILE or folder"],
   [
     "maps slotz",
-    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, event_budgets, flows, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, services, slots, sockets, source_ranges",
+    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, event_budgets, flows, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, services, slots, sockets, source_ranges, tunnels",
   ],
   ["trace", "beeline trace shows what is refused or dropped, and nothing else: beeline trace --drops"],
   ["trace --drop", "Unknown flag --drop (did you mean --drops?). See beeline trace --help"],

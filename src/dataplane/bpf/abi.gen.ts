@@ -185,6 +185,11 @@ export interface StaleSocket {
   readonly domain: number;
 }
 
+export interface Tunnel {
+  readonly addr_v4: Address;
+  readonly addr_v6: Address;
+}
+
 /** Struct name to its record type. */
 export interface Records {
   readonly affinity: Affinity;
@@ -211,6 +216,7 @@ export interface Records {
   readonly source_range: SourceRange;
   readonly source_range_key: SourceRangeKey;
   readonly stale_socket: StaleSocket;
+  readonly tunnel: Tunnel;
   readonly addr: Address;
   readonly u32: number;
   readonly u64: bigint;
@@ -451,6 +457,13 @@ export const layouts = {
       { name: "domain", offset: 52, type: "u32" },
     ],
   },
+  tunnel: {
+    size: 32,
+    fields: [
+      { name: "addr_v4", offset: 0, type: "addr" },
+      { name: "addr_v6", offset: 16, type: "addr" },
+    ],
+  },
 } as const;
 
 export const backend_flag = {
@@ -576,6 +589,7 @@ export const maps = {
   slots: { type: 2, key: "u32", value: "u32", max_entries: 1048576 },
   sockets: { type: 24, key: "i32", value: "socket_peers", max_entries: 0 },
   source_ranges: { type: 11, key: "source_range_key", value: "source_range", max_entries: 65536 },
+  tunnels: { type: 1, key: "u32", value: "tunnel", max_entries: 256 },
 } as const;
 
 /** Ring buffer to its record and its size in bytes. */
@@ -584,4 +598,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "4b76eb5d1f97";
+export const ABI_HASH = "b81e40ed02ed";

@@ -9,9 +9,18 @@ import { maps, socket_lb } from "./abi.gen.ts";
 import { type Attachment, checkSocketHooksFree } from "./attach.ts";
 import { type CapacityError, isCapacityError } from "./capacity.ts";
 import { decode, encode, sizeOf } from "./codec.ts";
-import type { Header } from "./device.ts";
+import { deviceAddresses, deviceKind, type Header } from "./device.ts";
 import { createHooks, type HookOptions, type Hooks } from "./hooks.ts";
-import { closeFd, isSystemError, type LoadedObject, loadObject, mapInfo, netnsCookie, openPinned } from "./libbpf.ts";
+import {
+  closeFd,
+  interfaceIndex,
+  isSystemError,
+  type LoadedObject,
+  loadObject,
+  mapInfo,
+  netnsCookie,
+  openPinned,
+} from "./libbpf.ts";
 import { takeLock } from "./lock.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
 import { createKernelStore } from "./pinned.ts";
@@ -20,7 +29,7 @@ import { probeKernel } from "./probe.ts";
 import { TableProgrammer } from "./programmer.ts";
 import { tablesToDesired } from "./readback.ts";
 import { createStaleSockets, type StaleSockets } from "./stale.ts";
-import { readTables } from "./tables.ts";
+import { NO_ADDRESS, readTables } from "./tables.ts";
 
 export type { Log } from "./hooks.ts";
 export { pinDirectory } from "./pins.ts";
@@ -80,6 +89,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     const stale = sock === null ? null : openStaleSockets(options, directory, maxEntries, objects);
     const store = createKernelStore((map) => tc.map(map));
     writeConfig(store, options);
+    writeTunnels(store, options.devices);
     const tcFor = (header: Header): LoadedObject => {
       if (header === "ethernet") return tc;
       const known = l3 ?? load(options, "tc", directory, maxEntries, header);
@@ -131,7 +141,10 @@ const dataplane = (
       return applied;
     },
     readBack: () => tablesToDesired(readTables(store)),
-    setDevices: (devices, podDevices) => hooks.setDevices(devices, podDevices),
+    setDevices(devices, podDevices) {
+      writeTunnels(store, devices);
+      hooks.setDevices(devices, podDevices);
+    },
     attachments: () => hooks.attachments(),
     pressure: () =>
       Object.fromEntries(
@@ -293,4 +306,22 @@ const writeConfig = (store: MapStore, { snatPorts }: BpfOptions): void => {
     snat_port_max: snatPorts.max,
   };
   store.update("config", [[key, encode("config", config)]]);
+};
+
+/** What goes to backends behind these is to come from there. */
+const writeTunnels = (store: MapStore, devices: readonly string[]): void => {
+  const wanted = devices.flatMap((device): [string, Uint8Array][] => {
+    const index = interfaceIndex(device);
+    if (index === null || deviceKind(device) !== "tunnel") return [];
+    const { IPv4 = NO_ADDRESS, IPv6 = NO_ADDRESS } = deviceAddresses(device);
+    return [[String(index), encode("tunnel", { addr_v4: IPv4, addr_v6: IPv6 })]];
+  });
+  store.update(
+    "tunnels",
+    wanted.map(([index, row]) => [encode("u32", Number(index)), row]),
+  );
+  const gone = [...store.entries("tunnels")]
+    .map(([key]) => key)
+    .filter((key) => !wanted.some(([index]) => index === String(decode("u32", key))));
+  store.delete("tunnels", gone);
 };

@@ -1,5 +1,7 @@
 // What the kernel says of a device: how its packets start, and what drives it.
+import { networkInterfaces } from "node:os";
 import { RefusedError } from "../../lib/errors.ts";
+import { type Address, type Family, familyOf, parseAddress } from "../../model/address.ts";
 import { interfaceDriver, interfaceType } from "./libbpf.ts";
 
 /** What stands first in a packet of a device. */
@@ -35,4 +37,15 @@ export const deviceKind = (name: string): DeviceKind => {
   const driver = interfaceDriver(name) ?? "";
   if (driver === "veth") return "veth";
   return OVERLAYS.includes(driver) || IP.includes(deviceType(name)) ? "tunnel" : "other";
+};
+
+/** The device's first address of each family, if it is up; none is link-local. */
+export const deviceAddresses = (name: string): Readonly<Partial<Record<Family, Address>>> => {
+  const addresses = (networkInterfaces()[name] ?? [])
+    .map(({ address }) => parseAddress(address))
+    .filter((address) => address !== null)
+    .filter((address) => !/^fe[89ab].:/.test(address));
+  const first = (family: Family) => addresses.find((address) => familyOf(address) === family);
+  const [v4, v6] = [first("IPv4"), first("IPv6")];
+  return { ...(v4 === undefined ? {} : { IPv4: v4 }), ...(v6 === undefined ? {} : { IPv6: v6 }) };
 };
