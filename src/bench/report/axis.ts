@@ -20,19 +20,25 @@ interface Tick {
   readonly text: string;
 }
 
-/** Those whose labels, centred, neither touch each other nor pass `right`; ticks that lose their label go as well. */
+/** Those whose labels, centred, neither touch each other nor pass `right`; the ends come first. */
 export const roomyTicks = (scale: Scale, label: (value: number) => string, right: number): readonly Tick[] => {
-  const kept: Tick[] = [];
-  let free = Number.NEGATIVE_INFINITY;
-  for (const value of scale.ticks) {
+  const kept: (Tick & { readonly half: number })[] = [];
+  const [first, ...rest] = scale.ticks;
+  const last = rest.at(-1);
+  for (const value of [
+    ...(first === undefined ? [] : [first]),
+    ...(last === undefined ? [] : [last]),
+    ...rest.slice(0, -1),
+  ]) {
     const tick = { at: scale.at(value), text: label(value) };
     const half = textWidth(tick.text, TICK_PX) / 2;
-    if (tick.at - half < free || tick.at + half > right) continue;
-    kept.push(tick);
-    free = tick.at + half + 8;
+    const free = kept.every((other) => Math.abs(other.at - tick.at) >= other.half + half + TICK_GAP);
+    if (free && tick.at + half <= right) kept.push({ ...tick, half });
   }
-  return kept;
+  return kept.sort((a, b) => a.at - b.at);
 };
+
+const TICK_GAP = 8;
 
 /** Labels below `y`. */
 export const bottomAxis = (ticks: readonly Tick[], y: number): Markup =>
