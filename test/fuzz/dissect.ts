@@ -45,10 +45,23 @@ export interface Quoted extends Ends {
   readonly dport: number;
 }
 
-/** `nothing`: no IP, no ports, lengths that contradict, or beyond the limits. */
-export type Dissection = WithPorts | LaterFragment | Icmp | { readonly what: "nothing" };
+/** No IP, no ports, lengths that contradict, or beyond the limits. `packet`: what its IP header says, where there is one. */
+export interface Nothing {
+  readonly what: "nothing";
+  readonly packet: IpPacket | null;
+}
 
-const NOTHING = { what: "nothing" } as const;
+export interface IpPacket {
+  readonly family: 4 | 6;
+  readonly src: Address;
+  readonly dst: Address;
+  readonly l3: number;
+  /** null: it says something that cannot be. */
+  readonly end: number | null;
+}
+
+export type Dissection = WithPorts | LaterFragment | Icmp | Nothing;
+
 const [ICMP, TCP, UDP, ICMPV6, SCTP] = [1, 6, 17, 58, 132] as const;
 /** Bytes of the transport headers that are read. */
 const LEAST: ReadonlyMap<number, number> = new Map([
@@ -65,13 +78,34 @@ const MOST_TAGS = 2;
 export const dissect = (frame: Uint8Array, gso = false): Dissection => {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
   const l3 = behindTags(view);
-  if (l3 === null) return NOTHING;
+  const family = l3 === null ? null : familyAt(view, l3);
+  if (l3 === null || family === null) return { what: "nothing", packet: null };
+  const packet = readIp(view, l3, family, gso);
+  return readWhole(view, packet) ?? { what: "nothing", packet };
+};
+
+/** By the Ethernet type; null: no IP, or no room for its header. */
+const familyAt = (view: DataView, l3: number): 4 | 6 | null => {
   const type = view.getUint16(l3 - 2);
-  const packet = type === 0x0800 ? readIpv4(view, l3, gso) : type === 0x86dd ? readIpv6(view, l3, gso) : null;
-  if (packet === null) return NOTHING;
-  const { fragment, ...located } = packet;
+  if (type === 0x0800 && l3 + 20 <= view.byteLength) return 4;
+  return type === 0x86dd && l3 + 40 <= view.byteLength ? 6 : null;
+};
+
+const readIp = (view: DataView, l3: number, family: 4 | 6, gso: boolean): IpPacket => {
+  const [at, size] = family === 4 ? [l3 + 12, 4] : [l3 + 8, 16];
+  const [src, dst] = [addressAt(view, at, family), addressAt(view, at + size, family)];
+  return { family, src, dst, l3, end: (family === 4 ? endOfIpv4 : endOfIpv6)(view, l3, gso) };
+};
+
+const readWhole = (view: DataView, { end, ...ip }: IpPacket): Exclude<Dissection, Nothing> | null => {
+  if (end === null) return null;
+  const { l3, family } = ip;
+  const carried = family === 4 ? readIpv4(view, l3) : readChain(view, l3 + 40, view.getUint8(l3 + 6), end);
+  if (carried === null) return null;
+  const { fragment, ...rest } = carried;
+  const located = { ...ip, ...rest, end };
   if (fragment !== null && fragment.offset > 0) return { what: "later", ...located, fragment: fragment.id };
-  if (located.proto === (located.family === 4 ? ICMP : ICMPV6)) {
+  if (located.proto === (family === 4 ? ICMP : ICMPV6)) {
     return { what: "icmp", ...located, quoted: readQuoted(view, located) };
   }
   return readPorts(view, located, fragment?.id ?? null);
@@ -88,7 +122,9 @@ const behindTags = (view: DataView): number | null => {
   return null;
 };
 
-interface Packet extends Located {
+interface Carried {
+  readonly l4: number;
+  readonly proto: number;
   /** null: whole. */
   readonly fragment: { readonly id: number; readonly offset: number } | null;
 }
@@ -99,46 +135,34 @@ const addressAt = (view: DataView, at: number, family: 4 | 6): Address => {
 };
 
 /** RFC 791. */
-const readIpv4 = (view: DataView, l3: number, gso: boolean): Packet | null => {
-  if (l3 + 20 > view.byteLength) return null;
+const endOfIpv4 = (view: DataView, l3: number, gso: boolean): number | null => {
   const header = (view.getUint8(l3) & 15) * 4;
   const length = view.getUint16(l3 + 2);
   const end = length === 0 && gso ? view.byteLength : l3 + length;
-  if (view.getUint8(l3) >> 4 !== 4 || header < 20 || end > view.byteLength || l3 + header > end) return null;
+  const isSound = view.getUint8(l3) >> 4 === 4 && header >= 20 && end <= view.byteLength && l3 + header <= end;
+  return isSound ? end : null;
+};
+
+/** RFC 8200. */
+const endOfIpv6 = (view: DataView, l3: number, gso: boolean): number | null => {
+  const payload = view.getUint16(l3 + 4);
+  if (view.getUint8(l3) >> 4 !== 6 || (payload === 0 && !gso)) return null;
+  const end = payload === 0 ? view.byteLength : l3 + 40 + payload;
+  return end <= view.byteLength ? end : null;
+};
+
+const readIpv4 = (view: DataView, l3: number): Carried => {
   const bits = view.getUint16(l3 + 6) & 0x3fff;
   return {
-    family: 4,
     proto: view.getUint8(l3 + 9),
-    src: addressAt(view, l3 + 12, 4),
-    dst: addressAt(view, l3 + 16, 4),
-    l3,
-    l4: l3 + header,
-    end,
+    l4: l3 + (view.getUint8(l3) & 15) * 4,
     fragment: bits === 0 ? null : { id: view.getUint16(l3 + 4), offset: bits & 0x1fff },
   };
 };
 
-/** RFC 8200. */
-const readIpv6 = (view: DataView, l3: number, gso: boolean): Packet | null => {
-  if (l3 + 40 > view.byteLength) return null;
-  const payload = view.getUint16(l3 + 4);
-  if (view.getUint8(l3) >> 4 !== 6 || (payload === 0 && !gso)) return null;
-  const end = payload === 0 ? view.byteLength : l3 + 40 + payload;
-  if (end > view.byteLength) return null;
-  const chain = readChain(view, l3 + 40, view.getUint8(l3 + 6), end);
-  if (chain === null) return null;
-  const [src, dst] = [addressAt(view, l3 + 8, 6), addressAt(view, l3 + 24, 6)];
-  return { family: 6, src, dst, l3, end, ...chain };
-};
-
-const readChain = (
-  view: DataView,
-  start: number,
-  first: number,
-  end: number,
-): (Omit<Packet, keyof Ends | "l3" | "end"> & { readonly proto: number }) | null => {
+const readChain = (view: DataView, start: number, first: number, end: number): Carried | null => {
   let [l4, proto] = [start, first];
-  let fragment: Packet["fragment"] = null;
+  let fragment: Carried["fragment"] = null;
   for (let headers = 0; Object.values<number>(EXTENSIONS).includes(proto); headers++) {
     if (headers === MOST_EXTENSIONS || l4 + 8 > end) return null;
     if (proto === EXTENSIONS.routing && view.getUint8(l4 + 3) > 0) return null;
@@ -158,14 +182,14 @@ const readChain = (
   return { l4, proto, fragment };
 };
 
-const readPorts = (view: DataView, packet: Located, fragment: number | null): Dissection => {
+const readPorts = (view: DataView, packet: Located, fragment: number | null): WithPorts | null => {
   const { l4, end, proto } = packet;
   const least = LEAST.get(proto);
-  if (least === undefined || l4 + least > end) return NOTHING;
+  if (least === undefined || l4 + least > end) return null;
   const flags = proto === TCP ? view.getUint8(l4 + 13) : 0;
   if (proto === TCP) {
     const header = (view.getUint8(l4 + 12) >> 4) * 4;
-    if (header < 20 || l4 + header > end) return NOTHING;
+    if (header < 20 || l4 + header > end) return null;
   }
   const [FIN, SYN, RST, ACK] = [1, 2, 4, 16];
   return {

@@ -4,9 +4,17 @@ import { reason as reasonNumbers } from "../../src/dataplane/bpf/abi.gen.ts";
 import { type Address, addressToBytes } from "../../src/model/address.ts";
 import { type Meaning, meaningOf, type PacketVerdict } from "../../src/model/reason.ts";
 import type { Outcome } from "../lib/datapath.ts";
-import { parseFrame } from "../lib/packet.ts";
+import { ETHERNET, parseFrame } from "../lib/packet.ts";
 import { changedChecksum, checksumsOf } from "./checksums.ts";
-import { type Dissection, dissect, type Ends, type Icmp, type LaterFragment, type WithPorts } from "./dissect.ts";
+import {
+  type Dissection,
+  dissect,
+  type Ends,
+  type Icmp,
+  type IpPacket,
+  type LaterFragment,
+  type WithPorts,
+} from "./dissect.ts";
 import type { Packet } from "./generate.ts";
 import { type Backend, type End, type Frontend, PLACES, type Program, type World } from "./world.ts";
 
@@ -85,9 +93,11 @@ export class Model {
         if (!same(frame, outcome.frame)) throw new Violation(`${reason}, and the frame is changed`);
         break;
       case "refused":
-        checkRefusal(frame, outcome.frame, found);
+        checkRefusal(frame, outcome.frame, found, reason === "protocol");
         break;
       case "answered":
+        checkEcho(frame, outcome.frame, found);
+        break;
       case "dropped":
       case "translated":
     }
@@ -103,17 +113,22 @@ export class Model {
     const inward = program !== "tc_egress";
     // To another station's MAC: the node's device has 0. A pod's device hears nobody else.
     if (program === "tc_ingress" && frame.subarray(0, 6).some((byte) => byte !== 0)) return allow("not_ours");
+    const refuses = (address: Address | undefined): boolean =>
+      address !== undefined && this.#world.refuses(address, program);
     switch (found.what) {
       case "nothing":
+        if (refuses(found.packet?.dst)) return allow("protocol", "unreadable", "reply_failed");
         return allow("not_ours", "malformed");
       case "later": {
         const step = this.#fragments.get(fragmentKey(inward, found)) ?? null;
+        if (step === null && refuses(found.dst)) return allow(...ofFragment(found));
         if (step === null) return allow("fragment", "not_ours");
         allow(reasonOf(step));
         return this.#checkTranslated(frame, outcome.frame, found, step);
       }
       case "icmp": {
         const step = this.#stepOfQuoted(inward, found);
+        if (step === null && refuses(found.dst)) return allow(...ofMessage(frame, found));
         if (step === null) return allow("not_ours", ...(found.quoted === null ? ["malformed"] : []));
         allow("icmp_error");
         return this.#checkTranslated(frame, outcome.frame, found, step);
@@ -152,11 +167,15 @@ export class Model {
       return !this.#world.options.socketLB && frontend !== null ? ["not_handled"] : ["not_ours"];
     }
     if (isLoopback(src) || isLoopback(dst)) return ["loopback"];
+    if (frontend === null && this.#world.refuses(dst, program)) {
+      const refusal = proto === 132 ? "protocol" : "unlisted_port";
+      return mayBeTold(found) ? [refusal] : ["reply_failed"];
+    }
     if (frontend === null) return ["not_ours"];
     if (frontend.clients !== null && !frontend.clients.includes(src)) return ["source_range"];
     if (frontend.backends.length === 0) {
       if (frontend.without === "drop") return ["no_local_endpoints"];
-      return isOneHost(src) ? ["no_endpoints", ...(isTagged(found) ? ["reply_failed"] : [])] : ["reply_failed"];
+      return mayBeTold(found) ? ["no_endpoints"] : ["reply_failed"];
     }
     return ["new_flow", ...this.#exhaustions(frontend, found)];
   }
@@ -284,22 +303,13 @@ export class Model {
 
   /** Byte for byte what the step writes, and nothing else; checksums with the error they had. */
   #checkTranslated(before: Uint8Array, after: Uint8Array, found: WithPorts | LaterFragment | Icmp, step: Step): void {
-    if (after.length !== before.length) throw new Violation(`${before.length} bytes became ${after.length}`);
     if (found.what === "later" && step.kind === "from node" && step.connection.node === null) {
       throw new Violation("A fragment follows a first one that was not seen");
     }
     const expected = before.slice();
     const translation = this.#translationOf(step, after);
     for (const { at, bytes } of writesOf(found, translation)) expected.set(bytes, at);
-    const masked = after.slice();
-    for (const { at } of checksumsOf(before, found)) {
-      expected.set([0, 0], at);
-      masked.set([0, 0], at);
-    }
-    const at = expected.findIndex((byte, i) => byte !== masked[i]);
-    if (at !== -1) throw new Violation(`Byte ${at} is ${masked[at]}, not ${expected[at]} (${step.kind})`);
-    const wrong = changedChecksum(before, after, found);
-    if (wrong !== null) throw new Violation(`${wrong} (${step.kind})`);
+    sameBut(expected, after, before, found);
   }
 
   /** Each refusal and drop is told once, with the packet as it came. */
@@ -357,7 +367,8 @@ const fragmentKey = (inward: boolean, { src, dst, fragment, proto, family }: Lat
 
 const isLoopback = (address: Address): boolean => address === "::1" || address.startsWith("127.");
 
-const isTagged = ({ l3 }: WithPorts): boolean => l3 > 14;
+/** The kernel makes no room behind a VLAN tag. */
+const mayBeTold = ({ l3, src }: IpPacket): boolean => l3 === ETHERNET && isOneHost(src);
 
 const isOneHost = (address: Address): boolean => {
   const bytes = addressToBytes(address);
@@ -394,21 +405,67 @@ const portWrites = (l4: number, side: Translation["side"], to: End, other: numbe
   return [{ at: own, bytes: port(to.port) }, ...(other === null ? [] : [{ at: opposite, bytes: port(other) }])];
 };
 
+// ---- answers of a VIP ----------------------------------------------------------------------------------------------
+
+const [ICMP, ICMPV6, ECHO, ECHO_V6, ECHO_REPLY, ECHO_REPLY_V6] = [1, 58, 8, 128, 0, 129] as const;
+
+const ofFragment = ({ family, proto, src }: LaterFragment): readonly Reason[] => {
+  if (proto !== (family === 4 ? ICMP : ICMPV6)) return ["early_fragment"];
+  return [isOneHost(src) && !isLoopback(src) ? "echo" : "reply_failed"];
+};
+
+const ofMessage = (frame: Uint8Array, { family, l4, end, src }: Icmp): readonly Reason[] => {
+  if (!isOneHost(src) || isLoopback(src)) return ["reply_failed"];
+  return [l4 + 8 <= end && frame[l4] === (family === 4 ? ECHO : ECHO_V6) ? "echo" : "stray_icmp"];
+};
+
 /** An ICMP error from the address that was asked to the client, quoting what it sent. */
-const checkRefusal = (before: Uint8Array, after: Uint8Array, found: Dissection): void => {
-  if (found.what !== "ports") throw new Violation("Refused what cannot be read");
+const checkRefusal = (before: Uint8Array, after: Uint8Array, found: Dissection, isProtocol: boolean): void => {
+  const packet = found.what === "nothing" ? found.packet : found;
+  if (packet === null || packet.end === null || !mayBeTold(packet)) throw new Violation("Refused what cannot be");
   const answer = parseFrame(after);
-  const v4 = found.family === 4;
+  const v4 = packet.family === 4;
   const is = (what: string, seen: unknown, wanted: unknown): void => {
     if (String(seen) !== String(wanted)) throw new Violation(`The refusal's ${what} is ${seen}, not ${wanted}`);
   };
-  is("destination", answer.to, found.src);
-  is("source", answer.from, found.dst);
-  is("ICMP type and code", answer.icmp, v4 ? [3, 3] : [1, 4]);
+  const port = v4 ? [3, 3] : [1, 4];
+  const protocol = v4 ? [3, 2] : [4, 1];
+  is("destination", answer.to, packet.src);
+  is("source", answer.from, packet.dst);
+  is("ICMP type and code", answer.icmp, isProtocol ? protocol : port);
   is("IP checksum", answer.ip_checksum_ok, true);
   is("ICMP checksum", answer.checksum_ok, true);
   const room = v4 ? 576 - 28 : 1280 - 48;
-  const quoted = before.slice(found.l3, Math.min(found.end, found.l3 + room));
+  const quoted = before.slice(packet.l3, Math.min(packet.end, packet.l3 + room));
   is("quote", answer.payload.slice(4), quoted);
-  is("length", after.length, 14 + (v4 ? 28 : 48) + quoted.length);
+  is("length", after.length, ETHERNET + (v4 ? 28 : 48) + quoted.length);
+};
+
+/** The same packet turned round, with a new time to live and no options; a request is a reply now. */
+const checkEcho = (before: Uint8Array, after: Uint8Array, found: Dissection): void => {
+  if (found.what !== "icmp" && found.what !== "later") throw new Violation("An answer to no ping");
+  const { family, l3, l4 } = found;
+  const size = family === 4 ? 4 : 16;
+  const source = l3 + (family === 4 ? 12 : 8);
+  const expected = before.slice();
+  const swap = (one: number, other: number, bytes: number): void => {
+    expected.set(before.subarray(other, other + bytes), one);
+    expected.set(before.subarray(one, one + bytes), other);
+  };
+  swap(0, 6, 6);
+  swap(source, source + size, size);
+  expected[l3 + (family === 4 ? 8 : 7)] = 64;
+  if (family === 4) expected.fill(1, l3 + 20, l4);
+  if (found.what === "icmp") expected[l4] = family === 4 ? ECHO_REPLY : ECHO_REPLY_V6;
+  sameBut(expected, after, before, found);
+};
+
+/** Byte for byte, and each checksum with the error that it had. */
+const sameBut = (expected: Uint8Array, after: Uint8Array, before: Uint8Array, found: Dissection): void => {
+  if (after.length !== before.length) throw new Violation(`${before.length} bytes became ${after.length}`);
+  const fields = checksumsOf(before, found).flatMap(({ at }) => [at, at + 1]);
+  const at = expected.findIndex((byte, i) => byte !== after[i] && !fields.includes(i));
+  if (at !== -1) throw new Violation(`Byte ${at} is ${after[at]}, not ${expected[at]}`);
+  const wrong = changedChecksum(before, after, found);
+  if (wrong !== null) throw new Violation(wrong);
 };

@@ -23,7 +23,10 @@ export class Fuzzer {
   readonly reasons = new Map<string, number>();
 
   constructor() {
-    this.#worlds = [new World({ socketLB: true, hash_seed: 1 }), new World({ socketLB: false, hash_seed: 0xdeadbeef })];
+    this.#worlds = [
+      new World({ socketLB: true, vips: ["cluster", "balancer", "cluster"], hash_seed: 1 }),
+      new World({ socketLB: false, vips: ["cluster", "balancer", "node"], hash_seed: 0xdeadbeef }),
+    ];
   }
 
   /** null: as it should be. */

@@ -1,6 +1,6 @@
 // A node with one frontend of every kind in both families, asked from outside and from pods. Few addresses and ports, so
 // that random packets meet each other.
-import { backend_state, frontend_flag, maps, scope } from "../../src/dataplane/bpf/abi.gen.ts";
+import { backend_state, frontend_address_flag, frontend_flag, maps, scope } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
 import type { Address } from "../../src/model/address.ts";
 import { Datapath, NODE_V4, NODE_V6, type Outcome, publish, putBackend } from "../lib/datapath.ts";
@@ -80,6 +80,8 @@ new DataView(GSO.buffer).setUint32(176, 100, true);
 
 export interface WorldOptions {
   readonly socketLB: boolean;
+  /** Of each VIP: nobody else's; a VIP that may be served out there as well; an address of the node's own. */
+  readonly vips: readonly ("cluster" | "balancer" | "node")[];
   readonly hash_seed: number;
 }
 
@@ -98,7 +100,7 @@ export class World {
       snat_port_max: SNAT_PORTS.max,
     });
     this.datapath.listen(1e9, 3_600_000_000_000n);
-    this.#published = PLACES.flatMap((places) => publishAll(this.datapath, places));
+    this.#published = PLACES.flatMap((places) => publishAll(this.datapath, places, options.vips));
   }
 
   get frontends(): readonly Frontend[] {
@@ -107,6 +109,13 @@ export class World {
 
   frontendAt(address: Address, port: number, proto: number): Frontend | null {
     return this.frontends.find((f) => f.address === address && f.port === port && f.proto === proto) ?? null;
+  }
+
+  /** What is sent there and for no frontend ends here. */
+  refuses(address: Address, program: Program): boolean {
+    const kind = PLACES.map(({ vips }) => this.options.vips[vips.indexOf(address)]).find((k) => k !== undefined);
+    if (program === "tc_egress") return false;
+    return kind === "cluster" || (kind === "balancer" && program === "tc_ingress");
   }
 
   run(program: Program, frame: Uint8Array, gso: boolean): Outcome {
@@ -159,6 +168,9 @@ const LEARNED = (Object.keys(maps) as MapName[]).filter(
   (map) => maps[map].type === 9 /* LRU hash */ || /flow|fragment|affinity/.test(map),
 );
 
+const { FRONTEND_ADDRESS_VIP: VIP, FRONTEND_ADDRESS_CLUSTER_IP: CLUSTER_IP } = frontend_address_flag;
+const FLAGS = { cluster: VIP | CLUSTER_IP, balancer: VIP, node: 0 } as const;
+
 interface Published {
   frontend: Frontend;
   readonly all: readonly Backend[];
@@ -170,7 +182,7 @@ let ids = 0;
 /** Slots of one frontend: two runs, in turn. */
 const SLOTS = 8;
 
-const publishAll = (datapath: Datapath, places: Places): readonly Published[] => {
+const publishAll = (datapath: Datapath, places: Places, kinds: WorldOptions["vips"]): readonly Published[] => {
   const { vips, pods, remotes, clients, node, loopback } = places;
   const family = node.includes(":") ? "IPv6" : "IPv4";
   datapath.put("node_addresses", node, { flags: 0 });
@@ -194,11 +206,22 @@ const publishAll = (datapath: Datapath, places: Places): readonly Published[] =>
       for (const client of words.clients ?? []) {
         datapath.put("source_ranges", { prefixlen: 32 + 128, service_id, addr: client }, { allow: 1 });
       }
+      const address_flags = address === null ? 0 : FLAGS[kinds[vips.indexOf(address)] ?? "node"];
       let runs = 0;
       const write = (backends: readonly Backend[]): void => {
         const slot_base = service_id * SLOTS + (runs++ % 2) * (SLOTS / 2);
         for (const asked of [scope.SCOPE_EXTERNAL, scope.SCOPE_INTERNAL]) {
-          const spec = { address, family, port, proto: name, service_id, flags, slot_base, scope: asked } as const;
+          const spec = {
+            address,
+            family,
+            port,
+            proto: name,
+            service_id,
+            flags,
+            slot_base,
+            scope: asked,
+            address_flags,
+          } as const;
           publish(datapath, { ...spec, affinity_timeout_s: words.affinity ? 3600 : 0 }, backends);
         }
       };
