@@ -56,6 +56,7 @@ const LOOK = `(() => {
   const seen = (e) => box(e).width > 0 && box(e).height > 0;
   for (const svg of [...document.querySelectorAll("svg")].filter(seen)) {
     const name = svg.closest("[id]").id, out = box(svg);
+    if (out.width < 0.9 * svg.viewBox.baseVal.width) wrong.push(name + ": too small to be read");
     const texts = [...svg.querySelectorAll("text")].filter(seen).map((e) => [e.textContent, box(e)]);
     for (const [i, [text, b]] of texts.entries()) {
       if (b.left < out.left - 1 || b.right > out.right + 1 || b.top < out.top - 1 || b.bottom > out.bottom + 1)

@@ -35,6 +35,13 @@ test("a result in which beeline is nowhere slower says so, with the bounds of th
   assert.doesNotMatch(html, /class="behind"/);
 });
 
+test("with nothing uncertain the table stands alone", () => {
+  const factor = (mode: string, metric: string): number => (mode === "bpf-tc" && metric === "packets" ? 0.5 : 1);
+  const html = page(drawResult({ seed: 1, noise: 0.001, factor }));
+  assert.match(html, /<table class="behind">.*metric-packets.*behind in 5 of 5 rounds/);
+  assert.doesNotMatch(html, /class="unsure"/);
+});
+
 test("strings of a result are never markup, wherever they stand", () => {
   const evil = `"'><script>alert(1)</script><img src=x onerror=alert(1)>\u2028<!--]]>&amp;`;
   const names = new Set(["kind", "better", "axis", "started"]);

@@ -72,3 +72,12 @@ test("a mode without services is compared at every number of services", () => {
   assert.equal(ratio(1000), 4);
   assert.equal(spreadAt(samples, { metric: "m", mode: "route", services: 10 }), null);
 });
+
+test("of nothing it is infinitely much, and nothing is as good as nothing", () => {
+  const samples = [sample("a", 0, 90), sample("b", 0, 0), sample("c", 0, 0)];
+  const times = (mode: string, baseline: string, better: "higher" | "lower"): number | undefined =>
+    timesBetter(samples, { name: "m", better }, { mode, baseline }, 10)?.median;
+  assert.equal(times("a", "b", "lower"), 0);
+  assert.equal(times("a", "b", "higher"), Number.POSITIVE_INFINITY);
+  assert.equal(times("b", "c", "lower"), 1);
+});
