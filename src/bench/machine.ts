@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { availableParallelism, cpus, freemem, loadavg, release, totalmem } from "node:os";
 import { libbpfVersion } from "../dataplane/bpf/libbpf.ts";
 import { InputError, RefusedError } from "../lib/errors.ts";
+import { count, list } from "../lib/text.ts";
 import { firstLineOf } from "./lab/process.ts";
 import type { Result } from "./result.ts";
 
@@ -53,31 +54,46 @@ const NEEDED_PROGRAMS: readonly (readonly [program: string, args: readonly strin
 
 const NEEDED_CPUS = 2;
 
-/** A Node process each, and four namespaces. */
-const BYTES_PER_STACK = 130e6;
-/** Programming takes it in a burst: rules as text, and the kernel's copies. */
-const BYTES_PER_SERVICE = 100e3;
+/** A Node process each, maps at their full size, and four namespaces. Measured: 110 MB and 90 MB of kernel memory. */
+const BYTES_PER_STACK = 200e6;
+/** Of the largest number, in a burst: measured 300–350 MB a mode at 10,000, and five modes keep most of it. */
+const BYTES_PER_SERVICE = 150e3;
+
+/** What a machine has, as far as it decides whether anything can be measured. */
+export interface Facts {
+  readonly root: boolean;
+  readonly cpus: number;
+  readonly memory_bytes: number;
+  /** `ip` works, … */
+  readonly has: (program: string, args: readonly string[]) => boolean;
+}
+
+const readFacts = (): Facts => ({
+  root: process.geteuid?.() === 0,
+  cpus: availableParallelism(),
+  memory_bytes: availableMemory(),
+  has: (program, args) => firstLineOf(program, args) !== null,
+});
 
 /** Throws what is missing; `stacks` are as large as their number of services. */
-export const checkMachine = (stacks: readonly { readonly services: number }[]): void => {
-  if (process.geteuid?.() !== 0) throw new RefusedError("Cannot make a lab of network namespaces: this needs root");
-  if (availableParallelism() < NEEDED_CPUS) {
+export const checkMachine = (stacks: readonly { readonly services: number }[], facts: Facts = readFacts()): void => {
+  if (!facts.root) throw new RefusedError("Cannot make a lab of network namespaces: this needs root");
+  if (facts.cpus < NEEDED_CPUS) {
     throw new RefusedError(
-      `Cannot measure on ${availableParallelism()} CPU: senders and servers need one each, so ${NEEDED_CPUS}`,
+      `Cannot measure on ${count(facts.cpus, "CPU")}: what sends and what serves need one each, so ${NEEDED_CPUS}`,
     );
   }
-  const missing = NEEDED_PROGRAMS.filter(([program, args]) => firstLineOf(program, args) === null);
+  const missing = NEEDED_PROGRAMS.filter(([program, args]) => !facts.has(program, args));
   if (missing.length > 0) {
     const named = missing.map(([program, , debianPackage]) => `${program} (Debian package ${debianPackage})`);
-    throw new RefusedError(`Cannot measure without ${named.join(", ")}`);
+    throw new RefusedError(`Cannot measure without ${list(named)}`);
   }
-  const largest = Math.max(...stacks.map(({ services }) => services));
+  const largest = Math.max(0, ...stacks.map(({ services }) => services));
   const needed = stacks.length * BYTES_PER_STACK + largest * BYTES_PER_SERVICE;
-  const free = availableMemory();
-  if (free < needed) {
+  if (facts.memory_bytes < needed) {
     throw new InputError(
-      `${stacks.length} modes and sizes with up to ${largest} services need about ${gigabytes(needed)} of memory, and ` +
-        `${gigabytes(free)} are free: choose fewer --modes or --services`,
+      `${count(stacks.length, "mode")} and sizes, of up to ${largest} services, need about ${gigabytes(needed)} of memory, ` +
+        `and ${gigabytes(facts.memory_bytes)} are free: choose fewer --modes or --services`,
     );
   }
 };

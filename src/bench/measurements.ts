@@ -120,7 +120,7 @@ const newFlows: Measurement = {
       "flows/s",
       "higher",
       "services",
-      "Frames of 64 bytes, each of a UDP flow that was never seen before, counted in the pods. Connection tracking is emptied before.",
+      "Frames of 64 bytes, each of a UDP flow that was never seen before, counted in the pods. Connection tracking is emptied before; beeline's flow table is not, and forgets its oldest.",
     ),
   ],
   packets: true,
