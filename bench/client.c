@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * A client of the benchmark: `client WHAT SECONDS WARM-UP FLOW NAME[,NAME] TO:PORT [TO:PORT …]`,
- * one line of JSON on stdout. Destinations are taken in turn. Every answer must come from one of
- * the NAMEs and say the address that this client has; `wrong` counts those that do not, `lost`
- * those that never came.
+ * A client of the benchmark, one line of JSON on stdout:
+ * `client WHAT SECONDS WARM-UP FLOW SEEN NAME[,NAME] TO:PORT [TO:PORT …]`. Destinations are taken
+ * in turn. Every answer must come from one of the NAMEs and tell the address at which this client
+ * is to be SEEN. `sent` counts what was tried, `wrong` answers that are not right, `lost` those
+ * that never came.
  *
- *   connect    TCP, one after another: {"sent", "lost", "wrong", "p50", "p99"}, microseconds of
- * connect() first      UDP, each from a new socket: the same, of the first answer requests   TCP,
- * 64 at a time, connect, ask, read, close: {"sent", "lost", "wrong", "seconds"} udp datagrams from
- * 16 connected sockets, as fast as they go: {"sent", "lost", "wrong", "seconds"} bulk       one TCP
- * stream: {"sent", "lost", "wrong", "seconds", "bytes", "retransmits"} greet      one datagram and
- * its answer from each of 64 ports, from 10000 on: {"sent", "lost", "wrong"}
+ *   connect    TCP, one after another: p50 and p99 of connect(), in microseconds
+ *   first      UDP, each from a new socket: p50 and p99 of the time to the answer
+ *   requests   TCP, 64 at a time, connect, ask, read, close: how many were done in seconds
+ *   udp        datagrams from 16 connected sockets, as fast as they go: seconds
+ *   bulk       one TCP stream: bytes acknowledged in seconds, retransmits
+ *   greet      two datagrams and their answers from each of 64 ports, from 10000 on
  */
 #include "tool.h"
 #include <fcntl.h>
@@ -34,6 +35,8 @@
 #define FLOW_ADDRESSES 64
 
 static const char *names;
+/* Addresses that servers may see this client at, with commas; "-": its own, with its own port. */
+static const char *seen_as;
 static struct sockaddr_in targets[MOST_TARGETS];
 static int target_count, turn;
 static double seconds, warm_up;
@@ -99,6 +102,19 @@ static bool is_known(const char *name)
 	return false;
 }
 
+/* `ADDRESS:PORT` */
+static bool is_seen_as(const char *seen)
+{
+	size_t length = strcspn(seen, ":");
+
+	for (const char *at = seen_as; at; at = strchr(at, ',')) {
+		at += *at == ',';
+		if (!strncmp(at, seen, length) && (at[length] == ',' || !at[length]))
+			return true;
+	}
+	return false;
+}
+
 /* `NAME ADDRESS:PORT`: from a server that is meant, which saw us as we are. */
 static bool is_right(int fd, char *text, ssize_t length)
 {
@@ -111,7 +127,9 @@ static bool is_right(int fd, char *text, ssize_t length)
 		return false;
 	inet_ntop(AF_INET, &own.sin_addr, address, sizeof(address));
 	snprintf(expected, sizeof(expected), "%s:%u", address, ntohs(own.sin_port));
-	return is_known(name) && !strcmp(seen, expected);
+	if (!is_known(name))
+		return false;
+	return !strcmp(seen_as, "-") ? !strcmp(seen, expected) : is_seen_as(seen);
 }
 
 static void keep_sample(double value_s)
@@ -419,13 +437,14 @@ static void greet(void)
 
 int main(int argc, char **argv)
 {
-	if (argc < 7 || argc - 6 > MOST_TARGETS)
-		die("usage: client WHAT SECONDS WARM-UP FLOW NAME[,NAME] TO:PORT [TO:PORT …]");
+	if (argc < 8 || argc - 7 > MOST_TARGETS)
+		die("usage: client WHAT SECONDS WARM-UP FLOW SEEN NAME[,NAME] TO:PORT [TO:PORT …]");
 	seconds = atof(argv[2]);
 	warm_up = atof(argv[3]);
 	next_flow = atol(argv[4]);
-	names = argv[5];
-	for (int i = 6; i < argc; i++)
+	seen_as = argv[5];
+	names = argv[6];
+	for (int i = 7; i < argc; i++)
 		targets[target_count++] = parse_endpoint(argv[i]);
 	if (!strcmp(argv[1], "connect"))
 		repeat(connect_once);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Packets as a NIC would bring them: `frames DEVICE OBJECT TO-MAC FROM:PORT TO:PORT` sends live XDP
- * frames out of DEVICE. Told what to do by lines on stdin; ends with its input.
+ * Packets as a NIC would bring them: `frames DEVICE OBJECT TO-MAC FROM:PORT` sends live XDP frames
+ * out of DEVICE. Told what to do by lines on stdin; ends with its input.
  *
- *   run FLOWS SECONDS MOST   over so many flows (0: every packet a new one, never one that was used
- * before), for so long and not more than MOST packets: {"sent": n, "seconds": s}
+ *   run TO:PORT FLOWS SECONDS MOST   {"sent": n, "rate": packets a second}
+ *
+ * sends for so long, and not more than MOST packets, over so many flows; over 0 flows: every packet
+ * is of a new one, and none is used a second time.
  */
 #include "load.h"
 #include "tool.h"
@@ -40,9 +42,9 @@ static void load(const char *path)
 	generators = bpf_object__find_map_fd_by_name(object, "generators");
 }
 
-static void configure(const char *device, const char *mac, const char *from, const char *to)
+static void configure(const char *device, const char *mac, const char *from)
 {
-	struct sockaddr_in source = parse_endpoint(from), target = parse_endpoint(to);
+	struct sockaddr_in source = parse_endpoint(from);
 	struct ifreq request = {};
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	__u8 *m = config.to_mac;
@@ -57,8 +59,6 @@ static void configure(const char *device, const char *mac, const char *from, con
 		die("%s is no MAC address", mac);
 	config.saddr = ntohl(source.sin_addr.s_addr);
 	config.sport = ntohs(source.sin_port);
-	config.daddr = target.sin_addr.s_addr;
-	config.dport = target.sin_port;
 }
 
 static void wake(int signal)
@@ -97,11 +97,14 @@ static struct generator held(void)
 	return value;
 }
 
-static void run(unsigned flows, double seconds, double most)
+static void run(const char *to, unsigned flows, double seconds, double most)
 {
+	struct sockaddr_in target = parse_endpoint(to);
 	struct generator start = config;
 	__u32 zero = 0;
 
+	start.daddr = target.sin_addr.s_addr;
+	start.dport = target.sin_port;
 	start.flows = flows;
 	start.next = flows ? 0 : next_flow;
 	if (bpf_map_update_elem(generators, &zero, &start, 0))
@@ -120,21 +123,21 @@ static void run(unsigned flows, double seconds, double most)
 
 int main(int argc, char **argv)
 {
-	char line[256];
+	char line[256], to[32];
 	unsigned flows;
 	double seconds, most;
 
-	if (argc != 6)
-		die("usage: frames DEVICE OBJECT TO-MAC FROM:PORT TO:PORT");
+	if (argc != 5)
+		die("usage: frames DEVICE OBJECT TO-MAC FROM:PORT");
 	signal(SIGALRM, wake);
 	load(argv[2]);
-	configure(argv[1], argv[3], argv[4], argv[5]);
+	configure(argv[1], argv[3], argv[4]);
 	puts("{}");
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {
-		if (sscanf(line, "run %u %lf %lf", &flows, &seconds, &most) != 3)
+		if (sscanf(line, "run %31s %u %lf %lf", to, &flows, &seconds, &most) != 4)
 			die("%s is no command", line);
-		run(flows, seconds, most);
+		run(to, flows, seconds, most);
 	}
 	return 0;
 }

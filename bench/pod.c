@@ -4,8 +4,8 @@
  * UDP, swallows bulk data, and counts packets by XDP or tc in front of its sockets. Told what to do
  * by lines on stdin; ends with its input.
  *
- *   sink xdp|tc|off ADDRESS:PORT   attach the counter for packets to this address; both counts
- * start at 0 count                          {"right": n, "wrong": n}
+ *   sink xdp|tc|off ADDRESS:PORT   counts packets to this address from now on, from 0
+ *   count                          {"right": n, "wrong": n}
  */
 #include "load.h"
 #include "tool.h"

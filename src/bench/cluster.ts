@@ -1,4 +1,5 @@
-// The services that every mode is given: so many, with two endpoints each, of which the last one, `target`, is asked for.
+// The services that every mode is given: so many, with two endpoints each. The last one, `target`, is asked for, and one
+// from outside, `remote`, whose only pod is on another node.
 // Pure: equal numbers give equal services, in every mode.
 import type { Address } from "../model/address.ts";
 import {
@@ -19,20 +20,31 @@ export const PODS = [
   { name: "pod2", address: "10.244.1.12" as Address },
 ] as const;
 
+/** Where a client outside asks for the remote service: an external IP. */
+export const REMOTE = { address: "198.51.100.1" as Address, port: 80 } as const;
+
+/** The pod behind it, on the other node. */
+export const REMOTE_POD = { name: "node2", address: "10.244.2.11" as Address } as const;
+
 export const POD_PORT = 8080;
 
-export const NODE = { address: "192.168.0.1" as Address } as const;
+/** To the client, and to the other node. */
+export const NODE = { address: "192.168.0.1" as Address, inner: "172.20.0.1" as Address } as const;
 export const CLIENT = { address: "192.168.0.2" as Address } as const;
 
-/** The target, and one whose endpoints change. */
-export const FEWEST_SERVICES = 2;
+/** The target, the remote one, and one whose endpoints change. */
+export const FEWEST_SERVICES = 3;
 /** More do not fit into the addresses here. */
 export const MOST_SERVICES = 60_000;
 
-/** The target's two ports, and one port of each other service. */
+const [TARGET_PORTS, REMOTE_PORTS] = [2, 2];
+
+/** Two ports of the target and of the remote service, and one port of each other one. */
 export const clusterOf = (services: number): Desired => {
   const all = [
-    ...Array.from({ length: services - 1 }, (_, i) => otherService(i, 0)),
+    ...Array.from({ length: services - 2 }, (_, i) => otherService(i, 0)),
+    remoteService("TCP"),
+    remoteService("UDP"),
     targetService("TCP"),
     targetService("UDP"),
   ];
@@ -44,22 +56,34 @@ export const clusterOf = (services: number): Desired => {
 
 /** The same, with one endpoint of a service in the middle replaced for the `change`th time; all else is identical. */
 export const withOneChange = (desired: Desired, change: number): Desired => {
-  const others = desired.services.size - 2;
+  const others = desired.services.size - TARGET_PORTS - REMOTE_PORTS;
   const changed = otherService(Math.floor(others / 2), change);
   return { ...desired, services: new Map(desired.services).set(servicePortKey(changed.name), changed) };
 };
 
-/** The target service's port of this protocol. */
-export const targetName = (protocol: Protocol): ServicePortName => ({
+const portName = (name: string, protocol: Protocol): ServicePortName => ({
   namespace: "bench",
-  name: "target",
+  name,
   port: protocol.toLowerCase(),
   protocol,
 });
 
+/** Service ports that the benchmark's clients ask for. */
+export const ASKED: readonly ServicePortName[] = ["target", "remote"].flatMap((name) =>
+  (["TCP", "UDP"] as const).map((protocol) => portName(name, protocol)),
+);
+
+const remoteService = (protocol: Protocol): DesiredService => {
+  const { address, port } = REMOTE;
+  const backends: readonly Backend[] = [{ address: REMOTE_POD.address, port: POD_PORT, local: false, state: "active" }];
+  const service = serviceOf(portName("remote", protocol), "10.111.255.2" as Address, backends);
+  const outside = service.frontends.map((frontend) => ({ ...frontend, kind: "ExternalIP" as const, address, port }));
+  return { ...service, frontends: [...service.frontends, ...outside] };
+};
+
 const targetService = (protocol: Protocol): DesiredService =>
   serviceOf(
-    targetName(protocol),
+    portName("target", protocol),
     TARGET.address,
     PODS.map(({ address }) => ({ address, port: POD_PORT, local: true, state: "active" })),
   );
@@ -68,12 +92,7 @@ const targetService = (protocol: Protocol): DesiredService =>
 const otherService = (i: number, change: number): DesiredService => {
   const number = i + 1;
   const address = `10.96.${number >> 8}.${number & 255}`;
-  const name: ServicePortName = {
-    namespace: "bench",
-    name: `service-${String(i).padStart(5, "0")}`,
-    port: "tcp",
-    protocol: "TCP",
-  };
+  const name = portName(`service-${String(i).padStart(5, "0")}`, "TCP");
   return serviceOf(name, address as Address, [
     { address: podAddress(i, 0), port: POD_PORT, local: false, state: "active" },
     { address: podAddress(i, change === 0 ? 1 : 2 + (change % 100)), port: POD_PORT, local: false, state: "active" },

@@ -42,7 +42,6 @@ export class Generator {
       object,
       NODE_MAC,
       `${CLIENT.address}:10000`,
-      to,
     ]);
     await node.ask(`sink xdp ${to}`);
     return new Generator(sender, node);
@@ -52,7 +51,7 @@ export class Generator {
   async rate(metric: "packets" | "new-flows", seconds: number): Promise<number> {
     const before = await this.#counted();
     const flows = metric === "packets" ? GREET_FLOWS : 0;
-    const run = frames.parse(await this.#frames.ask(`run ${flows} ${seconds} 1e12`));
+    const run = frames.parse(await this.#frames.ask(`run ${TARGET.address}:${TARGET.port} ${flows} ${seconds} 1e12`));
     return (run.rate * ((await this.#counted()) - before)) / run.sent;
   }
 

@@ -54,7 +54,7 @@ const NEEDED_PROGRAMS: readonly (readonly [program: string, args: readonly strin
 
 const NEEDED_CPUS = 2;
 
-/** A Node process each, maps at their full size, and four namespaces. Measured: 110 MB and 90 MB of kernel memory. */
+/** A Node process each, maps at their full size, and five namespaces. Measured: 110 MB and 90 MB of kernel memory. */
 const BYTES_PER_STACK = 200e6;
 /** Of the largest number, in a burst: measured 300–350 MB a mode at 10,000, and five modes keep most of it. */
 const BYTES_PER_SERVICE = 150e3;

@@ -2,7 +2,7 @@
 // with what was sent, what was lost, and what the mode must have carried for it.
 import { readFileSync } from "node:fs";
 import type { MetricOfResult } from "./result.ts";
-import { GREET_FLOWS, type Stack } from "./stack.ts";
+import { type Destination, GREET_FLOWS, type Stack } from "./stack.ts";
 import { median } from "./statistics.ts";
 
 export interface Durations {
@@ -83,33 +83,61 @@ const packets: Measurement = {
   packets: true,
   proof: "traffic",
   extra_s: 0.15,
-  async run(stack, { seconds, warm_up_s }) {
-    const greeted = await stack.client("greet", 0, 0);
-    if (greeted.lost + greeted.wrong > 0) return { ...NOTHING, ...greeted, values: {} };
-    return stack.withSink("xdp", async () => {
-      await stack.frames(GREET_FLOWS, warm_up_s, ENDLESS);
-      const before = await stack.arrived();
-      const busyBefore = busySeconds();
-      const run = await stack.frames(GREET_FLOWS, seconds, ENDLESS);
-      const busy = busySeconds() - busyBefore;
-      const after = await stack.arrived();
-      const right = after.right - before.right;
-      const rate = (run.rate * right) / run.sent;
-      return {
-        values: {
-          packets: rate,
-          "packet-time": 1e9 / rate,
-          "packet-cpu": (busy / right) * 1e9,
-        },
-        sent: run.sent,
-        lost: Math.max(0, run.sent - right),
-        wrong: after.wrong,
-        flows: GREET_FLOWS,
-        packets: right,
-        lossy: true,
-      };
-    });
+  run: async (stack, durations) => {
+    const { rate, busy, ...measured } = await runPackets(stack, durations, "here");
+    const values = { packets: rate, "packet-time": 1e9 / rate, "packet-cpu": (busy / measured.packets) * 1e9 };
+    return { ...measured, values };
   },
+};
+
+const packetsAway: Measurement = {
+  metrics: [
+    metric(
+      "packets-away",
+      "Established packets to another node",
+      "packets/s",
+      "higher",
+      "mode",
+      "The same to an external IP whose pod is on another node: both addresses are translated, so that the reply comes back through this node.",
+    ),
+  ],
+  packets: true,
+  proof: "traffic",
+  extra_s: 0.15,
+  run: async (stack, durations) => {
+    const { rate, busy, ...measured } = await runPackets(stack, durations, "there");
+    return { ...measured, values: { "packets-away": rate } };
+  },
+};
+
+/** Packets a second, and seconds that CPUs were busy. NaN: there was nobody to send to. */
+interface PacketRun extends Omit<Measured, "values"> {
+  readonly rate: number;
+  readonly busy: number;
+}
+
+const runPackets = async (stack: Stack, { seconds, warm_up_s }: Durations, to: Destination): Promise<PacketRun> => {
+  const { sent, lost, wrong } = await stack.client("greet", 0, 0, to);
+  if (lost + wrong > 0) return { ...NOTHING, sent, lost, wrong, rate: Number.NaN, busy: Number.NaN };
+  return stack.withSink("xdp", async () => {
+    await stack.frames(to, GREET_FLOWS, warm_up_s, ENDLESS);
+    const before = await stack.arrived();
+    const busyBefore = busySeconds();
+    const run = await stack.frames(to, GREET_FLOWS, seconds, ENDLESS);
+    const busy = busySeconds() - busyBefore;
+    const after = await stack.arrived();
+    const right = after.right - before.right;
+    return {
+      rate: (run.rate * right) / run.sent,
+      busy,
+      sent: run.sent,
+      lost: Math.max(0, run.sent - right),
+      wrong: after.wrong,
+      flows: GREET_FLOWS,
+      packets: right,
+      lossy: true,
+    };
+  });
 };
 
 const newFlows: Measurement = {
@@ -128,7 +156,7 @@ const newFlows: Measurement = {
   extra_s: 0.3,
   run: (stack, { seconds }) =>
     stack.withSink("xdp", async () => {
-      const run = await stack.frames(0, seconds, MOST_NEW_FLOWS);
+      const run = await stack.frames("here", 0, seconds, MOST_NEW_FLOWS);
       const { right, wrong } = await stack.arrived();
       return {
         values: { "new-flows": (run.rate * right) / run.sent },
@@ -338,6 +366,7 @@ const update: Measurement = {
 /** In this order in every round. */
 export const MEASUREMENTS: readonly Measurement[] = [
   packets,
+  packetsAway,
   newFlows,
   connect,
   requests,

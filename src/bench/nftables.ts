@@ -1,5 +1,5 @@
 // Desired → the rules that kube-proxy's nftables mode writes since v1.36, as far as the benchmark's services need them:
-// ClusterIPs with endpoints, no affinity, IPv4. Verdict maps from address and port to a chain of the service, which
+// ClusterIPs and external IPs with endpoints, no affinity, policy Cluster, IPv4. Verdict maps from address and port to a chain of the service, which
 // translates at random to one of its endpoints. Written for comparison only; nothing here serves a node. Pure.
 import { createHash } from "node:crypto"; // pure: the same text has the same hash everywhere
 import type { Desired, DesiredService, Frontend } from "../model/desired.ts";
@@ -15,7 +15,7 @@ export const nftablesInput = (desired: Desired): string => {
     `add table ${TABLE} { comment "rules for kube-proxy"; }`,
     ...FRAME.map((line) => `add ${line}`),
     ...services.flatMap(chainLines),
-    ...elements("cluster-ips", [...new Set(services.flatMap((s) => s.frontends.map(addressOf)))]),
+    ...elements("cluster-ips", [...new Set(services.flatMap((s) => s.frontends.filter(isClusterIP).map(addressOf)))]),
     ...elements("hairpin-connections", [...new Set(services.flatMap(hairpins))]),
     ...elements("service-ips", services.flatMap(entrances)),
     `add element ${TABLE} nodeport-ips { ${desired.nodeAddresses.map(({ address }) => address).join(", ")} }`,
@@ -114,6 +114,10 @@ const chainOf = (service: DesiredService): string => {
   return `service-${hashOf(text)}-${text}`;
 };
 
+const externalChainOf = (service: DesiredService): string => chainOf(service).replace("service-", "external-");
+
+const isClusterIP = ({ kind }: Frontend): boolean => kind === "ClusterIP";
+
 const ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
 /** Eight times five bits. */
@@ -125,6 +129,14 @@ const hashOf = (text: string): string => {
 const chainLines = (service: DesiredService): readonly string[] => [
   `add chain ${TABLE} ${chainOf(service)}`,
   `add rule ${TABLE} ${chainOf(service)} ${translation(service)}`,
+  ...(service.frontends.every(isClusterIP) ? [] : externalLines(service)),
+];
+
+/** From outside: the reply must come back through this node. */
+const externalLines = (service: DesiredService): readonly string[] => [
+  `add chain ${TABLE} ${externalChainOf(service)}`,
+  `add rule ${TABLE} ${externalChainOf(service)} mark set mark or 0x4000`,
+  `add rule ${TABLE} ${externalChainOf(service)} goto ${chainOf(service)}`,
 ];
 
 const activeOf = ({ backends }: DesiredService) => backends.filter(({ state }) => state === "active");
@@ -144,9 +156,10 @@ const hairpins = (service: DesiredService): readonly string[] =>
 const addressOf = ({ address }: Frontend): string => address ?? "";
 
 const entrances = (service: DesiredService): readonly string[] =>
-  service.frontends.map(
-    (frontend) => `${addressOf(frontend)} . ${protocolOf(service)} . ${frontend.port} : goto ${chainOf(service)}`,
-  );
+  service.frontends.map((frontend) => {
+    const chain = isClusterIP(frontend) ? chainOf(service) : externalChainOf(service);
+    return `${addressOf(frontend)} . ${protocolOf(service)} . ${frontend.port} : goto ${chain}`;
+  });
 
 /** A line of many elements is read many times faster than as many lines; one of all of them takes long to scan. */
 const ELEMENTS_PER_LINE = 1000;

@@ -3,7 +3,7 @@
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { CLIENT, POD_PORT, PODS, TARGET } from "./cluster.ts";
+import { CLIENT, NODE, POD_PORT, PODS, REMOTE, REMOTE_POD, TARGET } from "./cluster.ts";
 import { cgroupMount, labDirectory } from "./lab/leftovers.ts";
 import { NODE_MAC, netnsName, offloadScript } from "./lab/network.ts";
 import { runInside, runScript, Tool, type Where, Worker } from "./lab/process.ts";
@@ -77,7 +77,7 @@ export class Stack {
   async start(): Promise<void> {
     for (const who of ["client", "node"] as const) mkdirSync(this.#cgroup(who), { recursive: true });
     const object = join(this.#files.tools, "load.bpf.o");
-    for (const { name } of PODS) {
+    for (const { name } of ALL_PODS) {
       const argv = [join(this.#files.tools, "pod"), name, String(POD_PORT), "eth0", object];
       this.#pods.push(await Tool.start(this.#where(name, CPUS.server), argv));
     }
@@ -86,8 +86,7 @@ export class Stack {
     this.#node = await Worker.start(this.#where("node", null), this.#files.nodeScript, args);
     this.#offload(true);
     if (!this.mode.packets) return;
-    const to = this.mode.direct ? `${PODS[0].address}:${POD_PORT}` : `${TARGET.address}:${TARGET.port}`;
-    const argv = [join(this.#files.tools, "frames"), "eth0", object, NODE_MAC, `${CLIENT.address}:${GREET_PORT}`, to];
+    const argv = [join(this.#files.tools, "frames"), "eth0", object, NODE_MAC, `${CLIENT.address}:${GREET_PORT}`];
     this.#frames = await Tool.start(this.#where("client", CPUS.sender), argv);
   }
 
@@ -147,18 +146,26 @@ export class Stack {
     }
   }
 
+  /** What clients ask for: the service, or in a mode without services its pods. */
+  #addresses(to: Destination): readonly string[] {
+    if (this.mode.direct) return podsOf(to).map(({ address }) => `${address}:${POD_PORT}`);
+    const { address, port } = to === "here" ? TARGET : REMOTE;
+    return [`${address}:${port}`];
+  }
+
   /** A program of bench/client.c; every answer is checked there. */
   async client(
     what: "connect" | "first" | "requests" | "udp" | "bulk" | "greet",
     seconds: number,
     warm_up_s: number,
+    to: Destination = "here",
   ): Promise<ClientAnswer> {
-    const to = this.mode.direct
-      ? PODS.map(({ address }) => `${address}:${POD_PORT}`)
-      : [`${TARGET.address}:${TARGET.port}`];
-    const names = PODS.map(({ name }) => name).join();
     const times = [String(seconds), String(warm_up_s)];
-    const argv = [join(this.#files.tools, "client"), what, ...times, String(this.#flows), names, ...to];
+    const names = podsOf(to).map(({ name }) => name);
+    // A reply of the other node must come back through this one: who translates puts an address of this node.
+    const seenAs = to === "here" || this.mode.direct ? "-" : [NODE.inner, NODE.address].join();
+    const who = [String(this.#flows), seenAs, names.join(), ...this.#addresses(to)];
+    const argv = [join(this.#files.tools, "client"), what, ...times, ...who];
     const answer = client.parse(JSON.parse(await runInside(this.#where("client", CPUS.sender), argv)));
     if (COUNTS_FLOWS.has(what)) this.#flows += answer.sent;
     return answer;
@@ -175,7 +182,7 @@ export class Stack {
   }
 
   async #sink(kind: "xdp" | "tc" | "off"): Promise<void> {
-    for (const [i, pod] of this.#pods.entries()) await pod.ask(`sink ${kind} ${PODS[i]?.address}:${POD_PORT}`);
+    for (const [i, pod] of this.#pods.entries()) await pod.ask(`sink ${kind} ${ALL_PODS[i]?.address}:${POD_PORT}`);
   }
 
   /** Packets that arrived since the sink was put there, at the address they were meant for and at others. */
@@ -191,11 +198,18 @@ export class Stack {
   }
 
   /** Live frames for so long, not more than `most`; flows 0: every one another flow. */
-  async frames(flows: number, seconds: number, most: number): Promise<z.output<typeof frames>> {
+  async frames(to: Destination, flows: number, seconds: number, most: number): Promise<z.output<typeof frames>> {
     if (this.#frames === null) throw new Error(`Mode ${this.mode.name} has no packets from a wire`);
-    return frames.parse(await this.#frames.ask(`run ${flows} ${seconds} ${most}`));
+    return frames.parse(await this.#frames.ask(`run ${this.#addresses(to)[0]} ${flows} ${seconds} ${most}`));
   }
 }
+
+/** A service whose pods are on this node, or one whose pod is on another. */
+export type Destination = "here" | "there";
+
+const ALL_PODS = [...PODS, REMOTE_POD];
+
+const podsOf = (to: Destination) => (to === "here" ? PODS : [REMOTE_POD]);
 
 /** As in bench/client.c. */
 const GREET_PORT = 10_000;

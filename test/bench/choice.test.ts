@@ -39,7 +39,7 @@ test("what cannot be is refused, with what was perhaps meant", () => {
   refused({ modes: "bpf-tcx" }, /There is no mode bpf-tcx \(did you mean bpf-tc\?\): the modes are route,/);
   refused({ metrics: "conect-p50" }, /There is no metric conect-p50 \(did you mean connect-p50\?\)/);
   refused({ modes: "," }, /--modes names none/);
-  refused({ services: "10,many" }, /--services many: expected whole numbers from 2 to 60000/);
+  refused({ services: "10,many" }, /--services many: expected whole numbers from 3 to 60000/);
   refused({ services: "1" }, /--services 1: /);
   refused({ services: "70000" }, /--services 70000: /);
   refused({ rounds: 0 }, /--rounds 0: /);

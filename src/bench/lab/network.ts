@@ -1,20 +1,27 @@
-// One stack's network, as the shell script that makes it: a client, the node that is measured, two pods on it.
+// One stack's network, as the shell script that makes it: a client, the node that is measured, two pods on it, and another
+// node that is a pod's address itself.
 //
-//   client 192.168.0.2 ── uplink ── node 192.168.0.1 ──┬── pod1 10.244.1.11
-//                                                  └── pod2 10.244.1.12
+//   client 192.168.0.2 ── uplink, node 192.168.0.1 ──┬── pod1 10.244.1.11
+//                                                    ├── pod2 10.244.1.12
+//                                                    └── wire, node2 10.244.2.11
 //
 // Every stack has the same addresses, in namespaces of its own. Nothing is asked for by ARP: neighbours are permanent.
-import { CLIENT, NODE, PODS } from "../cluster.ts";
+import { CLIENT, NODE, PODS, REMOTE_POD } from "../cluster.ts";
 
-export const PLACES = ["client", "node", ...PODS.map(({ name }) => name)] as const;
+export const PLACES = ["client", "node", ...PODS.map(({ name }) => name), REMOTE_POD.name] as const;
 
 /** The node's device towards the client: the one that a NIC would be. */
 export const UPLINK = "uplink";
+
+/** Its device towards the other node. */
+export const WIRE = "wire";
 
 export const netnsName = (lab: string, stack: string, place: string): string => `${lab}-${stack}-${place}`;
 
 const CLIENT_MAC = "02:00:00:00:00:02";
 export const NODE_MAC = "02:00:00:00:00:01";
+const WIRE_MAC = "02:00:00:00:03:01";
+const NODE2_MAC = "02:00:00:00:03:02";
 const podMac = (i: number): string => `02:00:00:00:01:0${i + 1}`;
 const gatewayMac = (i: number): string => `02:00:00:00:02:0${i + 1}`;
 
@@ -43,6 +50,7 @@ const heredoc = (command: string, lines: readonly string[]): string =>
 
 const links = (netns: (place: string) => string): readonly string[] => [
   link(UPLINK, netns("node"), NODE_MAC, netns("client"), CLIENT_MAC),
+  link(WIRE, netns("node"), WIRE_MAC, netns(REMOTE_POD.name), NODE2_MAC),
   ...PODS.map(({ name }, i) => link(name, netns("node"), gatewayMac(i), netns(name), podMac(i))),
 ];
 
@@ -79,11 +87,24 @@ const settings = (place: string): readonly string[] => {
         `addr add ${NODE.address}/16 dev ${UPLINK}`,
         `neigh replace ${CLIENT.address} lladdr ${CLIENT_MAC} dev ${UPLINK} nud permanent`,
         `route add default via ${CLIENT.address}`,
+        `link set ${WIRE} up`,
+        `addr add ${NODE.inner}/24 dev ${WIRE}`,
+        `route add ${REMOTE_POD.address}/32 dev ${WIRE}`,
+        `neigh replace ${REMOTE_POD.address} lladdr ${NODE2_MAC} dev ${WIRE} nud permanent`,
         ...PODS.flatMap(({ name, address }, i) => [
           `link set ${name} up`,
           `route add ${address}/32 dev ${name} src ${NODE.address}`,
           `neigh replace ${address} lladdr ${podMac(i)} dev ${name} nud permanent`,
         ]),
+      ];
+    case REMOTE_POD.name:
+      return [
+        "link set lo up",
+        "link set eth0 up",
+        `addr add ${REMOTE_POD.address}/32 dev eth0`,
+        `route add ${NODE.inner} dev eth0`,
+        `neigh replace ${NODE.inner} lladdr ${WIRE_MAC} dev eth0 nud permanent`,
+        `route add default via ${NODE.inner}`,
       ];
     default: {
       const i = PODS.findIndex(({ name }) => name === place);

@@ -1,10 +1,10 @@
 // beeline's own dataplane, programmed by its planner and attached as the agent does it: to the client's cgroup for socket
-// hooks, to the node's device for tc. Its own counters say what it translated.
+// hooks, to the node's devices for tc. Its own counters say what it translated.
 import { wholeReading } from "../../compile/reading.ts";
 import { type BpfDataplane, openBpfDataplane } from "../../dataplane/bpf/bpf.ts";
 import { readCounters } from "../../dataplane/bpf/inspect.ts";
 import { bpfObjectDirectory } from "../../lib/paths.ts";
-import { UPLINK } from "../lab/network.ts";
+import { UPLINK, WIRE } from "../lab/network.ts";
 import { trackingIntruder } from "./conntrack.ts";
 import type { NodeSide } from "./node.ts";
 
@@ -23,7 +23,7 @@ export const openBpfNode = (hook: "sock" | "tc_ingress", place: BpfPlace): NodeS
     bpffs: place.bpffs,
     objects: bpfObjectDirectory(),
     cgroup: hook === "sock" ? place.cgroup : null,
-    devices: hook === "sock" ? [] : [UPLINK],
+    devices: hook === "sock" ? [] : [UPLINK, WIRE],
     podDevices: [],
     socketLB: "all",
     attach: "auto",

@@ -1,17 +1,26 @@
-// Connection tracking of a node: emptied before a run, and listed after it by what it did with the target service.
+// Connection tracking of a node: emptied before a run, and listed after it by what it did with the services asked for.
 import { readFileSync } from "node:fs";
-import { PODS, TARGET } from "../cluster.ts";
+import { PODS, REMOTE, REMOTE_POD, TARGET } from "../cluster.ts";
 import { runProgram } from "./programs.ts";
 
 export const flushConntrack = (): void => void runProgram("conntrack", ["--flush"]);
 
-/** Flows that asked for the target service and are answered by one of its pods. */
+/** Flows that asked for one of the services and are answered by one of its pods. */
 export const countTranslated = (): number =>
-  (["tcp", "udp"] as const).reduce((sum, protocol) => {
-    const listed = runProgram("conntrack", ["--dump", "--proto", protocol, "--orig-dst", TARGET.address]);
-    const answers = PODS.map(({ address }) => `src=${address} `);
-    return sum + listed.split("\n").filter((line) => answers.some((answer) => line.includes(answer))).length;
-  }, 0);
+  (["tcp", "udp"] as const).reduce(
+    (sum, protocol) => sum + countAnswered(protocol, TARGET, PODS) + countAnswered(protocol, REMOTE, [REMOTE_POD]),
+    0,
+  );
+
+interface Place {
+  readonly address: string;
+}
+
+const countAnswered = (protocol: string, to: Place, pods: readonly Place[]): number => {
+  const listed = runProgram("conntrack", ["--dump", "--proto", protocol, "--orig-dst", to.address]);
+  const answers = pods.map(({ address }) => `src=${address} `);
+  return listed.split("\n").filter((line) => answers.some((answer) => line.includes(answer))).length;
+};
 
 /** How many connections are tracked here; a node without rules tracks none. */
 export const trackedFlows = (): number => {

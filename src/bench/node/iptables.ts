@@ -1,12 +1,11 @@
-// kube-proxy's iptables rules, written by beeline's reference dataplane. The target service's own rules count: each first
+// kube-proxy's iptables rules, written by beeline's reference dataplane. The asked services' own rules count: each first
 // packet of a flow meets one of them.
 
 import { openIptablesDataplane } from "../../dataplane/iptables/iptables.ts";
 import { serviceChains } from "../../dataplane/iptables/names.ts";
 import { readIptables } from "../../dataplane/iptables/readback.ts";
 import { DEFAULT_RULE_OPTIONS } from "../../dataplane/iptables/rules.ts";
-import type { Protocol } from "../../model/snapshot.ts";
-import { targetName } from "../cluster.ts";
+import { ASKED } from "../cluster.ts";
 import { flushConntrack } from "./conntrack.ts";
 import type { NodeSide } from "./node.ts";
 import { runProgram } from "./programs.ts";
@@ -37,7 +36,7 @@ export const openIptablesNode = (flavour: "legacy" | "nft"): NodeSide => {
       start = countEntered(flavour);
     },
     carried: () => ({
-      counter: `packets that the target service's rules counted (iptables-${flavour})`,
+      counter: `packets that the rules of the services that are asked for counted (iptables-${flavour})`,
       counted: countEntered(flavour) - start,
       intruder: null,
     }),
@@ -52,11 +51,9 @@ const saved = (flavour: "legacy" | "nft") =>
     family: "IPv4" as const,
   }));
 
-const PROTOCOLS: readonly Protocol[] = ["TCP", "UDP"];
-
 const countEntered = (flavour: "legacy" | "nft"): number =>
-  PROTOCOLS.reduce((sum, protocol) => {
-    const { cluster } = serviceChains(targetName(protocol));
+  ASKED.reduce((sum, name) => {
+    const { cluster } = serviceChains(name);
     // Columns: packets, bytes, target, …
     const listed = runProgram(`iptables-${flavour}`, ["-w", "5", "-t", "nat", "-nvxL", cluster]);
     const counts = listed.split("\n").flatMap((line) => /^\s*(\d+)\s+\d+\s+KUBE-SEP-/.exec(line)?.[1] ?? []);

@@ -1,5 +1,5 @@
 // kube-proxy's nftables layout. Its rules have no counters, as kube-proxy's have none: connection tracking says which flows
-// to the target service are answered by its pods.
+// to the services are answered by their pods.
 import { readNftables } from "../../dataplane/nftables/readback.ts";
 import type { Desired, DesiredService } from "../../model/desired.ts";
 import { nftablesChange, nftablesInput } from "../nftables.ts";
@@ -23,7 +23,7 @@ export const openNftablesNode = (): NodeSide => ({
     }),
   reset: flushConntrack,
   carried: () => ({
-    counter: "tracked flows to the target service that its pods answer (conntrack)",
+    counter: "tracked flows to the services asked for that their pods answer (conntrack)",
     counted: countTranslated(),
     intruder: null,
   }),
