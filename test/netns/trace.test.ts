@@ -154,7 +154,7 @@ test("a second listener is told who has it; when that one was killed, the next o
   assert.equal((await end(second, "SIGTERM")).stdout, "");
 });
 
-test("a reader that stopped for a while loses what the buffer could not hold, and says so", async () => {
+test("Fault 61: a reader that stopped for a while loses what the buffer could not hold, and says so", async () => {
   const stopped = await trace("-o", "json", "--rate", "1000000");
   stopped.signal("SIGSTOP");
   const flood = lab.run("client", ["node", "-e", FLOOD, lab.place("node1").v4]);

@@ -20,7 +20,7 @@ const generator = (state: number) => (): number => {
 for (const a of families) {
   const v4 = a.family === "IPv4";
   for (const proto of ["TCP", "UDP"] as const) {
-    describe(`${a.family} ${proto} checksums`, () => {
+    describe(`Fault 70: ${a.family} ${proto} checksums`, () => {
       let datapath: Datapath;
       before(() => {
         datapath = new Datapath();

@@ -190,7 +190,7 @@ for (const a of families) {
       );
     });
 
-    test("what a full buffer has no room for is counted as lost; once it is read there is room again", () => {
+    test("Fault 61: what a full buffer has no room for is counted as lost; once it is read there is room again", () => {
       const room = Math.floor((rings.events.size_bytes - 1) / (96 + 8));
       datapath.listen(1e9);
       for (let round = 1; round <= 3; round++) {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { Datapath, families, flowKey, type Outcome, publish } from "../lib/datapath.ts";
-import { buildFrame, joinFragments, parseFrame, splitFrame } from "../lib/packet.ts";
+import { buildFrame, ETHERNET, joinFragments, parseFrame, splitFrame } from "../lib/packet.ts";
 
 let datapath: Datapath;
 beforeEach(() => {
@@ -129,6 +129,22 @@ for (const a of families) {
         datapath.put("fragments", entry[0], since(0n));
         datapath.remove("flows", flowKey([a.client, 40000], [a.vip, 80], proto));
         untouched(second);
+      });
+
+      test("Fault 67: fragments that overlap follow all the same; a first one without a whole header is not for us", () => {
+        serve(local);
+        const [first, second] = fragments();
+        assert.ok(first !== undefined && second !== undefined);
+        assert.equal(
+          reasons(through("ingress", [first, second, second])),
+          "pass NEW_FLOW, pass ESTABLISHED, pass ESTABLISHED",
+        );
+        const v4 = a.family === "IPv4";
+        const header = v4 ? 20 : 48;
+        const tiny = first.slice(0, ETHERNET + header + (proto === "TCP" ? 8 : 4));
+        new DataView(tiny.buffer).setUint16(ETHERNET + (v4 ? 2 : 4), tiny.length - ETHERNET - (v4 ? 0 : 40));
+        const outcome = datapath.ingress(tiny);
+        assert.deepEqual([outcome.verdict, outcome.reason, outcome.frame], ["pass", "REASON_MALFORMED", tiny]);
       });
 
       test("whole packets are not remembered", () => {

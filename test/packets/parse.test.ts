@@ -50,7 +50,7 @@ for (const a of families) {
     };
 
     describe(`${a.family} ${proto}: headers`, () => {
-      test("a frame cut anywhere before the end of its headers passes untouched", () => {
+      test("Fault 65: a frame cut anywhere before the end of its headers passes untouched", () => {
         serve();
         const frame = build();
         const header = l4 + (proto === "TCP" ? 20 : 8);
@@ -64,7 +64,7 @@ for (const a of families) {
         translated(frame);
       });
 
-      test("the same, when the IP header says that this is all there is", () => {
+      test("Fault 65: the same, when the IP header says that this is all there is", () => {
         serve();
         const frame = build();
         const header = l4 + (proto === "TCP" ? 20 : 8);
@@ -75,7 +75,7 @@ for (const a of families) {
         }
       });
 
-      test("lengths that lie: longer than the frame, shorter than the headers, a header that overlaps", () => {
+      test("Fault 66: lengths that lie: longer than the frame, shorter than the headers, a header that overlaps", () => {
         serve();
         const frame = build({ payload: "hello" });
         const length = ETHERNET + (v4 ? 2 : 4);
@@ -113,20 +113,20 @@ for (const a of families) {
 
       if (v4) {
         for (const size of [4, 20, 40]) {
-          test(`IPv4 with ${size} bytes of options`, () => {
+          test(`Fault 66: IPv4 with ${size} bytes of options`, () => {
             serve();
             translated(build({ options: new Uint8Array(size).fill(1), payload: "x" }));
           });
         }
         for (const ihl of [0, 1, 4]) {
-          test(`a header length of ${ihl} words is malformed`, () => {
+          test(`Fault 66: a header length of ${ihl} words is malformed`, () => {
             serve();
             const frame = build();
             frame[ETHERNET] = 0x40 | ihl;
             assertUntouched(datapath.ingress(frame), frame, ["REASON_MALFORMED"]);
           });
         }
-        test("a header length beyond the frame is malformed", () => {
+        test("Fault 66: a header length beyond the frame is malformed", () => {
           serve();
           const frame = build({ payload: "0123456789" });
           frame[ETHERNET] = 0x4f;
@@ -152,12 +152,12 @@ for (const a of families) {
             ],
           ],
         ] as const) {
-          test(`IPv6 with ${what}`, () => {
+          test(`Fault 68: IPv6 with ${what}`, () => {
             serve();
             translated(build({ extensions }));
           });
         }
-        test("IPv6 with five extension headers, one that is too long, or one not known: not ours", () => {
+        test("Fault 68: IPv6 with five extension headers, one that is too long, or one not known: not ours", () => {
           serve();
           const unfinished = options(24);
           unfinished[3] = 1;
@@ -171,7 +171,7 @@ for (const a of families) {
             assertUntouched(datapath.ingress(frame), frame, ["REASON_NOT_OURS"]);
           }
         });
-        test("a header behind the end of the packet, in what pads the frame, is none of its own", () => {
+        test("Fault 68: a header behind the end of the packet, in what pads the frame, is none of its own", () => {
           serve();
           for (const type of [0, 44, 60]) {
             const frame = build({ extensions: [[type, options(8)]], payload: "hello" });
@@ -184,7 +184,7 @@ for (const a of families) {
           const fragment = set16(build({ extensions: [[44, later]] }), ETHERNET + 4, 2);
           assertUntouched(datapath.ingress(fragment), fragment, ["REASON_MALFORMED"]);
         });
-        test("a fragment of a fragment is malformed; an atomic fragment is whole", () => {
+        test("Fault 68: a fragment of a fragment is malformed; an atomic fragment is whole", () => {
           serve();
           const first = Uint8Array.of(0, 0, 0, 1, 0, 0, 0, 1);
           const atomic = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 2);
@@ -199,7 +199,7 @@ for (const a of families) {
           }
           translated(build({ extensions: [[44, atomic]] }));
         });
-        test("a chain cut anywhere passes untouched", () => {
+        test("Fault 68: a chain cut anywhere passes untouched", () => {
           serve();
           const frame = build({
             extensions: [
@@ -231,7 +231,7 @@ for (const a of families) {
       assertUntouched(datapath.ingress(other), other, ["REASON_NOT_OURS"]);
     });
 
-    test("every combination of TCP flags is translated", () => {
+    test("Fault 69: every combination of TCP flags is translated", () => {
       publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
       for (let bits = 0; bits < 64; bits++) {
         const flags = [..."FSRPAU"].filter((_, i) => bits & (1 << i)).join("");
@@ -240,6 +240,43 @@ for (const a of families) {
         );
         assert.deepEqual([f.to, f.flags, f.checksum_ok], [a.local, flags, true]);
       }
+    });
+
+    test("Fault 69: a first packet that is no SYN, or carries data with it, chooses a backend like any other", () => {
+      publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
+      for (const [sport, flags] of [
+        [30000, "S"],
+        [30001, "A"],
+        [30002, "R"],
+        [30003, "FPU"],
+      ] as const) {
+        const frame = buildFrame({ from: a.client, to: a.vip, sport, flags, payload: "with data" });
+        const outcome = datapath.ingress(frame);
+        const f = parseFrame(outcome.frame);
+        assert.equal(outcome.reason, "REASON_NEW_FLOW", flags);
+        assert.deepEqual(
+          [f.to, f.flags, f.checksum_ok, new TextDecoder().decode(f.payload)],
+          [a.local, flags, true, "with data"],
+        );
+      }
+    });
+
+    test("Fault 66: a time to live that is over is the kernel's affair: translated, and not counted down", () => {
+      publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
+      for (const ttl of [0, 1, 255]) {
+        const f = parseFrame(datapath.ingress(buildFrame({ from: a.client, to: a.vip, flags: "S", ttl })).frame);
+        assert.deepEqual([f.to, f.ttl, f.ip_checksum_ok], [a.local, ttl, true]);
+      }
+    });
+
+    test("Fault 73: a VIP that asks itself (LAND) is a client like any other: to the backend, and its answer from the VIP", () => {
+      publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
+      const asked = datapath.ingress(buildFrame({ from: a.vip, to: a.vip, sport: 80, flags: "S" }));
+      const [f, reply] = [parseFrame(asked.frame), { from: a.local, sport: 8080, to: a.vip, dport: 80, flags: "SA" }];
+      assert.deepEqual([asked.reason, f.from, f.sport, f.to], ["REASON_NEW_FLOW", a.vip, 80, a.local]);
+      const answer = datapath.egress(buildFrame(reply));
+      const g = parseFrame(answer.frame);
+      assert.deepEqual([answer.reason, g.from, g.sport, g.to, g.dport], ["REASON_REPLY", a.vip, 80, a.vip, 80]);
     });
 
     test("a family that is off is not ours, the other one is", () => {
@@ -253,10 +290,11 @@ for (const a of families) {
       off.close();
     });
 
-    test("other Ethernet types are not ours", () => {
+    test("Fault 71: other Ethernet types are not ours: ARP, PPPoE, a VLAN tag without a packet, lengths", () => {
       publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
       const frame = buildFrame({ from: a.client, to: a.vip, flags: "S" });
-      for (const other of [set16(frame, 12, 0x0806), set16(frame, 12, 0x88a8), set16(frame, 12, 0x05dc)]) {
+      for (const type of [0x0806, 0x8863, 0x8864, 0x88a8, 0x05dc]) {
+        const other = set16(frame, 12, type);
         assertUntouched(datapath.ingress(other), other, ["REASON_NOT_OURS"]);
         assertUntouched(datapath.egress(other), other, ["REASON_NOT_OURS"]);
       }

@@ -35,7 +35,7 @@ for (const a of families) {
     for (const stands_in of [false, true]) {
       const how = stands_in ? ", another port standing in for the client's" : "";
 
-      describe(`${a.family} ${proto}${how}: ICMP errors`, () => {
+      describe(`Fault 72: ${a.family} ${proto}${how}: ICMP errors`, () => {
         const frame = (from: readonly [string, number], to: readonly [string, number], o: Partial<FrameOptions> = {}) =>
           buildFrame({ from: from[0], sport: from[1], to: to[0], dport: to[1], proto, payload: "0123456789", ...o });
         const client = [a.client, 40000] as const;

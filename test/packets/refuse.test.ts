@@ -101,7 +101,7 @@ for (const a of families) {
       assert.equal(outcome.reason, "REASON_NO_LOCAL_ENDPOINTS");
     });
 
-    test("a loopback address that comes by a wire, either side, frontend or not (CVE-2020-8558)", () => {
+    test("Fault 73: a loopback address that comes by a wire, either side, frontend or not (CVE-2020-8558)", () => {
       publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
       publish(datapath, { address: null, family: a.family, port: 80 }, [{ id: 1, address: a.local, local: true }]);
       for (const loopback of v4 ? ["127.0.0.1", "127.255.255.254"] : ["::1"]) {
@@ -145,7 +145,7 @@ for (const a of families) {
     });
   });
 
-  describe(`${a.family}: source ranges`, () => {
+  describe(`Fault 81: ${a.family}: source ranges`, () => {
     const enter = (from: string) => datapath.ingress(buildFrame({ from, to: a.vip, flags: "S" })).reason;
     const restricted = (...prefixes: readonly string[]) => {
       const flags = frontend_flag.FRONTEND_SOURCE_RANGES;
@@ -196,6 +196,16 @@ for (const a of families) {
       assert.equal(enter(a.client), "REASON_SOURCE_RANGE");
       publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
       assert.equal(enter(a.client), "REASON_NEW_FLOW");
+    });
+    test("whoever was let in stays when the ranges are tightened; what it opens then is asked again", () => {
+      restricted(all);
+      const open = (sport: number, flags: string) =>
+        datapath.ingress(buildFrame({ from: a.client, to: a.vip, sport, flags })).reason;
+      assert.equal(open(40000, "S"), "REASON_NEW_FLOW");
+      const range = { prefixlen: 32 + (v4 ? 96 : 0), service_id: 1, addr: (v4 ? "0.0.0.0" : "::") as Address };
+      assert.ok(datapath.remove("source_ranges", range));
+      assert.equal(open(40000, "A"), "REASON_ESTABLISHED");
+      assert.equal(open(40001, "S"), "REASON_SOURCE_RANGE");
     });
     test("whoever is in no range gets no answer where there are no endpoints either", () => {
       publish(datapath, { address: a.vip, port: 80, flags: frontend_flag.FRONTEND_SOURCE_RANGES }, []);

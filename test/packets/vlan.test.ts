@@ -45,7 +45,7 @@ for (const a of families) {
     const plain = conversation((frame) => frame);
 
     for (const types of [[0x8100], [0x88a8], [0x88a8, 0x8100]] as const satisfies readonly Types[]) {
-      test(`${types.map((type) => type.toString(16)).join(", then ")}: translated like the frame without`, () => {
+      test(`Fault 71: ${types.map((type) => type.toString(16)).join(", then ")}: translated like the frame without`, () => {
         const tagged = conversation((frame) => tagFrame(frame, ...types));
         assert.deepEqual(
           tagged.map(({ reason, verdict }) => [reason, verdict]),
