@@ -171,6 +171,14 @@ test("Fault 61: a reader that stopped for a while loses what the buffer could no
   assert.ok(Number(lost) > 0, stderr);
 });
 
+test("when what it listens to is taken away, it says so and ends", async () => {
+  const listening = await trace();
+  assert.equal(lab.beeline("node1", ["reset"]).status, 0);
+  const { code, stderr } = await listening.ended();
+  assert.equal(code, 3);
+  assert.match(stderr, /beeline: .* is gone: reset, or taken over by another version/);
+});
+
 /** 4,000 datagrams to a NodePort without endpoints. */
 const FLOOD = `
   const socket = require("node:dgram").createSocket("udp4");
