@@ -1,6 +1,7 @@
 // The socket hooks with real sockets, call by call, in a network namespace and a cgroup of this process alone. Backends
 // are addresses of the loopback device; VIPs exist nowhere, so what reaches a backend was translated.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import {
   backend_flag,
@@ -8,6 +9,7 @@ import {
   frontend_flag,
   hook,
   node_address_flag,
+  reason as reasonNumbers,
   scope,
 } from "../../src/dataplane/bpf/abi.gen.ts";
 import {
@@ -20,6 +22,7 @@ import {
 } from "../../src/dataplane/bpf/libbpf.ts";
 import type { Address } from "../../src/model/address.ts";
 import { type BackendSpec, type FrontendSpec, ObjectUnderTest, publish, putBackend } from "../lib/datapath.ts";
+import { protocolNumber } from "../lib/packet.ts";
 import { CallError, enterCgroup, enterNetworkNamespace, type Name, Socket } from "../lib/socket.ts";
 
 const hooks: readonly (readonly [AttachType, string])[] = [
@@ -407,6 +410,43 @@ for (const k of kinds) {
         grown.filter((n) => n > 0n),
         [10n],
       );
+    });
+  });
+
+  describe(`${k.name}, events of calls that are refused`, () => {
+    test("say who asked what of which service, from where if that is settled; calls that go on are none", () => {
+      serve({ service_id: 7 }, []);
+      sock.listen(100);
+      fails("ECONNREFUSED", () => client("TCP").bind([one, 40000]).connect(VIP));
+      const [udp, tcp] = [protocolNumber.UDP, protocolNumber.TCP];
+      publish(sock, { address: k.vip, port: 80, proto: "UDP", scope: scope.SCOPE_INTERNAL, service_id: 8 }, []);
+      fails("ECONNREFUSED", () => client("UDP").bind([two, 40001]).send("question", VIP));
+      serve({ address: k.vip2 });
+      listener(one);
+      client("TCP").connect(VIP2);
+      const process_name = readFileSync("/proc/self/comm", "utf8").trim();
+      const events = sock.events();
+      assert.deepEqual(
+        events.map(({ key, service_id, reason }) => [
+          key.proto,
+          key.src_port,
+          key.dst_addr,
+          key.dst_port,
+          service_id,
+          reason,
+        ]),
+        [
+          [tcp, 40000, k.vip, 80, 7, reasonNumbers.REASON_NO_ENDPOINTS],
+          [udp, 40001, k.vip, 80, 8, reasonNumbers.REASON_NO_ENDPOINTS],
+        ],
+      );
+      assert.equal(events[0]?.key.src_addr, one);
+      for (const event of events) {
+        assert.deepEqual(
+          [event.hook, event.ifindex, event.pid, event.process, event.netns_cookie],
+          [hook.HOOK_SOCK, 0, process.pid, process_name, netnsCookie()],
+        );
+      }
     });
   });
 
