@@ -160,16 +160,17 @@ static void print_latency(void)
 }
 
 /* Repeats `once`, which answers the seconds that it measured, or -1; those of the warm-up are
- * forgotten. */
+ * forgotten. However slow it is, there is one that counts, or one that failed. */
 static void repeat(double (*once)(void))
 {
-	double begin = now_s(), end = begin + warm_up + seconds;
+	double start = now_s() + warm_up;
 
-	while (now_s() < end) {
+	while (now_s() < start + seconds || !(sample_count || lost || wrong)) {
+		bool counts = now_s() >= start;
 		double took = once();
 
 		sent++;
-		if (took >= 0 && now_s() - begin > warm_up)
+		if (took >= 0 && counts)
 			keep_sample(took);
 	}
 	print_latency();
@@ -301,7 +302,7 @@ static void run_requests(void)
 
 	for (int i = 0; i < CONCURRENT; i++)
 		start_request(epoll, &requests[i]);
-	while (now < begin + warm_up + seconds) {
+	while (!counted_from || now < counted_from + seconds) {
 		int count = epoll_wait(epoll, events, CONCURRENT, 100);
 
 		for (int i = 0; i < count; i++) {

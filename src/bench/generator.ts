@@ -7,7 +7,7 @@ import { CLIENT, POD_PORT, TARGET } from "./cluster.ts";
 import { cgroupMount } from "./lab/leftovers.ts";
 import { NODE_MAC, netnsName, offloadScript, UPLINK } from "./lab/network.ts";
 import { runScript, Tool, type Where } from "./lab/process.ts";
-import { CPUS, type Files, GREET_FLOWS } from "./stack.ts";
+import { GREET_FLOWS, type Setting } from "./stack.ts";
 
 const frames = z.object({ sent: z.number(), rate: z.number() });
 const counts = z.object({ right: z.number() });
@@ -24,7 +24,7 @@ export class Generator {
     this.#node = node;
   }
 
-  static async start(lab: string, files: Files): Promise<Generator> {
+  static async start({ lab, files, cpus }: Setting): Promise<Generator> {
     const cgroup = join(cgroupMount(), lab, LIMIT);
     mkdirSync(cgroup, { recursive: true });
     runScript(offloadScript(lab, LIMIT, true));
@@ -32,7 +32,7 @@ export class Generator {
     const where = (place: string): Where => ({
       netns: `/run/netns/${netnsName(lab, LIMIT, place)}`,
       cgroup,
-      cpus: [CPUS.sender],
+      cpus: [cpus.sender],
     });
     const to = `${TARGET.address}:${TARGET.port}`;
     const node = await Tool.start(where("node"), [join(files.tools, "pod"), LIMIT, String(POD_PORT), UPLINK, object]);

@@ -1,6 +1,7 @@
 // What is measured and how: each measurement makes its traffic on one stack, and answers values of one or more metrics
 // with what was sent, what was lost, and what the mode must have carried for it.
 import { readFileSync } from "node:fs";
+import { busySeconds } from "./cpus.ts";
 import type { MetricOfResult } from "./result.ts";
 import { type Destination, GREET_FLOWS, type Stack } from "./stack.ts";
 import { median } from "./statistics.ts";
@@ -51,7 +52,14 @@ const metric = (
 const ENDLESS = 1e12;
 
 /** conntrack's table must take all of them, or its fullness would be measured. */
-const MOST_NEW_FLOWS = 180_000;
+const mostNewFlows = (): number => {
+  const MOST = 180_000;
+  try {
+    return Math.min(MOST, Math.floor(0.7 * Number(readFileSync("/proc/sys/net/netfilter/nf_conntrack_max", "utf8"))));
+  } catch {
+    return MOST; // there is none
+  }
+};
 
 const packets: Measurement = {
   metrics: [
@@ -122,9 +130,9 @@ const runPackets = async (stack: Stack, { seconds, warm_up_s }: Durations, to: D
   return stack.withSink("xdp", async () => {
     await stack.frames(to, GREET_FLOWS, warm_up_s, ENDLESS);
     const before = await stack.arrived();
-    const busyBefore = busySeconds();
+    const busyBefore = busySeconds(stack.cpus);
     const run = await stack.frames(to, GREET_FLOWS, seconds, ENDLESS);
-    const busy = busySeconds() - busyBefore;
+    const busy = busySeconds(stack.cpus) - busyBefore;
     const after = await stack.arrived();
     const right = after.right - before.right;
     return {
@@ -156,7 +164,7 @@ const newFlows: Measurement = {
   extra_s: 0.3,
   run: (stack, { seconds }) =>
     stack.withSink("xdp", async () => {
-      const run = await stack.frames("here", 0, seconds, MOST_NEW_FLOWS);
+      const run = await stack.frames("here", 0, seconds, mostNewFlows());
       const { right, wrong } = await stack.arrived();
       return {
         values: { "new-flows": (run.rate * right) / run.sent },
@@ -409,11 +417,3 @@ export const METRICS: readonly MetricOfResult[] = [
   ...MEASUREMENTS.flatMap(({ metrics }) => metrics),
   ...INSTALL_METRICS,
 ];
-
-/** Of the CPUs that anything here runs on: all of this machine. */
-const busySeconds = (): number => {
-  const USER_HZ = 100;
-  const [line = ""] = readFileSync("/proc/stat", "utf8").split("\n");
-  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = line.split(/\s+/).slice(1).map(Number);
-  return (user + nice + system + irq + softirq) / USER_HZ;
-};

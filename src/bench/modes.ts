@@ -20,12 +20,16 @@ export interface Mode extends Omit<ModeOfResult, "skipped"> {
 const iptables = (flavour: "legacy" | "nft") => (): string | null => {
   for (const program of [`iptables-${flavour}`, `iptables-${flavour}-restore`])
     if (versionOf(program) === null) return `${program} not found (Debian package iptables)`;
-  return null;
+  return conntrack();
 };
+
+/** What empties and lists the kernel's table of tracked flows. */
+const conntrack = (): string | null =>
+  versionOf("conntrack") === null ? "conntrack not found (Debian package conntrack)" : null;
 
 const nftables = (): string | null => {
   if (firstLineOf("nft", ["--version"]) === null) return "nft not found (Debian package nftables)";
-  return versionOf("conntrack") === null ? "conntrack not found (Debian package conntrack)" : null;
+  return conntrack();
 };
 
 const bpf = (): string | null => {

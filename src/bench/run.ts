@@ -2,7 +2,9 @@
 // carried what it claims, and answers the result. Interrupted, it answers what it has; the lab goes in every case.
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { messageOf } from "../lib/errors.ts";
+import { messageOf, RefusedError } from "../lib/errors.ts";
+import { list } from "../lib/text.ts";
+import { chooseCpus } from "./cpus.ts";
 import { Generator, LIMIT } from "./generator.ts";
 import { closeLab, labDirectory, labName, openLab, removeLeftovers } from "./lab/leftovers.ts";
 import { networkScript } from "./lab/network.ts";
@@ -13,7 +15,7 @@ import type { Mode } from "./modes.ts";
 import type { Carried } from "./node/node.ts";
 import { type Gap, type Proof, RESULT_VERSION, type Result, type Sample } from "./result.ts";
 import { schedule } from "./schedule.ts";
-import { CPUS, type Files, Stack } from "./stack.ts";
+import { type Files, type Setting, Stack } from "./stack.ts";
 
 export interface RunOptions {
   /** Those that were asked for; the ones that cannot be measured here are named in the result. */
@@ -31,6 +33,8 @@ export interface RunOptions {
   readonly version: string;
   readonly files: Files;
   readonly signal: AbortSignal;
+  /** Worth saying, once. */
+  readonly note: (text: string) => void;
   readonly progress: (progress: Progress) => void;
   /** Called between making a stack and its first traffic: for tests that break something. */
   readonly afterInstall?: (stack: Stack, lab: string) => void;
@@ -61,10 +65,15 @@ export const runBenchmark = async (options: RunOptions): Promise<Outcome> => {
   const start_ms = performance.now();
   const skipped = new Map(options.modes.map((mode) => [mode, mode.missing()]));
   const modes = options.modes.filter((mode) => skipped.get(mode) === null);
+  if (modes.length === 0) {
+    const reasons = options.modes.map((mode) => `${mode.name}: ${skipped.get(mode) ?? ""}`);
+    throw new RefusedError(`None of these modes can be measured here: ${reasons.join("; ")}`);
+  }
   const run = new Run(options, modes);
   checkMachine(run.stacks);
   const restless = restlessness();
-  removeLeftovers();
+  const leftovers = removeLeftovers();
+  if (leftovers.length > 0) options.note(`removed what runs that crashed left here: ${list(leftovers)}`);
   const complete = await run.toTheEnd();
   const measured = new Set(run.samples.map(({ metric }) => metric));
   const result: Result = {
@@ -81,8 +90,8 @@ export const runBenchmark = async (options: RunOptions): Promise<Outcome> => {
       warm_up_s: options.warm_up_s,
       order: "all modes alive at once; one measurement on each in turn, in reverse every other round",
       pinning: [
-        { cpu: CPUS.sender, what: "sender, interrupts, forwarding, and what counts packets" },
-        { cpu: CPUS.server, what: "servers in the pods" },
+        { cpu: run.setting.cpus.sender, what: "sender, interrupts, forwarding, and what counts packets" },
+        { cpu: run.setting.cpus.server, what: "servers in the pods" },
       ],
       baseline: modes.some(({ name }) => name === options.baseline) ? options.baseline : null,
       services: options.services,
@@ -111,7 +120,7 @@ class Run {
   readonly generator: { metric: string; round: number; value: number }[] = [];
   readonly problems: string[] = [];
   readonly #options: RunOptions;
-  readonly #lab = labName(process.pid, ++labs);
+  readonly setting: Setting;
   readonly #measurements: readonly Measurement[];
   readonly #broken = new Set<Stack>();
   #limit: Generator | null = null;
@@ -121,6 +130,7 @@ class Run {
 
   constructor(options: RunOptions, modes: readonly Mode[]) {
     this.#options = options;
+    this.setting = { lab: labName(process.pid, ++labs), files: options.files, cpus: chooseCpus() };
     this.#measurements = MEASUREMENTS.filter(({ metrics }) => metrics.some(({ name }) => options.metrics.has(name)));
     // By size: what is compared with each other is measured one right after the other.
     this.stacks = [0, ...options.services].flatMap((services) =>
@@ -132,15 +142,15 @@ class Run {
 
   #stack(mode: Mode, services: number): Stack {
     const name = services === 0 ? mode.name : `${mode.name}-${services}`;
-    return new Stack(this.#lab, name, mode, services, this.#options.files);
+    return new Stack(this.setting, name, mode, services);
   }
 
   /** False: interrupted. */
   async toTheEnd(): Promise<boolean> {
     const { signal } = this.#options;
     // All its processes end, so whatever is awaited fails at once.
-    const interrupt = (): void => closeLab(this.#lab);
-    openLab(this.#lab);
+    const interrupt = (): void => closeLab(this.setting.lab);
+    openLab(this.setting.lab);
     signal.addEventListener("abort", interrupt, { once: true });
     try {
       await this.#measureAll();
@@ -148,7 +158,7 @@ class Run {
       if (!signal.aborted) throw error;
     } finally {
       signal.removeEventListener("abort", interrupt);
-      closeLab(this.#lab);
+      closeLab(this.setting.lab);
     }
     return !signal.aborted;
   }
@@ -201,19 +211,21 @@ class Run {
   }
 
   async #makeLab(): Promise<void> {
-    const bpf = join(labDirectory(this.#lab), "bpf");
+    const bpf = join(labDirectory(this.setting.lab), "bpf");
     mkdirSync(bpf, { recursive: true });
     mountBpf(bpf);
     const needsLimit = this.#measurements.some(({ packets }) => packets);
-    runScript(networkScript(this.#lab, [...this.stacks.map(({ name }) => name), ...(needsLimit ? [LIMIT] : [])]));
+    runScript(
+      networkScript(this.setting.lab, [...this.stacks.map(({ name }) => name), ...(needsLimit ? [LIMIT] : [])]),
+    );
     this.#options.signal.throwIfAborted();
-    if (needsLimit) this.#limit = await Generator.start(this.#lab, this.#options.files);
+    if (needsLimit) this.#limit = await Generator.start(this.setting);
   }
 
   async #install(stack: Stack): Promise<void> {
     await stack.start();
     const { install_s, kernel_bytes, process_bytes } = await stack.install();
-    this.#options.afterInstall?.(stack, this.#lab);
+    this.#options.afterInstall?.(stack, this.setting.lab);
     if (stack.services === 0) return;
     const proof = await servicesProof(stack);
     const measured: Measured = {

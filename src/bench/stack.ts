@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { CLIENT, NODE, POD_PORT, PODS, REMOTE, REMOTE_POD, TARGET } from "./cluster.ts";
+import type { Cpus } from "./cpus.ts";
 import { cgroupMount, labDirectory } from "./lab/leftovers.ts";
 import { NODE_MAC, netnsName, offloadScript } from "./lab/network.ts";
 import { runInside, runScript, Tool, type Where, Worker } from "./lab/process.ts";
@@ -17,8 +18,12 @@ export interface Files {
   readonly nodeScript: string;
 }
 
-/** Who runs where: all that sends and forwards on one CPU, servers on another. */
-export const CPUS = { sender: 0, server: 1 } as const;
+/** What all stacks of a run share. */
+export interface Setting {
+  readonly lab: string;
+  readonly files: Files;
+  readonly cpus: Cpus;
+}
 
 export interface Installed {
   readonly install_s: number;
@@ -45,6 +50,7 @@ export class Stack {
   readonly name: string;
   readonly mode: Mode;
   readonly services: number;
+  readonly cpus: Cpus;
   readonly #lab: string;
   readonly #files: Files;
   readonly #pods: Tool[] = [];
@@ -53,7 +59,8 @@ export class Stack {
   /** Flows that the client has used up, and some: none is used twice. */
   #flows = 0;
 
-  constructor(lab: string, name: string, mode: Mode, services: number, files: Files) {
+  constructor({ lab, files, cpus }: Setting, name: string, mode: Mode, services: number) {
+    this.cpus = cpus;
     this.#lab = lab;
     this.name = name;
     this.mode = mode;
@@ -79,7 +86,7 @@ export class Stack {
     const object = join(this.#files.tools, "load.bpf.o");
     for (const { name } of ALL_PODS) {
       const argv = [join(this.#files.tools, "pod"), name, String(POD_PORT), "eth0", object];
-      this.#pods.push(await Tool.start(this.#where(name, CPUS.server), argv));
+      this.#pods.push(await Tool.start(this.#where(name, this.cpus.server), argv));
     }
     const bpffs = join(labDirectory(this.#lab), "bpf", this.name);
     const args = [this.mode.name, String(this.services), bpffs, this.#cgroup("client")];
@@ -87,7 +94,7 @@ export class Stack {
     this.#offload(true);
     if (!this.mode.packets) return;
     const argv = [join(this.#files.tools, "frames"), "eth0", object, NODE_MAC, `${CLIENT.address}:${GREET_PORT}`];
-    this.#frames = await Tool.start(this.#where("client", CPUS.sender), argv);
+    this.#frames = await Tool.start(this.#where("client", this.cpus.sender), argv);
   }
 
   // ---- the control plane -------------------------------------------------------------------------------------------
@@ -166,7 +173,7 @@ export class Stack {
     const seenAs = to === "here" || this.mode.direct ? "-" : [NODE.inner, NODE.address].join();
     const who = [String(this.#flows), seenAs, names.join(), ...this.#addresses(to)];
     const argv = [join(this.#files.tools, "client"), what, ...times, ...who];
-    const answer = client.parse(JSON.parse(await runInside(this.#where("client", CPUS.sender), argv)));
+    const answer = client.parse(JSON.parse(await runInside(this.#where("client", this.cpus.sender), argv)));
     if (COUNTS_FLOWS.has(what)) this.#flows += answer.sent;
     return answer;
   }

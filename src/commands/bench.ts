@@ -27,6 +27,7 @@ export const bench: Run = async (args, io) => {
     version: io.version,
     files: filesOfBench(),
     signal: io.signal,
+    note: (text) => io.err(`${text}\n`),
     progress: live.show,
   });
   live.end();

@@ -34,6 +34,7 @@ const run = (metrics: readonly string[], options: Partial<RunOptions> = {}): Pro
     version: "0",
     files: { tools: benchDirectory(), nodeScript: benchNodeScript() },
     signal: new AbortController().signal,
+    note: () => {},
     progress: () => {},
     ...options,
   });

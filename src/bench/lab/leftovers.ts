@@ -63,14 +63,13 @@ export const removeLab = (lab: string): void => {
   rmSync(labDirectory(lab), { recursive: true, force: true });
 };
 
-/** Removes what labs of processes that have ended left behind. */
-export const removeLeftovers = (): void => {
+/** Removes what labs of processes that have ended left behind, and answers their names. */
+export const removeLeftovers = (): readonly string[] => {
   const names = [...list(NETNS), ...list(DIRECTORIES), ...list(cgroupMount())];
   const labs = new Set(names.flatMap((name) => LAB_NAME.exec(name)?.[0] ?? []));
-  for (const lab of labs) {
-    const pid = LAB_NAME.exec(lab)?.[1];
-    if (!existsSync(`/proc/${pid}`)) removeLab(lab);
-  }
+  const left = [...labs].filter((lab) => !existsSync(`/proc/${LAB_NAME.exec(lab)?.[1]}`));
+  for (const lab of left) removeLab(lab);
+  return left;
 };
 
 /**

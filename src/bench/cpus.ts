@@ -1,0 +1,48 @@
+// Which CPUs a run uses: one for all that sends and forwards, another for the servers. Among those that this process may use,
+// and on two cores where there are two: threads of one core slow each other down.
+import { readFileSync } from "node:fs";
+
+export interface Cpus {
+  readonly sender: number;
+  readonly server: number;
+}
+
+/** `siblings`: CPUs on the core of that one, itself included. Two are needed; with one, both are the same. */
+export const chooseCpus = (
+  allowed: readonly number[] = allowedCpus(),
+  siblings: (cpu: number) => readonly number[] = siblingsOf,
+): Cpus => {
+  const [sender = 0, second = sender] = allowed;
+  const own = siblings(sender);
+  return { sender, server: allowed.find((cpu) => !own.includes(cpu)) ?? second };
+};
+
+const allowedCpus = (): readonly number[] =>
+  parseCpuList(/^Cpus_allowed_list:\s*(.*)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0");
+
+const siblingsOf = (cpu: number): readonly number[] => {
+  try {
+    return parseCpuList(readFileSync(`/sys/devices/system/cpu/cpu${cpu}/topology/thread_siblings_list`, "utf8").trim());
+  } catch {
+    return [cpu]; // this machine does not say
+  }
+};
+
+/** `0-2,5`: 0, 1, 2, 5. */
+export const parseCpuList = (text: string): readonly number[] =>
+  text.split(",").flatMap((part) => {
+    const [first = 0, last = first] = part.split("-").map(Number);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  });
+
+/** Seconds that these CPUs have been busy since the machine started, in the kernel's grain of 10 ms. */
+export const busySeconds = ({ sender, server }: Cpus): number => {
+  const USER_HZ = 100;
+  const stat = readFileSync("/proc/stat", "utf8");
+  const ticks = (cpu: number): number => {
+    const numbers = new RegExp(`^cpu${cpu} (.*)$`, "m").exec(stat)?.[1]?.split(" ").map(Number) ?? [];
+    const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = numbers;
+    return user + nice + system + irq + softirq;
+  };
+  return (ticks(sender) + (server === sender ? 0 : ticks(server))) / USER_HZ;
+};
