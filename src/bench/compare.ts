@@ -36,7 +36,13 @@ export const LEAST_ROUNDS = 3;
 /** `tolerance`: a share. */
 export const compareResults = (before: Result, after: Result, tolerance: number): ResultComparison => {
   const rows = after.metrics.flatMap((metric) => rowsOf(before, after, metric, tolerance));
-  return { rows, warnings: [...warningsOf(before, after), ...restlessLimits(rows), ...oneSided(before, after)] };
+  const warnings = [
+    ...warningsOf(before, after),
+    ...restlessLimits(rows),
+    ...tooNoisy(rows),
+    ...oneSided(before, after),
+  ];
+  return { rows, warnings };
 };
 
 /** Another unit is another metric. */
@@ -122,6 +128,17 @@ const restlessLimits = (rows: readonly Row[]): readonly string[] =>
       ({ metric, mode, verdict }) =>
         `The machine itself changed: ${mode.title}, which has nothing of beeline, got ${verdict} in ${metric.title}`,
     );
+
+/** From there on "nothing got worse" says little. */
+const MUCH_NOISE = 0.5;
+
+const tooNoisy = (rows: readonly Row[]): readonly string[] => {
+  const usual = median(rows.filter(({ verdict }) => verdict !== "unknown").map(({ noise }) => noise));
+  if (!(usual > MUCH_NOISE)) return [];
+  return [
+    `So noisy that half of the figures would have to change by more than ${Math.round(usual * 100)} % to be noticed`,
+  ];
+};
 
 const oneSided = (before: Result, after: Result): readonly string[] => {
   const only = (one: Result, other: Result, which: string): readonly string[] => {

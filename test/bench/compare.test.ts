@@ -110,3 +110,12 @@ test("what only one of them measured is named, and a metric whose unit changed i
   assert.ok(!rows.some(({ metric }) => metric.name === "update"));
   assert.ok(warnings.includes("Not compared: One endpoint changes was in ms before, and is in s after"), `${warnings}`);
 });
+
+test("noise in which little could be noticed is a warning", () => {
+  const [before, after] = [drawResult({ seed: 1, noise: 1, rounds: 3 }), drawResult({ seed: 2, noise: 1, rounds: 3 })];
+  const { warnings } = compareResults(before, after, TOLERANCE);
+  assert.match(
+    warnings.join("\n"),
+    /^So noisy that half of the figures would have to change by more than \d+ % to be noticed$/m,
+  );
+});

@@ -1,7 +1,7 @@
 // A real browser for tests: headless Chromium, spoken to in the DevTools protocol over two pipes. One page at a time:
 // open a file, look at it in a viewport and colour scheme, ask its script, take pictures. It has no network.
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
@@ -28,6 +28,17 @@ type Json = Readonly<Record<string, unknown>>;
 /** What a call may take, and a page to load. A browser that hangs fails the test instead of holding it. */
 const PATIENCE_MS = 30_000;
 
+const PROFILE = "beeline-browser-";
+
+/** Of tests that were killed: a profile's name has its owner's pid. The browser itself ends with its pipe. */
+const removeLeftProfiles = (): void => {
+  for (const name of readdirSync(tmpdir())) {
+    const pid = name.startsWith(PROFILE) ? name.slice(PROFILE.length).split("-")[0] : undefined;
+    if (pid !== undefined && !existsSync(`/proc/${pid}`))
+      rmSync(join(tmpdir(), name), { recursive: true, force: true });
+  }
+};
+
 export class Browser {
   readonly #process: ChildProcess;
   readonly #profile: string;
@@ -53,7 +64,8 @@ export class Browser {
   }
 
   static async start(): Promise<Browser> {
-    const profile = mkdtempSync(join(tmpdir(), "beeline-browser-"));
+    removeLeftProfiles();
+    const profile = mkdtempSync(join(tmpdir(), `${PROFILE}${process.pid}-`));
     // Root needs --no-sandbox; every name resolves to nothing, so that a page that loads something shows it.
     const flags = ["--no-sandbox", "--remote-debugging-pipe", `--user-data-dir=${profile}`, "--hide-scrollbars"];
     const offline = ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-gpu", "--disable-dev-shm-usage"];
