@@ -15,6 +15,8 @@ const volatile enum node_address_flag abi_node_address_flag;
 const volatile enum flow_kind abi_flow_kind;
 const volatile enum flow_flag abi_flow_flag;
 const volatile enum socket_lb abi_socket_lb;
+const volatile enum flow_state abi_flow_state;
+const volatile struct expiry abi_expiry;
 const volatile enum hook abi_hook;
 const volatile enum reason abi_reason;
 const volatile struct event abi_event;

@@ -5,8 +5,6 @@
 
 #include "backend.h"
 
-#define NS_PER_S 1000000000ull
-
 /* The remembered backend, if this frontend may still use it. Refreshes the memory. */
 static __always_inline int recall(const struct affinity_key *key, const struct frontend *frontend,
 				  __u64 now_ns, struct choice *choice)

@@ -8,32 +8,29 @@
 #ifndef BEELINE_CLIENT_PORT_H
 #define BEELINE_CLIENT_PORT_H
 
-#include "flow.h"
+#include "lifetime.h"
 
 #define CLIENT_PORT_TRIES 16
 #define CLIENT_PORT_STRIDE 7919 /* a prime, so that no port is tried twice */
 
-/* Is it this client port and this VIP that `undo`, found by `c`'s key, answers for? */
-static __always_inline bool is_undo_of(const struct flow *undo, const struct connection *c)
-{
-	return is_translation_of(undo, &c->vip) &&
-	       undo->client_port == client_port_in(c, FLOW_UNDO_DNAT);
-}
-
 /* The connection that holds the port: over, or its way in is gone, and so is all of it now. */
-static __noinline int is_holder_gone(const struct flow *undo, const struct connection *c)
+SUBPROGRAM int is_holder_gone(const struct connection *c, const struct flow *undo)
 {
-	struct party client = {.addr = c->client.addr, .port = undo->client_port ?: c->inner_port};
-	struct party vip = translation_of(undo);
-	struct flow_key key = key_of(&client, &vip, c->proto);
-	const struct flow *dnat = bpf_map_lookup_elem(&flows, &key);
+	const struct config *config = get_config();
+	const struct flow *head;
+	struct flow_key undo_key, key;
 
-	if (!dnat || !is_translation_of(dnat, &c->backend) ||
-	    (dnat->client_port ?: client.port) != c->inner_port)
-		return true;
-	if (!is_over(undo, dnat, c->proto, c->now_ns))
+	if (!config || !c || !undo)
 		return false;
-	bpf_map_delete_elem(&flows, &key);
+	undo_key = key_in(c, FLOW_UNDO_DNAT);
+	head = find_head(&undo_key, undo, &key);
+	if (head && !is_over(head, undo, key.proto, config, c->now_ns))
+		return false;
+	/* Of several that see the same old connection, the one that deletes it takes its port. */
+	if (bpf_map_delete_elem(&flows, &undo_key))
+		return false;
+	if (head)
+		forget_connection(&key, head);
 	return true;
 }
 
@@ -48,7 +45,6 @@ static __always_inline bool is_reflection(const struct connection *c)
 SUBPROGRAM int claim_inner_port(const struct connection *c)
 {
 	const struct flow *undo;
-	struct flow_key key;
 	int error;
 
 	if (!c)
@@ -60,14 +56,12 @@ SUBPROGRAM int claim_inner_port(const struct connection *c)
 		return CLAIMED;
 	if (error != -EEXIST)
 		return FAILED;
-	key = key_in(c, FLOW_UNDO_DNAT);
-	undo = bpf_map_lookup_elem(&flows, &key);
+	undo = find_flow(c, FLOW_UNDO_DNAT);
 	if (!undo)
 		return TAKEN;
 	if (is_undo_of(undo, c))
 		return write_flow(c, FLOW_UNDO_DNAT, BPF_ANY) ? FAILED : CLAIMED;
-	/* Of several that see the same old connection, the one that deletes it takes its port. */
-	if (!is_holder_gone(undo, c) || bpf_map_delete_elem(&flows, &key))
+	if (!is_holder_gone(c, undo))
 		return TAKEN;
 	return write_flow(c, FLOW_UNDO_DNAT, BPF_NOEXIST) ? TAKEN : CLAIMED;
 }

@@ -14,16 +14,19 @@ static __always_inline int store(const struct connection *c)
 {
 	if ((c->node.port && write_flow(c, FLOW_SNAT, BPF_ANY)) ||
 	    write_flow(c, FLOW_DNAT, BPF_ANY)) {
-		forget_connection(c);
+		forget_flows(c);
 		return REASON_FLOWS_FULL;
 	}
 	return REASON_NEW_FLOW;
 }
 
-static __always_inline int open_connection(struct __sk_buff *ctx, struct connection *c)
+SUBPROGRAM int open_connection(struct __sk_buff *ctx, struct connection *c)
 {
-	int reason = claim_client_port(c);
+	int reason;
 
+	if (!c)
+		return REASON_NO_CONFIG;
+	reason = claim_client_port(c);
 	if (reason != UNDECIDED)
 		return reason;
 	if (c->needs_snat) {
@@ -34,47 +37,6 @@ static __always_inline int open_connection(struct __sk_buff *ctx, struct connect
 		}
 	}
 	return store(c);
-}
-
-/* Has another connection of this client and backend taken over what answers them? */
-static __always_inline bool is_taken_over(const struct connection *c)
-{
-	struct flow_key key = key_in(c, FLOW_UNDO_DNAT);
-	const struct flow *undo = bpf_map_lookup_elem(&flows, &key);
-
-	return undo && !is_undo_of(undo, c);
-}
-
-/* The address that the connection's port is of: the flow that writes it knows. */
-static __always_inline const struct addr *former_snat_addr(const struct connection *c,
-							   const struct config *config)
-{
-	struct flow_key key = key_in(c, FLOW_SNAT);
-	const struct flow *snat = bpf_map_lookup_elem(&flows, &key);
-
-	return snat ? &snat->addr : snat_addr(config, family_of(&c->backend.addr));
-}
-
-/* A connection that starts anew, or a UDP flow that loses its backend, leaves nothing of its
- * own behind: its SNAT port above all. */
-SUBPROGRAM int forget_former(const struct packet *packet, const struct flow *dnat)
-{
-	const struct config *config = get_config();
-	struct connection former = {};
-
-	if (!config || !packet || !dnat)
-		return 0;
-	former.client = source_of(packet);
-	former.vip = destination_of(packet);
-	former.backend = translation_of(dnat);
-	former.inner_port = dnat->client_port ?: former.client.port;
-	former.node.port = dnat->snat_port;
-	former.proto = packet->key.proto;
-	former.node.addr = *former_snat_addr(&former, config);
-	if (is_taken_over(&former))
-		return forget_flow(&former, FLOW_DNAT);
-	forget_connection(&former);
-	return 0;
 }
 
 static __always_inline struct frontend_key frontend_key_of(const struct packet *packet)
@@ -117,10 +79,11 @@ static __always_inline bool needs_snat(const struct packet *packet, const struct
 static __always_inline void fill(struct connection *c, const struct packet *packet,
 				 const struct choice *choice)
 {
-	c->client = source_of(packet);
-	c->vip = destination_of(packet);
+	c->client = source_of(&packet->key);
+	c->vip = destination_of(&packet->key);
 	c->backend.addr = choice->backend->addr;
 	c->backend.port = choice->backend->port;
+	c->node = (struct party){};
 	c->needs_snat = needs_snat(packet, choice->backend);
 	c->proto = packet->key.proto;
 	c->service_id = choice->backend->service_id;
@@ -156,23 +119,78 @@ SUBPROGRAM int choose_for_packet(const struct packet *packet, struct connection 
 	return reason;
 }
 
+/*
+ * REASON_NEW_FLOW: `c` is a connection that is not ours, but whose backend's replies would be
+ * taken for those of another one, of the same client port by way of a VIP. It gets what any
+ * such clash gets, another client port; its VIP is the backend itself.
+ */
+SUBPROGRAM int choose_beside(const struct packet *packet, struct connection *c)
+{
+	const struct config *config = get_config();
+	struct party client, backend;
+	const struct backend *known;
+	const struct flow *undo;
+	struct flow_key key;
+	__u32 backend_id;
+
+	if (!config || !packet || !c)
+		return REASON_NOT_OURS;
+	client = source_of(&packet->key);
+	backend = destination_of(&packet->key);
+	key = key_of(FLOW_UNDO_DNAT, &backend, &client, packet->key.proto);
+	undo = bpf_map_lookup_elem(&flows, &key);
+	if (!undo)
+		return REASON_NOT_OURS;
+	c->client = client;
+	c->vip = backend;
+	c->backend = backend;
+	c->node = (struct party){};
+	c->proto = packet->key.proto;
+	c->service_id = undo->service_id;
+	backend_id = undo->backend_id;
+	c->backend_id = backend_id;
+	c->generation = undo->generation;
+	known = bpf_map_lookup_elem(&backends, &backend_id);
+	c->needs_snat = known && needs_snat(packet, known);
+	c->hash = hash_flow(&packet->key, config->hash_seed);
+	c->now_ns = bpf_ktime_get_boot_ns();
+	return REASON_NEW_FLOW;
+}
+
 /* REASON_NEW_FLOW: the connection's flows are stored, and `to` is what FLOW_DNAT writes. */
 SUBPROGRAM int connect_packet(struct __sk_buff *ctx, const struct packet *packet,
-			      struct translation *to)
+			      struct translation *to, bool is_beside)
 {
-	struct connection c = {};
-	int reason = choose_for_packet(packet, &c);
+	struct connection *c = scratch_connection(OPENED);
+	int reason;
 
-	if (reason != REASON_NEW_FLOW || !to)
-		return reason;
-	reason = open_connection(ctx, &c);
+	if (!c || !packet || !to)
+		return REASON_NO_CONFIG;
+	reason = is_beside ? choose_beside(packet, c) : choose_for_packet(packet, c);
 	if (reason != REASON_NEW_FLOW)
 		return reason;
-	count_new_flow(c.backend_id);
-	to->addr = c.backend.addr;
-	to->port = c.backend.port;
-	to->other_port = client_port_in(&c, FLOW_DNAT);
+	reason = open_connection(ctx, c);
+	if (reason != REASON_NEW_FLOW)
+		return reason;
+	if (!is_beside)
+		count_new_flow(c->backend_id);
+	to->addr = c->backend.addr;
+	to->port = c->backend.port;
+	to->other_port = client_port_in(c, FLOW_DNAT);
 	return REASON_NEW_FLOW;
+}
+
+/* Until the client has answered the backend's answer, it gives way to others. */
+SUBPROGRAM int enlist(const struct packet *packet)
+{
+	const struct flow *head;
+	struct flow_key key;
+
+	if (!packet)
+		return 0;
+	key = packet->key;
+	head = bpf_map_lookup_elem(&flows, &key);
+	return head ? make_expendable(&key, head) : 0;
 }
 
 #endif

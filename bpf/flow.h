@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * What is remembered of a connection: two flows when its backend is on this node, four when it
- * is remote. The pair of a flow is the one that undoes it.
+ * is remote. They are written and removed together. The FLOW_DNAT is its head: it has the state,
+ * and says where the others are. How long they live is in lifetime.h.
  */
 #ifndef BEELINE_FLOW_H
 #define BEELINE_FLOW_H
@@ -9,17 +10,9 @@
 #include "backend.h"
 #include "packet.h"
 
-/* When what a connection holds may be given to another that needs it. As nf_conntrack's
- * timeouts, but for one that was closed: the other side's TIME_WAIT accepts a new SYN. */
-#define CLOSED_FOR_NS (10 * 1000000000ull)
-#define UNANSWERED_FOR_NS (60 * 1000000000ull)
-#define IDLE_UDP_FOR_NS (120 * 1000000000ull)
-#define IDLE_TCP_FOR_NS (86400 * 1000000000ull)
-
 /* Whoever inserts a flow where there was none holds what its key stands for. */
 enum claim {
 	CLAIMED,
-	REUSABLE, /* of a connection that is over: to be taken when nothing is free */
 	TAKEN,
 	FAILED,
 };
@@ -41,10 +34,23 @@ struct connection {
 	__u64 now_ns;
 };
 
-/* A flow of the other hook may have the same key; it is not this hook's to follow. */
-static __always_inline bool is_inward(const struct flow *flow)
+/* Too large for the stack, and each program has its own: one that is opened, one that is
+ * forgotten meanwhile. Whoever takes it fills it. */
+enum scratch_place {
+	OPENED,
+	FORGOTTEN,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct connection);
+} scratch SEC(".maps");
+
+static __always_inline struct connection *scratch_connection(__u32 place)
 {
-	return flow->kind == FLOW_DNAT || flow->kind == FLOW_UNDO_SNAT;
+	return bpf_map_lookup_elem(&scratch, &place);
 }
 
 /* What is said of a packet that follows it. */
@@ -61,8 +67,13 @@ static __always_inline int failure_of(const struct flow *flow)
 					       : REASON_REWRITE_FAILED;
 }
 
-static __always_inline struct flow_key key_of(const struct party *from, const struct party *to,
-					      __u8 proto)
+static __always_inline bool is_outward(__u32 kind)
+{
+	return kind == FLOW_SNAT || kind == FLOW_UNDO_DNAT;
+}
+
+static __always_inline struct flow_key key_of(__u32 kind, const struct party *from,
+					      const struct party *to, __u8 proto)
 {
 	return (struct flow_key){
 		.src_addr = from->addr,
@@ -70,22 +81,28 @@ static __always_inline struct flow_key key_of(const struct party *from, const st
 		.src_port = from->port,
 		.dst_port = to->port,
 		.proto = proto,
+		.outward = is_outward(kind),
 	};
 }
 
-static __always_inline struct party source_of(const struct packet *packet)
+static __always_inline struct party source_of(const struct flow_key *key)
 {
-	return (struct party){.addr = packet->key.src_addr, .port = packet->key.src_port};
+	return (struct party){.addr = key->src_addr, .port = key->src_port};
 }
 
-static __always_inline struct party destination_of(const struct packet *packet)
+static __always_inline struct party destination_of(const struct flow_key *key)
 {
-	return (struct party){.addr = packet->key.dst_addr, .port = packet->key.dst_port};
+	return (struct party){.addr = key->dst_addr, .port = key->dst_port};
 }
 
 static __always_inline struct party translation_of(const struct flow *flow)
 {
 	return (struct party){.addr = flow->addr, .port = flow->port};
+}
+
+static __always_inline bool is_translation_of(const struct flow *flow, const struct party *to)
+{
+	return flow->port == to->port && same_addr(&flow->addr, &to->addr);
 }
 
 static __always_inline struct flow_key key_in(const struct connection *c, __u32 kind)
@@ -94,15 +111,15 @@ static __always_inline struct flow_key key_in(const struct connection *c, __u32 
 
 	switch (kind) {
 	case FLOW_DNAT:
-		return key_of(&c->client, &c->vip, c->proto);
+		return key_of(kind, &c->client, &c->vip, c->proto);
 	case FLOW_SNAT:
-		key = key_of(&c->client, &c->backend, c->proto);
+		key = key_of(kind, &c->client, &c->backend, c->proto);
 		key.src_port = c->inner_port;
 		return key;
 	case FLOW_UNDO_SNAT:
-		return key_of(&c->backend, &c->node, c->proto);
+		return key_of(kind, &c->backend, &c->node, c->proto);
 	default:
-		key = key_of(&c->backend, &c->client, c->proto);
+		key = key_of(kind, &c->backend, &c->client, c->proto);
 		key.dst_port = c->inner_port;
 		return key;
 	}
@@ -141,6 +158,7 @@ static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 f
 		.addr = to->addr,
 		.port = kind == FLOW_UNDO_SNAT ? c->inner_port : to->port,
 		.kind = kind,
+		.flags = kind == FLOW_SNAT || kind == FLOW_UNDO_SNAT ? FLOW_SETTLED : 0,
 		.service_id = c->service_id,
 		.backend_id = c->backend_id,
 		.generation = c->generation,
@@ -153,6 +171,13 @@ static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 f
 	return bpf_map_update_elem(&flows, &key, &flow, flags);
 }
 
+static __noinline struct flow *find_flow(const struct connection *c, __u32 kind)
+{
+	struct flow_key key = key_in(c, kind);
+
+	return bpf_map_lookup_elem(&flows, &key);
+}
+
 static __noinline int forget_flow(const struct connection *c, __u32 kind)
 {
 	struct flow_key key = key_in(c, kind);
@@ -161,7 +186,7 @@ static __noinline int forget_flow(const struct connection *c, __u32 kind)
 }
 
 /* The way out first, so that no packet is translated whose reply would not be. */
-static __always_inline void forget_connection(const struct connection *c)
+static __always_inline void forget_flows(const struct connection *c)
 {
 	forget_flow(c, FLOW_DNAT);
 	forget_flow(c, FLOW_UNDO_DNAT);
@@ -169,6 +194,84 @@ static __always_inline void forget_connection(const struct connection *c)
 		return;
 	forget_flow(c, FLOW_SNAT);
 	forget_flow(c, FLOW_UNDO_SNAT);
+}
+
+/* Is it this client port and this VIP that `undo`, found by `c`'s key, answers for? */
+static __always_inline bool is_undo_of(const struct flow *undo, const struct connection *c)
+{
+	return is_translation_of(undo, &c->vip) &&
+	       undo->client_port == client_port_in(c, FLOW_UNDO_DNAT);
+}
+
+/* The head of the connection that `undo`, a FLOW_UNDO_DNAT, answers for, and its key; NULL: it
+ * has lost it, or another connection has taken over what answers it. */
+static __always_inline struct flow *find_head(const struct flow_key *undo_key,
+					      const struct flow *undo, struct flow_key *key)
+{
+	__be16 client_port = undo->client_port ?: undo_key->dst_port;
+	struct flow *head;
+
+	*key = (struct flow_key){
+		.src_addr = undo_key->dst_addr,
+		.dst_addr = undo->addr,
+		.src_port = client_port,
+		.dst_port = undo->port,
+		.proto = undo_key->proto,
+	};
+	head = bpf_map_lookup_elem(&flows, key);
+	if (!head || head->kind != FLOW_DNAT || head->port != undo_key->src_port ||
+	    !same_addr(&head->addr, &undo_key->src_addr) ||
+	    (head->client_port ?: client_port) != undo_key->dst_port)
+		return NULL;
+	return head;
+}
+
+/* Fills `c` with the connection that a head is of. */
+static __always_inline void recover(const struct flow_key *key, const struct flow *head,
+				    struct connection *c)
+{
+	const struct config *config = get_config();
+	const struct flow *snat;
+
+	c->client = source_of(key);
+	c->vip = destination_of(key);
+	c->backend = translation_of(head);
+	c->inner_port = head->client_port ?: c->client.port;
+	c->proto = key->proto;
+	c->needs_snat = head->snat_port;
+	c->service_id = head->service_id;
+	c->backend_id = head->backend_id;
+	c->generation = head->generation;
+	c->now_ns = head->last_seen_ns;
+	c->hash = 0;
+	c->node = (struct party){};
+	if (!head->snat_port)
+		return;
+	/* The node may have had another address then. */
+	snat = find_flow(c, FLOW_SNAT);
+	if (snat) {
+		c->node = translation_of(snat);
+	} else if (config) {
+		c->node.addr = *snat_addr(config, family_of(&c->backend.addr));
+		c->node.port = head->snat_port;
+	}
+}
+
+/* A connection leaves nothing of its own behind, and nothing of another's is touched: another
+ * one of this client and backend may have taken over what answers them. */
+SUBPROGRAM int forget_connection(const struct flow_key *key, const struct flow *head)
+{
+	struct connection *c = scratch_connection(FORGOTTEN);
+	const struct flow *undo;
+
+	if (!c || !key || !head)
+		return 0;
+	recover(key, head, c);
+	undo = find_flow(c, FLOW_UNDO_DNAT);
+	if (undo && !is_undo_of(undo, c))
+		return forget_flow(c, FLOW_DNAT);
+	forget_flows(c);
+	return 0;
 }
 
 /* A clock read costs 37 ns, a quarter of all that is done for a packet: once a tick is enough. */
@@ -182,53 +285,6 @@ static __always_inline void touch(struct flow *flow)
 	flow->last_seen_ns = bpf_ktime_get_boot_ns();
 }
 
-/* `undo` is the half that translates replies, `forward` the other half of the pair. */
-static __always_inline bool is_over(const struct flow *undo, const struct flow *forward,
-				    __u32 proto, __u64 now_ns)
-{
-	__u64 seen_ns, limit_ns;
-
-	if (!forward)
-		return true;
-	seen_ns = undo->last_seen_ns;
-	if ((__s64)(forward->last_seen_ns - seen_ns) > 0)
-		seen_ns = forward->last_seen_ns;
-	limit_ns = proto == IPPROTO_TCP ? IDLE_TCP_FOR_NS : IDLE_UDP_FOR_NS;
-	if (undo->last_seen_ns == undo->created_ns)
-		limit_ns = UNANSWERED_FOR_NS;
-	if ((undo->flags | forward->flags) & FLOW_CLOSING)
-		limit_ns = CLOSED_FOR_NS;
-	return (__s64)(now_ns - seen_ns) > (__s64)limit_ns;
-}
-
-static __always_inline bool is_translation_of(const struct flow *flow, const struct party *to)
-{
-	return flow->port == to->port && same_addr(&flow->addr, &to->addr);
-}
-
-/* The pair answers what the translated packet is answered with, and turns it back. */
-SUBPROGRAM int mark_closing(const struct packet *packet, struct flow *flow, bool is_source)
-{
-	struct party to, other, replaced;
-	struct flow_key pair_key;
-	struct flow *pair;
-
-	if (!packet || !flow)
-		return 0;
-	flow->flags |= FLOW_CLOSING;
-	to = translation_of(flow);
-	other = is_source ? destination_of(packet) : source_of(packet);
-	replaced = is_source ? source_of(packet) : destination_of(packet);
-	if (flow->client_port)
-		other.port = flow->client_port;
-	pair_key = is_source ? key_of(&other, &to, packet->key.proto)
-			     : key_of(&to, &other, packet->key.proto);
-	pair = bpf_map_lookup_elem(&flows, &pair_key);
-	if (pair && is_translation_of(pair, &replaced))
-		pair->flags |= FLOW_CLOSING;
-	return 0;
-}
-
 /*
  * A TCP connection stays with the backend it has, dead or alive; another one is chosen when
  * the client starts anew. A UDP flow has no end: it leaves a backend that is gone.
@@ -239,7 +295,8 @@ static __always_inline bool is_stale(const struct flow *flow, const struct packe
 		return false;
 	if (packet->key.proto == IPPROTO_TCP && !packet->opens)
 		return false;
-	return flow->flags & FLOW_CLOSING || !find_backend(flow->backend_id, flow->generation);
+	return flow->flags & (FLOW_CLIENT_FIN | FLOW_BACKEND_FIN | FLOW_RESET) ||
+	       !find_backend(flow->backend_id, flow->generation);
 }
 
 #endif

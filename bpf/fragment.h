@@ -64,7 +64,7 @@ SUBPROGRAM int follow_fragment(struct __sk_buff *ctx, const struct packet *packe
 	if (!packet)
 		return REASON_FRAGMENT;
 	flow = find_flow_of_fragment(packet);
-	if (!flow || is_inward(flow) == is_outward)
+	if (!flow)
 		return REASON_FRAGMENT;
 	change =
 		difference(is_outward ? &packet->key.src_addr : &packet->key.dst_addr, &flow->addr);

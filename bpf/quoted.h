@@ -87,6 +87,7 @@ static __always_inline int parse_quoted(struct __sk_buff *ctx, const struct pack
 	return UNDECIDED;
 }
 
+/* As a packet that answers would be at the same hook. */
 static __always_inline struct flow_key turned_round(const struct flow_key *key)
 {
 	return (struct flow_key){
@@ -95,6 +96,7 @@ static __always_inline struct flow_key turned_round(const struct flow_key *key)
 		.src_port = key->dst_port,
 		.dst_port = key->src_port,
 		.proto = key->proto,
+		.outward = key->outward,
 	};
 }
 
@@ -189,13 +191,13 @@ SUBPROGRAM int translate_error(struct __sk_buff *ctx, const struct packet *error
 
 	if (!error)
 		return REASON_NOT_OURS;
+	quoted.key.outward = is_outward;
 	reason = find_quoted(ctx, error, &quoted);
 	if (reason != UNDECIDED)
 		return reason;
 	key = turned_round(&quoted.key);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	if (!flow || is_inward(flow) == is_outward ||
-	    !same_addr(&error->key.dst_addr, &quoted.key.src_addr))
+	if (!flow || !same_addr(&error->key.dst_addr, &quoted.key.src_addr))
 		return REASON_NOT_OURS;
 	to = (struct translation){flow->addr, flow->port, flow->client_port};
 	if (!correct_quoted(ctx, error, &quoted, is_outward ? DESTINATION : SOURCE, &to) ||

@@ -159,7 +159,8 @@ struct flow_key {
 	__be16 src_port;
 	__be16 dst_port;
 	__u8 proto;
-	__u8 pad[3];
+	__u8 outward; /* 1: as the packet is at egress */
+	__u8 pad[2];
 };
 
 enum flow_kind {
@@ -169,9 +170,28 @@ enum flow_kind {
 	FLOW_UNDO_DNAT = 4, /* egress, backend to client: from the VIP */
 };
 
+/* What is known of a connection stands in its FLOW_DNAT; the others have FLOW_SETTLED alone. */
 enum flow_flag {
-	FLOW_CLOSING = 1, /* a FIN or RST has been seen */
+	FLOW_SETTLED = 1,     /* nothing is waited for but an end: both sides have been heard */
+	FLOW_ANSWERED = 2,    /* the backend has been heard */
+	FLOW_CLIENT_FIN = 4,  /* the client has no more to send */
+	FLOW_BACKEND_FIN = 8, /* nor has the backend */
+	FLOW_RESET = 16,      /* either has broken it off */
 };
+
+/* What follows from the flags of a FLOW_DNAT, and how long a connection may be silent in it. */
+enum flow_state {
+	STATE_TCP_HALF_OPEN = 0,   /* the client has yet to answer the backend's answer */
+	STATE_TCP_ESTABLISHED = 1, /* it has */
+	STATE_TCP_HALF_CLOSED = 2, /* one side has sent a FIN */
+	STATE_TCP_CLOSED = 3,	   /* both have */
+	STATE_TCP_RESET = 4,	   /* one has sent a RST */
+	STATE_UDP = 5,		   /* the client has yet to answer the backend's answer */
+	STATE_UDP_STREAM = 6,	   /* it has */
+	FLOW_STATES = 7,
+};
+
+#define TIMEOUTS 8 /* one for each state, and padding */
 
 struct flow {
 	struct addr addr;
@@ -186,8 +206,29 @@ struct flow {
 	__be16 client_port; /* FLOW_DNAT and FLOW_UNDO_DNAT write it over the client's port, where
 			       the backend sees another one; else 0 */
 	__u32 last_tick;    /* the kernel tick (jiffies) in which last_seen_ns was written */
-	__u64 created_ns;   /* CLOCK_BOOTTIME */
+	__u32 awaited_ack;  /* FLOW_DNAT: what acknowledges the backend's SYN; 0: any */
+	__u32 pad;
+	__u64 created_ns; /* CLOCK_BOOTTIME */
 	__u64 last_seen_ns;
+};
+
+/* expendables: a ring of connections that give way to newer ones, if they are still half-open
+ * or closed when their place is wanted. */
+struct expendable {
+	struct flow_key key; /* of the FLOW_DNAT */
+	__u64 created_ns;    /* its own: another one under the same key has a place of its own */
+};
+
+/* What the agent asks of expire_flows, and what it is told: numbers of connections, but for
+ * `entries` and `orphans`. */
+struct expiry {
+	__u32 most_s; /* whatever is not established goes after so long at most; 0: as configured */
+	__u32 thorough;		     /* 1: orphans are removed, and what is missing is healed */
+	__u32 entries;		     /* left in flows */
+	__u32 expired;		     /* timed out, and removed */
+	__u32 healed;		     /* had lost a flow, and have it again */
+	__u32 orphans;		     /* flows of no connection, removed */
+	__u32 connections[TIMEOUTS]; /* left, by state */
 };
 
 /* fragments: the ports of a datagram, from its first fragment, for those that have none. As the
@@ -258,9 +299,10 @@ struct config {
 	__u32 hash_seed;
 	__u16 snat_port_min; /* first and last port SNAT may take */
 	__u16 snat_port_max;
-	__u32 backend_ids_end; /* backends from here on were never held, so readers may stop; 0:
-				  unknown */
-	__u32 pad;
+	__u32 backend_ids_end;	   /* backends from here on were never held, so readers may stop; 0:
+				      unknown */
+	__u32 expendables;	   /* places in that ring */
+	__u32 timeout_s[TIMEOUTS]; /* by enum flow_state */
 };
 
 /* options: fixed when a program is loaded, so that the verifier removes what is off. Every
@@ -322,7 +364,8 @@ enum reason {
 	REASON_EARLY_FRAGMENT = 25, /* dropped: to a VIP, as FRAGMENT */
 	REASON_UNREADABLE = 26,	    /* dropped: to a VIP, as MALFORMED */
 	REASON_STRAY_ICMP = 27,	    /* dropped: to a VIP, no ping and about no flow */
-	REASONS = 28,
+	REASON_CONNTRACK = 28,	    /* pass: kube-proxy's rules set this connection up */
+	REASONS = 29,
 };
 
 /* listener: who wants events; one entry. Nothing is written when the time is over. */

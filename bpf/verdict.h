@@ -14,6 +14,8 @@
 /* Answered by a step that has not decided: the next step goes on. Never counted. */
 #define UNDECIDED (-1)
 
+#define NS_PER_S 1000000000ull
+
 static __always_inline void count(__u32 hook, __u32 reason)
 {
 	__u32 index = hook * REASONS_PER_HOOK + reason;

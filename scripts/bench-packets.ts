@@ -4,7 +4,7 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { release } from "node:os";
-import { flow_kind, frontend_flag, scope } from "../src/dataplane/bpf/abi.gen.ts";
+import { flow_flag, flow_kind, frontend_flag, scope } from "../src/dataplane/bpf/abi.gen.ts";
 import {
   type AttachType,
   closeFd,
@@ -68,15 +68,16 @@ const putLoop = (tc: Datapath, a: Addresses, program: Program, kind: number, pro
   const peer = [a.client, 40000] as const;
   publish(tc, { address: null, port: 1, proto }, [{ id: 1, address: a.local, local: true }]);
   for (const [from, to] of [[here, there] as const, [there, here] as const]) {
-    const key = program === "tc_ingress" ? flowKey(peer, from, proto) : flowKey(from, peer, proto);
+    const key = program === "tc_ingress" ? flowKey(peer, from, proto) : flowKey(from, peer, proto, "out");
     const base = {
       service_id: 1,
       backend_id: 1,
       generation: 1,
       snat_port: 0,
       client_port: 0,
-      flags: 0,
+      flags: flow_flag.FLOW_SETTLED,
       last_tick: 0,
+      awaited_ack: 0,
       created_ns: 1n,
       last_seen_ns: 1n,
     };

@@ -48,7 +48,8 @@ const main = (): void => {
   const rings = definitions.filter((map) => map.type === RINGBUF);
   const structs = new Map<string, { size: number; fields: Field[] }>();
   for (const map of maps) for (const name of [map.key, map.value]) collectStruct(name, structs);
-  for (const name of ["options", "stale_socket", ...rings.map((ring) => ring.value)]) collectStruct(name, structs);
+  for (const name of ["options", "expiry", "stale_socket", ...rings.map((ring) => ring.value)])
+    collectStruct(name, structs);
   const body = render(
     [...structs].sort(([a], [b]) => (a < b ? -1 : 1)),
     enums,

@@ -4,6 +4,7 @@
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
 import type { z } from "zod";
+import { type ByState, CONNECTION_STATES, DEFAULT_TIMEOUTS_S } from "../dataplane/bpf/states.ts";
 import { InputError } from "../lib/errors.ts";
 import { hint } from "../lib/suggest.ts";
 import type { Prefix } from "../model/address.ts";
@@ -75,6 +76,8 @@ export interface Config {
     readonly podDevices: readonly string[] | null;
     readonly mapSizes: Readonly<Partial<Record<SizedMap, number>>>;
     readonly snatPorts: { readonly min: number; readonly max: number };
+    /** How long a connection may be silent, by its state. */
+    readonly timeouts_s: ByState;
   };
 }
 
@@ -232,6 +235,12 @@ const resolve = (file: ConfigFile | null, flags: Flags): Config => {
     const size = bpf?.mapSizes?.[map];
     return typeof size === "number" ? [[map, size] as const] : [];
   });
+  const timeouts_s = Object.fromEntries(
+    CONNECTION_STATES.flatMap((state) => {
+      const timeout_ms = bpf?.timeouts?.[state];
+      return typeof timeout_ms === "number" ? [[state, Math.ceil(timeout_ms / 1000)] as const] : [];
+    }),
+  );
   return {
     nodeName: (flags.node || file?.hostnameOverride || defaultNodeName()).trim().toLowerCase(),
     dataplane: dataplaneOf(flags.dataplane, file),
@@ -285,6 +294,7 @@ const resolve = (file: ConfigFile | null, flags: Flags): Config => {
       podDevices: bpf?.podDevices ?? null,
       mapSizes: Object.fromEntries(sizes),
       snatPorts: { min, max },
+      timeouts_s: { ...DEFAULT_TIMEOUTS_S, ...timeouts_s },
     },
   };
 };

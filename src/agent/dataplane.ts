@@ -12,6 +12,7 @@ import { InputError, isInputError, isRefusedError, messageOf, RefusedError } fro
 import { bpfObjectDirectory } from "../lib/paths.ts";
 import type { AgentDataplane } from "./agent.ts";
 import type { Config } from "./config.ts";
+import { type ExpiryFacts, startExpiry } from "./expiry.ts";
 import { chooseDevices, choosePodDevices, type DeviceFacts, hasIPv6, readHost } from "./host.ts";
 import type { Log } from "./log.ts";
 import type { Facts } from "./metrics.ts";
@@ -25,6 +26,8 @@ export interface Opened {
   readonly maps: Facts["maps"];
   readonly packets: Facts["packets"];
   readonly counted?: Facts["counted"];
+  /** What expires; absent where nothing does. */
+  readonly connections?: () => ExpiryFacts | null;
   /** How often it wants to be checked. */
   readonly audit_ms: number;
 }
@@ -46,11 +49,23 @@ const AUDIT_MAPS_MS = 60_000;
 
 const openBpf = (config: Config, log: Log): Opened => {
   const dataplane = openBpfMaps(config, log);
-  const use = remember(() => useOf(dataplane.store, ["flows", "fragments", "affinity"]), 60_000);
+  const use = remember(() => useOf(dataplane.store, ["fragments", "affinity"]), 60_000);
+  const capacity = dataplane.store.capacity("flows");
+  const expiry = startExpiry({
+    expire: (options) => dataplane.expire(options),
+    capacity,
+    log,
+    now_ms: () => performance.now(),
+  });
+  const close = (): void => {
+    expiry.close();
+    dataplane.close();
+  };
   return {
-    dataplane,
-    maps: () => ({ ...dataplane.pressure(), ...use() }),
+    dataplane: { ...dataplane, close },
+    maps: () => ({ ...dataplane.pressure(), flows: { used: expiry.facts()?.entries ?? 0, capacity }, ...use() }),
     packets: () => readCounters(dataplane.store),
+    connections: () => expiry.facts(),
     audit_ms: AUDIT_MAPS_MS,
   };
 };
@@ -107,6 +122,7 @@ const bpfOptions = (config: Config, devices: Pick<BpfOptions, "devices" | "podDe
       ...(frontends === undefined ? {} : { frontend_addresses: frontends }),
     },
     snatPorts: bpf.snatPorts,
+    timeouts_s: bpf.timeouts_s,
     ipv4: true,
     ipv6: hasIPv6(),
     log,

@@ -6,6 +6,7 @@ import type { Observer } from "../dataplane/iptables/iptables.ts";
 import type { Family } from "../model/address.ts";
 import { meaningOf } from "../model/reason.ts";
 import type { DataplaneName } from "./config.ts";
+import type { ExpiryFacts } from "./expiry.ts";
 
 /** Everything a scrape asks. */
 export interface Facts {
@@ -13,6 +14,8 @@ export interface Facts {
   maps(): Readonly<Record<string, { readonly used: number; readonly capacity: number }>>;
   /** Packets and socket calls by hook and reason. */
   packets(): readonly { readonly hook: string; readonly reason: string; readonly count: number }[];
+  /** Connections of the packet path; null: there are none, or they have not been counted yet. */
+  connections(): ExpiryFacts | null;
   /** Unusable objects by kind. */
   problems(): Readonly<Record<string, number>>;
   /** Changes that no apply has taken up yet. */
@@ -175,6 +178,26 @@ export const createMetrics = (
       }
     },
   });
+  gauge("beeline_connections", "Connections that the tc hooks translate, by state", ["state"], (g) => {
+    for (const [state, count] of Object.entries(facts.connections()?.connections ?? {})) g.set({ state }, count);
+  });
+  gauge("beeline_expiry_seconds", "How long the last walk over all flows took", [], (g) =>
+    g.set(facts.connections()?.seconds ?? 0),
+  );
+  const counted = (name: string, help: string, pick: (facts: ExpiryFacts) => number) =>
+    new Counter({
+      name,
+      help,
+      registers,
+      collect() {
+        const known = facts.connections();
+        this.reset();
+        this.inc(known === null ? 0 : pick(known));
+      },
+    });
+  counted("beeline_connections_expired_total", "Connections removed for being silent too long", (f) => f.expired);
+  counted("beeline_connections_healed_total", "Connections that had lost a flow and got it back", (f) => f.healed);
+  counted("beeline_flows_orphaned_total", "Flows that belonged to no connection, removed", (f) => f.orphans);
   gauge("beeline_problems", "Parts of objects that are not used, by kind of object", ["kind"], (g) => {
     for (const [kind, count] of Object.entries(facts.problems())) g.set({ kind }, count);
   });

@@ -32,6 +32,7 @@ export const runObserver = async (config: Config, log: Log, version: string, sig
     {
       maps: () => ({}),
       packets: () => [],
+      connections: () => null,
       problems: () => countByKind(observer.problems),
       pending: () => observer.pending,
       noLocalEndpoints: () => observer.noLocalEndpoints,

@@ -3,6 +3,7 @@
 // is the same as absent, as in Kubernetes. Defaults are not filled in here: config.ts knows them.
 import { z } from "zod";
 import type { MapName } from "../dataplane/bpf/mapstore.ts";
+import { CONNECTION_STATES, type ConnectionState } from "../dataplane/bpf/states.ts";
 import { parseDuration } from "../lib/duration.ts";
 import { familyOf, type Prefix, parseAddress, parsePrefix } from "../model/address.ts";
 
@@ -34,6 +35,11 @@ const strings = leaf("a list of strings", (v) =>
 const duration = leaf('a duration like "30s"', (v) => {
   if (v === 0) return 0;
   return typeof v === "string" ? (parseDuration(v) ?? undefined) : undefined;
+});
+/** A year at most, in milliseconds. */
+const timeout = leaf('a duration like "30s", from a second to a year', (v) => {
+  const parsed_ms = typeof v === "string" ? parseDuration(v) : null;
+  return parsed_ms !== null && parsed_ms >= 1000 && parsed_ms <= 366 * 86_400_000 ? parsed_ms : undefined;
 });
 const anything = z.unknown().optional();
 
@@ -84,6 +90,7 @@ export const SIZED_MAPS = [
   "node_addresses",
   "affinity",
   "flows",
+  "expendables",
   "fragments",
 ] as const satisfies readonly MapName[];
 
@@ -101,6 +108,14 @@ const bpf = z
     podDevices: strings,
     mapSizes: z
       .strictObject(Object.fromEntries(SIZED_MAPS.map((map) => [map, entries])) as Record<SizedMap, typeof entries>)
+      .nullish(),
+    timeouts: z
+      .strictObject(
+        Object.fromEntries(CONNECTION_STATES.map((state) => [state, timeout])) as Record<
+          ConnectionState,
+          typeof timeout
+        >,
+      )
       .nullish(),
     snatPorts: z.strictObject({ min: port, max: port }).nullish(),
     syncPeriod: duration,

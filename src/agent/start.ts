@@ -48,6 +48,7 @@ const createAgent = (config: Config, watch: Watch, log: Log, version: string): R
       maps: () => opened.maps(),
       packets: () => opened.packets(),
       counted: () => opened.counted?.() ?? null,
+      connections: () => opened.connections?.() ?? null,
       problems: () => countByKind(agent.problems),
       pending: () => agent.pending,
       noLocalEndpoints: () => agent.noLocalEndpoints,

@@ -2,6 +2,7 @@
 import { type FlowRecord, readFlows } from "../dataplane/bpf/inspect.ts";
 import { bootTime_ns } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
+import type { ConnectionState } from "../dataplane/bpf/states.ts";
 import { age, columns } from "../lib/text.ts";
 import { formatHostPort } from "../model/address.ts";
 import type { Run } from "./command.ts";
@@ -34,7 +35,7 @@ export const flowReport = (store: MapStore, now_ns: bigint): Report => {
           flow.kind,
           end(flow.rewrite),
           sinceNow(flow.last_seen_ns),
-          flow.closing ? "closing" : "open",
+          flow.state === null ? "orphan" : STATE_TEXTS[flow.state],
           names.get(flow.service_id) ?? "-",
           ...(wide
             ? [
@@ -45,6 +46,16 @@ export const flowReport = (store: MapStore, now_ns: bigint): Report => {
         ]),
       ),
   };
+};
+
+const STATE_TEXTS: Readonly<Record<ConnectionState, string>> = {
+  tcpHalfOpen: "half-open",
+  tcpEstablished: "established",
+  tcpHalfClosed: "half-closed",
+  tcpClosed: "closed",
+  tcpReset: "reset",
+  udp: "unanswered",
+  udpStream: "stream",
 };
 
 const end = ({ address, port }: FlowRecord["from"]): string => formatHostPort(address, port);

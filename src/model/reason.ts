@@ -47,6 +47,7 @@ export const reasons = {
     null,
     "An ICMP error about a packet of an existing flow: it shows the packet as its receiver sent it",
   ),
+  conntrack: passed("kube-proxy's rules set this connection up, and the kernel knows it"),
   loopback: dropped("a loopback address comes by no wire", null),
   reply_rewrite_failed: dropped("the kernel refused to change a packet back to a client", "to_client"),
   unlisted_port: refused("a VIP was asked for a port that no service has"),

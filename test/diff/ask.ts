@@ -64,12 +64,15 @@ const askHost = async (lab: Lab, from: string, list: readonly Asked[], patience:
   const sharing = list.filter(isSharing);
   const sticky = list.filter((asked) => isSticky(asked) && !isSharing(asked));
   const apart = list.filter((asked) => !isSticky(asked) && !isSharing(asked));
-  const localPorts = { internal: nextPort(), external: nextPort() };
+  const localPort = nextPort();
+  const untranslatedUdpPort = nextPort();
   const turns = [
     [
       ...sharing.map((asked) => {
-        const localPort = localPorts[asked.one.meaning.packet.from.place === "outside" ? "external" : "internal"];
-        return { asked, request: { ...tryOf(lab, asked, patience), localPort } };
+        // Over UDP bpf does not part what one port asks by way of another node from what it asks for itself.
+        const apart = asked.one.probe.transport === "UDP" && asked.one.meaning.packet.from.place !== "outside";
+        const port = apart ? untranslatedUdpPort : localPort;
+        return { asked, request: { ...tryOf(lab, asked, patience), localPort: port } };
       }),
       ...sticky.flatMap((asked) => triesOf(lab, asked, patience)),
     ],

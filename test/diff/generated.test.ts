@@ -37,9 +37,7 @@ for (const [title, seed] of [
   });
 }
 
-test("one port asks a pod through another node's NodePort, then by its own address", {
-  todo: "bpf takes the replies for the NodePort's",
-}, async () => {
+test("one port asks a pod through another node's NodePort, then by its own address", async () => {
   const pod = placeOf(labs.places, "pod1a");
   const words = { name: "twice", type: "NodePort" as const, clusterIPs: ["172.30.0.90"] };
   const web = { ...words, ports: [{ port: 80, nodePort: 32_090 }] };

@@ -38,8 +38,8 @@ export interface Probe {
   /** IPv4 through an IPv6 socket. */
   readonly mapped: boolean;
   /**
-   * One local port for all such probes of a place that its own node answers, one for the others, one after another:
-   * frontends that share a backend meet there.
+   * One local port for all such probes of a place, one after another: frontends that share a backend meet there. Over
+   * UDP one for those that its own node answers, and one for the others.
    */
   readonly sharedPort: boolean;
   readonly address: Address;

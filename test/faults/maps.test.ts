@@ -159,7 +159,7 @@ test("Flows and affinity are read as records, backends' statistics and counters 
     const seen = { service_id: 3, backend_id: 4, generation: 5, created_ns: 6n, last_seen_ns: 7n };
     store.update("flows", [
       [
-        encode("flow_key", { src_addr: client, dst_addr: vip, src_port: 50_000, dst_port: 80, proto: 17 }),
+        encode("flow_key", { src_addr: client, dst_addr: vip, src_port: 50_000, dst_port: 80, proto: 17, outward: 0 }),
         encode("flow", {
           addr: backend,
           port: 8080,
@@ -168,6 +168,7 @@ test("Flows and affinity are read as records, backends' statistics and counters 
           snat_port: 61_000,
           client_port: 61_001,
           last_tick: 1,
+          awaited_ack: 0,
           ...seen,
         }),
       ],
@@ -181,7 +182,7 @@ test("Flows and affinity are read as records, backends' statistics and counters 
         rewrite: { address: backend, port: 8080 },
         snat_port: 61_000,
         client_port: 61_001,
-        closing: true,
+        state: "udpStream",
         ...seen,
       },
     ]);

@@ -34,6 +34,8 @@ interface Connection {
   node: End | null;
   /** A FIN or RST has been seen. */
   closing: boolean;
+  /** Its VIP is the backend itself: the client asks it by its own address, too. */
+  readonly beside: boolean;
 }
 
 /** One rewrite of one direction of a connection. */
@@ -171,13 +173,22 @@ export class Model {
       const refusal = proto === 132 ? "protocol" : "unlisted_port";
       return mayBeTold(found) ? [refusal] : ["reply_failed"];
     }
-    if (frontend === null) return ["not_ours"];
+    if (frontend === null) return this.#holderBeside(found) === undefined ? ["not_ours"] : ["new_flow", "not_ours"];
     if (frontend.clients !== null && !frontend.clients.includes(src)) return ["source_range"];
     if (frontend.backends.length === 0) {
       if (frontend.without === "drop") return ["no_local_endpoints"];
       return mayBeTold(found) ? ["no_endpoints"] : ["reply_failed"];
     }
     return ["new_flow", ...this.#exhaustions(frontend, found)];
+  }
+
+  /** The connection that replies to a packet, which is for no frontend, would be taken for. */
+  #holderBeside({ src, sport, dst, dport, proto, opens }: WithPorts): Connection | undefined {
+    if (proto !== 6 || !opens) return undefined;
+    const backend = { address: dst, port: dport };
+    return this.#connections.find(
+      (c) => c.proto === 6 && isEnd(c.backend, backend) && c.client.address === src && c.inner === sport,
+    );
   }
 
   /** Only where others hold what would be needed. */
@@ -197,10 +208,15 @@ export class Model {
     const { proto, src, dst, sport, dport } = found;
     const frontend = this.#world.frontendAt(dst, dport, proto);
     const now = dissect(frame, true);
-    if (now.what !== "ports" || frontend === null) throw new Violation("A translated packet that cannot be read");
-    const backend = frontend.backends.find((b) => b.address === now.dst && b.port === now.dport);
+    if (now.what !== "ports") throw new Violation("A translated packet that cannot be read");
+    const backend =
+      frontend === null
+        ? this.#holderBeside(found)?.backend
+        : frontend.backends.find((b) => b.address === now.dst && b.port === now.dport);
     if (backend === undefined) throw new Violation(`To ${now.dst} port ${now.dport}, no backend of the frontend`);
-    if (frontend.affinity) keep(this.#affinity, `${frontend.service_id} ${src}`, backend);
+    if (frontend === null) {
+      // nothing was chosen
+    } else if (frontend.affinity) keep(this.#affinity, `${frontend.service_id} ${src}`, backend);
     else keep(this.#chosen, `${frontend.service_id} ${tuple(found)}`, backend);
     const [client, inner] = [{ address: src, port: sport }, now.sport];
     const holders = this.#connections.filter(
@@ -218,7 +234,9 @@ export class Model {
       throw new Violation(`Client port ${inner} instead of ${sport}, which was free`);
     }
     const needsSnat = program === "tc_pod_ingress" ? src === backend.address : !backend.local;
-    return { proto, client, vip: { address: dst, port: dport }, backend, inner, needsSnat, node: null, closing: false };
+    const vip = { address: dst, port: dport };
+    const beside = frontend === null;
+    return { proto, client, vip, backend, inner, needsSnat, node: null, closing: false, beside };
   }
 
   /** Remembers what a packet that followed a step says of the connection. */
@@ -229,8 +247,8 @@ export class Model {
 
   /** Its backend is gone: UDP, which has no end, leaves it at once, TCP when the client begins again. */
   #mustStartAnew({ connection, kind }: Step, packet: WithPorts): boolean {
-    const { vip, proto, backend } = connection;
-    if (kind !== "to backend" || (proto === 6 && !packet.opens)) return false;
+    const { vip, proto, backend, beside } = connection;
+    if (beside || kind !== "to backend" || (proto === 6 && !packet.opens)) return false;
     const frontend = this.#world.frontendAt(vip.address, vip.port, proto);
     return !frontend?.backends.some((b) => b.id === backend.id && b.generation === backend.generation);
   }
@@ -354,7 +372,7 @@ const reasonOf = ({ kind }: Step): Reason => (kind === "to backend" || kind === 
 
 /** A client may begin again on a connection that was closed. */
 const mayStartAnew = ({ connection, kind }: Step, packet: WithPorts): boolean =>
-  kind === "to backend" && connection.closing && packet.opens;
+  kind === "to backend" && (connection.closing || connection.beside) && packet.opens;
 
 const keep = (memory: Map<string, Backend>, key: string, now: Backend): void => {
   const before = memory.get(key) ?? now;

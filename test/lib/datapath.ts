@@ -15,6 +15,7 @@ import {
 } from "../../src/dataplane/bpf/abi.gen.ts";
 import { decode, encode, type StructName, sizeOf } from "../../src/dataplane/bpf/codec.ts";
 import { type EventCounts, sumEventCounts } from "../../src/dataplane/bpf/events.ts";
+import { type Expired, type ExpiryOptions, expireFlows } from "../../src/dataplane/bpf/expiry.ts";
 import {
   bootTime_ns,
   type LoadedObject,
@@ -61,29 +62,46 @@ const smallMaps = {
   backends: 4096,
   backend_stats: 4096,
   flows: 16384,
+  expendables: 1024,
   affinity: 4096,
   frontends: 4096,
   nodeports: 256,
   source_ranges: 256,
 };
 
+/** As enum flow_state has them. */
+export const TIMEOUTS_S = {
+  tcpHalfOpen: 60,
+  tcpEstablished: 86400,
+  tcpHalfClosed: 3600,
+  tcpClosed: 120,
+  tcpReset: 10,
+  udp: 30,
+  udpStream: 120,
+  none: 0,
+} as const;
+
 export const loadOptions = (options: Partial<Records["options"]> = {}): Uint8Array =>
   encode("options", { ipv4: 1, ipv6: 1, backend_stats: 1, socket_lb: 0, l3_device: 0, ...options });
 
-export const objectPath = (name: "sock" | "stale" | "tc"): string =>
-  `${import.meta.dirname}/../../build/bpf/${name}.bpf.o`;
+export type ObjectName = "sock" | "stale" | "tc" | "expiry";
+
+export const objectPath = (name: ObjectName): string => `${import.meta.dirname}/../../build/bpf/${name}.bpf.o`;
 
 export type Sizes = Readonly<Partial<Record<MapName, number>>>;
 
 /** One object, loaded, with maps of its own. Close it. */
 export class ObjectUnderTest {
-  readonly #object: LoadedObject;
+  protected readonly object: LoadedObject;
   readonly #cpus = possibleCpus();
+  readonly #expendables: number;
   #ring: MappedRing | null = null;
 
   constructor(name: "sock" | "tc", options: Partial<Records["options"]> = {}, maxEntries: Sizes = {}) {
-    const load = { options: loadOptions(options), maxEntries: { ...smallMaps, ...maxEntries } };
-    this.#object = loadObject(objectPath(name), load);
+    const sizes = { ...smallMaps, ...maxEntries };
+    const load = { options: loadOptions(options), maxEntries: sizes };
+    this.#expendables = sizes.expendables;
+    this.object = loadObject(objectPath(name), load);
     this.configure();
   }
 
@@ -95,6 +113,8 @@ export class ObjectUnderTest {
       snat_port_min: PORTS.min,
       snat_port_max: PORTS.max,
       backend_ids_end: 0,
+      expendables: this.#expendables,
+      timeout_s: Object.values(TIMEOUTS_S),
       ...change,
     });
   }
@@ -107,40 +127,40 @@ export class ObjectUnderTest {
   put<M extends MapName>(map: M, key: KeyOf<M>, value: ValueOf<M>): void {
     const { key: key_type, value: value_type } = maps[map];
     const bytes = encode(value_type as StructName, value as never);
-    const errno = mapUpdate(this.#object.map(map), encode(key_type as StructName, key as never), bytes);
+    const errno = mapUpdate(this.object.map(map), encode(key_type as StructName, key as never), bytes);
     if (errno !== 0) throw new Error(`Cannot write ${map}: errno ${errno}`);
   }
 
   get<M extends MapName>(map: M, key: KeyOf<M>): ValueOf<M> | null {
     const { key: key_type, value: value_type } = maps[map];
     const bytes = new Uint8Array(sizeOf(value_type as StructName));
-    if (!mapLookup(this.#object.map(map), encode(key_type as StructName, key as never), bytes)) return null;
+    if (!mapLookup(this.object.map(map), encode(key_type as StructName, key as never), bytes)) return null;
     return decode(value_type as StructName, bytes) as ValueOf<M>;
   }
 
   remove<M extends MapName>(map: M, key: KeyOf<M>): boolean {
-    return mapDelete(this.#object.map(map), encode(maps[map].key as StructName, key as never));
+    return mapDelete(this.object.map(map), encode(maps[map].key as StructName, key as never));
   }
 
   entries<M extends MapName>(map: M): readonly (readonly [KeyOf<M>, ValueOf<M>])[] {
     const { key: key_type } = maps[map];
     const size = sizeOf(key_type as StructName);
     const found: [KeyOf<M>, ValueOf<M>][] = [];
-    for (let key = mapNextKey(this.#object.map(map), null, size); key !== null; ) {
+    for (let key = mapNextKey(this.object.map(map), null, size); key !== null; ) {
       const record = decode(key_type as StructName, key) as KeyOf<M>;
       const value = this.get(map, record);
       if (value !== null) found.push([record, value]);
-      key = mapNextKey(this.#object.map(map), key, size);
+      key = mapNextKey(this.object.map(map), key, size);
     }
     return found;
   }
 
   get programs(): readonly string[] {
-    return this.#object.programs;
+    return this.object.programs;
   }
 
   program(name: string): number {
-    return this.#object.program(name);
+    return this.object.program(name);
   }
 
   /** Runs `action`; the reasons it counted, one word for each. Throws when another hook counted any. */
@@ -161,7 +181,7 @@ export class ObjectUnderTest {
   /** Of every hook and reason, and within those of every CPU. */
   #counts(): BigUint64Array {
     const sizes = { key_size: 4, value_size: 8 * this.#cpus };
-    const { values } = mapLookupBatch(this.#object.map("counters"), null, sizes, maps.counters.max_entries);
+    const { values } = mapLookupBatch(this.object.map("counters"), null, sizes, maps.counters.max_entries);
     return new BigUint64Array(values.buffer);
   }
 
@@ -172,7 +192,7 @@ export class ObjectUnderTest {
 
   /** What was written down since the last call. */
   events(): readonly Records["event"][] {
-    this.#ring ??= mapRing(this.#object.map("events"));
+    this.#ring ??= mapRing(this.object.map("events"));
     const events: Records["event"][] = [];
     readRing(this.#ring, (record) => events.push(decode("event", record)));
     return events;
@@ -181,19 +201,32 @@ export class ObjectUnderTest {
   /** Of one hook and reason, on all CPUs. */
   eventCounts(at: number, reason: ReasonName): EventCounts {
     const bytes = new Uint8Array(sizeOf("event_budget") * this.#cpus);
-    mapLookup(this.#object.map("event_budgets"), encode("u32", at * REASONS_PER_HOOK + reasons[reason]), bytes);
+    mapLookup(this.object.map("event_budgets"), encode("u32", at * REASONS_PER_HOOK + reasons[reason]), bytes);
     return sumEventCounts(bytes);
   }
 
   close(): void {
     this.#ring?.close();
-    this.#object.close();
+    this.object.close();
   }
 }
 
 export class Datapath extends ObjectUnderTest {
+  #expiry: LoadedObject | undefined;
+
   constructor(options: Partial<Records["options"]> = {}, maxEntries: Sizes = {}) {
     super("tc", options, maxEntries);
+  }
+
+  expire(options: ExpiryOptions): Expired {
+    this.#expiry ??= loadObject(objectPath("expiry"), { options: loadOptions(), mapsOf: this.object });
+    return expireFlows(this.#expiry, options);
+  }
+
+  override close(): void {
+    this.#expiry?.close();
+    this.#expiry = undefined;
+    super.close();
   }
 
   ingress(frame: Uint8Array, context?: Uint8Array): Outcome {
@@ -299,17 +332,19 @@ export const publish = (datapath: ObjectUnderTest, spec: FrontendSpec, backends:
   datapath.put("nodeports", { ...key, family: spec.family === "IPv6" ? 6 : 4 }, frontend);
 };
 
-/** The key of a flow from one address and port to another. */
+/** The key of a flow from one address and port to another, as the packet is at ingress or at egress. */
 export const flowKey = (
   from: readonly [string, number],
   to: readonly [string, number],
   proto: Transport = "TCP",
+  at: "in" | "out" = "in",
 ): KeyOf<"flows"> => ({
   src_addr: from[0] as Address,
   src_port: from[1],
   dst_addr: to[0] as Address,
   dst_port: to[1],
   proto: protocolNumber[proto],
+  outward: Number(at === "out"),
 });
 
 /** The same test for both families: addresses of a client, a VIP, a node, and a local and a remote backend. */

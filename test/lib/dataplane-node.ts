@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, rmdirSync } from "node:fs";
 import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
+import { DEFAULT_TIMEOUTS_S } from "../../src/dataplane/bpf/states.ts";
 import type { Options, Step } from "./dataplane-steps.ts";
 import { type Running, Sandbox } from "./sandbox.ts";
 import { noRealMaps } from "./stores.ts";
@@ -41,6 +42,7 @@ export class Node {
       socketLB: "all",
       attach,
       snatPorts,
+      timeouts_s: DEFAULT_TIMEOUTS_S,
       ipv4: true,
       ipv6: true,
       maxEntries,

@@ -12,6 +12,10 @@ export interface FrameOptions {
   readonly proto?: Transport;
   /** Letters of "FSRPAU"; default "A". */
   readonly flags?: string;
+  /** TCP; default 1000. */
+  readonly seq?: number;
+  /** TCP; default 0. */
+  readonly ack?: number;
   readonly payload?: Uint8Array | string;
   readonly ttl?: number;
   /** IPv4 options: a multiple of 4 bytes. */
@@ -107,7 +111,8 @@ const transport = (o: FrameOptions, proto: number): Uint8Array => {
   view.setUint16(2, o.dport ?? 80);
   if (proto === 17) view.setUint16(4, bytes.length);
   if (proto === 6) {
-    view.setUint32(4, 1000);
+    view.setUint32(4, o.seq ?? 1000);
+    view.setUint32(8, o.ack ?? 0);
     view.setUint8(12, 5 << 4);
     view.setUint8(
       13,

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { backend_flag, backend_state, flow_flag, flow_kind, frontend_flag } from "../../src/dataplane/bpf/abi.gen.ts";
+import { type ConnectionState, stateOf } from "../../src/dataplane/bpf/states.ts";
 import type { Address } from "../../src/model/address.ts";
 import {
   type BackendSpec,
@@ -24,12 +25,11 @@ afterEach(() => datapath.close());
 
 const S = 1_000_000_000n;
 
-/** As if the flow had been made, and last seen, so long ago. */
-const age = (key: KeyOf<"flows">, by_ns: bigint, answered = true): void => {
-  const flow = datapath.get("flows", key);
-  assert.ok(flow !== null, "the flow to age is there");
-  const last_seen_ns = flow.last_seen_ns - by_ns;
-  datapath.put("flows", key, { ...flow, last_seen_ns, created_ns: answered ? last_seen_ns - 1n : last_seen_ns });
+/** As if all flows had been last seen so long ago, or those that `which` names. */
+const age = (by_s: bigint, which: (key: KeyOf<"flows">, kind: number) => boolean = () => true): void => {
+  for (const [key, flow] of datapath.entries("flows")) {
+    if (which(key, flow.kind)) datapath.put("flows", key, { ...flow, last_seen_ns: flow.last_seen_ns - by_s * S });
+  }
 };
 
 for (const a of families) {
@@ -40,6 +40,24 @@ for (const a of families) {
   const backendOf = (change: Partial<FrameOptions> = {}) => parseFrame(send(change).frame).to;
   const dnat = (sport = 40000, vip = a.vip, proto: "TCP" | "UDP" = "TCP") =>
     flowKey([a.client, sport], [vip, 80], proto);
+  const stateAt = (sport = 40000): ConnectionState => stateOf(6, datapath.get("flows", dnat(sport))?.flags ?? 0);
+
+  /** What the backend answers to a packet as it left ingress: as the client gets it. */
+  const reply = (inward: Outcome, flags = "SA"): Outcome => {
+    const seen = parseFrame(inward.frame);
+    const out = seen.to === a.remote ? parseFrame(datapath.egress(inward.frame).frame) : seen;
+    const proto = seen.proto === 17 ? "UDP" : "TCP";
+    const answer = buildFrame({ from: out.to, to: out.from, sport: out.dport, dport: out.sport, proto, flags });
+    return datapath.egress(seen.to === a.remote ? datapath.ingress(answer).frame : answer);
+  };
+
+  /** A whole handshake. The first packet's outcome. */
+  const establish = (change: Partial<FrameOptions> = {}): Outcome => {
+    const first = send(change);
+    assert.equal(reply(first).reason, "REASON_REPLY");
+    send({ ...change, flags: "A", ack: 1001 });
+    return first;
+  };
   const gone = (n: number) => putBackend(datapath, { ...local(n), state: backend_state.BACKEND_NONE });
 
   describe(`${a.family}: choosing a backend`, () => {
@@ -159,7 +177,7 @@ for (const a of families) {
       assert.equal(send({ flags: "S" }).reason, "REASON_NEW_FLOW");
       assert.equal(backendOf({ flags: "A" }), local(2).address);
       assert.equal(
-        datapath.get("flows", flowKey([`${a.local}1`, 8080], [a.client, 40000])),
+        datapath.get("flows", flowKey([`${a.local}1`, 8080], [a.client, 40000], "TCP", "out")),
         null,
         "the old undo is gone",
       );
@@ -178,11 +196,7 @@ for (const a of families) {
         publish(datapath, { address: a.vip, port: 80 }, [local(1)]);
         send();
         send({ flags });
-        assert.equal(datapath.get("flows", dnat())?.flags, flow_flag.FLOW_CLOSING);
-        assert.equal(
-          datapath.get("flows", flowKey([`${a.local}1`, 8080], [a.client, 40000]))?.flags,
-          flow_flag.FLOW_CLOSING,
-        );
+        assert.equal(stateAt(), flags === "R" ? "tcpReset" : "tcpHalfClosed");
         publish(datapath, { address: a.vip, port: 80, slot_base: 10 }, [local(2)]);
         assert.equal(backendOf({ flags: "A" }), local(1).address, "the rest of the old one still goes there");
         assert.equal(send().reason, "REASON_NEW_FLOW");
@@ -191,11 +205,12 @@ for (const a of families) {
       });
     }
 
-    test("an end seen from the backend's side marks both directions too", () => {
+    test("a SYN after the backend's reset chooses anew", () => {
       publish(datapath, { address: a.vip, port: 80 }, [local(1)]);
-      send();
-      datapath.egress(buildFrame({ from: `${a.local}1`, to: a.client, sport: 8080, dport: 40000, flags: "R" }));
-      assert.equal(datapath.get("flows", dnat())?.flags, flow_flag.FLOW_CLOSING);
+      reply(send(), "R");
+      assert.equal(stateAt(), "tcpReset");
+      assert.equal(send().reason, "REASON_NEW_FLOW");
+      assert.equal(stateAt(), "tcpHalfOpen");
     });
 
     test("UDP leaves a backend that is gone or has another holder, but drains", () => {
@@ -225,7 +240,6 @@ for (const a of families) {
 
   describe(`${a.family}: SNAT ports`, () => {
     const undoSnat = (port: number) => flowKey([a.remote, 8080], [a.node, port]);
-    const snat = (sport: number) => flowKey([a.client, sport], [a.remote, 8080]);
     const portOf = (sport: number) => datapath.get("flows", dnat(sport))?.snat_port ?? 0;
     const range = (min: number, max: number) => {
       publish(datapath, { address: a.vip, port: 80 }, [remote]);
@@ -237,7 +251,7 @@ for (const a of families) {
         range(61000, 61000 + size - 1);
         const ports = new Set<number>();
         for (let i = 0; i < size; i++) {
-          assert.equal(send({ sport: 40000 + i }).reason, "REASON_NEW_FLOW");
+          assert.equal(establish({ sport: 40000 + i }).reason, "REASON_NEW_FLOW");
           ports.add(portOf(40000 + i));
         }
         assert.equal(ports.size, size, "each its own port");
@@ -277,38 +291,49 @@ for (const a of families) {
       assert.equal(datapath.entries("flows").length, 4);
     });
 
-    for (const [what, answered, flags, keeps_s, frees_s] of [
-      ["closed", true, flow_flag.FLOW_CLOSING, 9n, 11n],
-      ["never answered", false, 0, 59n, 61n],
-      ["idle", true, 0, 86399n, 86401n],
+    for (const [what, flags, keeps_s, frees_s] of [
+      ["closed", flow_flag.FLOW_CLIENT_FIN | flow_flag.FLOW_BACKEND_FIN, 9n, 11n],
+      ["reset", flow_flag.FLOW_RESET, 9n, 11n],
+      ["half-closed", flow_flag.FLOW_CLIENT_FIN, 3599n, 3601n],
+      ["idle", 0, 86399n, 86401n],
     ] as const) {
       test(`a port of a connection that is ${what} is given away after ${frees_s - 1n} s, not before`, () => {
         range(61000, 61000);
-        send();
-        const mark = (key: KeyOf<"flows">) => {
-          const flow = datapath.get("flows", key);
-          assert.ok(flow !== null);
-          datapath.put("flows", key, { ...flow, flags });
-        };
-        mark(undoSnat(61000));
-        const both = (by_s: bigint) => {
-          age(undoSnat(61000), by_s * S, answered);
-          age(snat(40000), by_s * S);
-        };
-        both(keeps_s);
+        establish();
+        const head = datapath.get("flows", dnat());
+        assert.ok(head !== null);
+        datapath.put("flows", dnat(), { ...head, flags: head.flags | flags });
+        age(keeps_s);
         assert.equal(send({ sport: 50000 }).reason, "REASON_SNAT_EXHAUSTED");
-        both(frees_s - keeps_s);
+        age(frees_s - keeps_s);
         assert.equal(send({ sport: 50000 }).reason, "REASON_NEW_FLOW");
         assert.equal(datapath.get("flows", undoSnat(61000))?.port, 50000);
+        assert.equal(datapath.entries("flows").length, 4, "nothing is left of the other");
       });
     }
 
-    test("a port is kept while the client sends, though nobody answers", () => {
-      range(61000, 61000);
-      send();
-      age(undoSnat(61000), 1000n * S, false);
-      assert.equal(send({ sport: 50000 }).reason, "REASON_SNAT_EXHAUSTED");
+    test("when none is free, the oldest that is half-open loses its port, and all else", () => {
+      range(61000, 61002);
+      const made = [40000, 40001, 40002].map((sport) => (sport === 40001 ? establish({ sport }) : send({ sport })));
+      assert.equal(made.length, 3);
+      const port = portOf(40000);
+      assert.equal(send({ sport: 50000 }).reason, "REASON_NEW_FLOW");
+      assert.equal(portOf(50000), port);
+      assert.deepEqual([40000, 40001, 40002].map(portOf).map(Boolean), [false, true, true]);
+      assert.equal(datapath.entries("flows").length, 12);
     });
+
+    for (const [who, ...heard] of [
+      ["client", flow_kind.FLOW_DNAT, flow_kind.FLOW_SNAT],
+      ["backend", flow_kind.FLOW_UNDO_SNAT, flow_kind.FLOW_UNDO_DNAT],
+    ] as const) {
+      test(`a port is kept while the ${who} sends`, () => {
+        range(61000, 61000);
+        establish();
+        age(90_000n, (_, kind) => !heard.some((one) => one === kind));
+        assert.equal(send({ sport: 50000 }).reason, "REASON_SNAT_EXHAUSTED");
+      });
+    }
 
     test("a client that starts anew gives its former port back", () => {
       range(61000, 61000);
@@ -318,22 +343,6 @@ for (const a of families) {
       assert.equal(send().reason, "REASON_NEW_FLOW");
       assert.equal(datapath.get("flows", undoSnat(61000)), null);
       assert.equal(datapath.entries("flows").length, 4);
-    });
-
-    test("an end seen on the way out or in marks all four flows", () => {
-      range(61000, 61000);
-      const first = send();
-      datapath.egress(first.frame);
-      datapath.egress(send({ flags: "R" }).frame);
-      for (const [key, flow] of datapath.entries("flows"))
-        assert.equal(flow.flags, flow_flag.FLOW_CLOSING, JSON.stringify(key));
-      assert.deepEqual(
-        datapath
-          .entries("flows")
-          .map(([, flow]) => flow.kind)
-          .sort(),
-        [flow_kind.FLOW_DNAT, flow_kind.FLOW_SNAT, flow_kind.FLOW_UNDO_SNAT, flow_kind.FLOW_UNDO_DNAT],
-      );
     });
   });
 
@@ -395,17 +404,14 @@ for (const a of families) {
         assert.equal(datapath.entries("flows").length, backend.local ? 4 : 8);
       });
 
-      test("an end of the second marks all of its flows, and none of the first", () => {
+      test("an end of the second is its own, not the first's", () => {
         publishBoth();
         send();
         const two = atBackend(second());
         atBackend(second({ flags: "FA" }));
         answer(two, "FA");
-        for (const [key, flow] of datapath.entries("flows")) {
-          const vips = [key.dst_addr, flow.addr].filter((address) => address === a.vip || address === a.vip2);
-          if (vips.length > 0) assert.equal(flow.flags, vips[0] === a.vip2 ? flow_flag.FLOW_CLOSING : 0);
-        }
-        assert.equal(datapath.entries("flows").filter(([, flow]) => flow.flags !== 0).length, backend.local ? 2 : 4);
+        const flags = (vip: string) => datapath.get("flows", dnat(40000, vip))?.flags ?? 0;
+        assert.deepEqual([stateOf(6, flags(a.vip)), stateOf(6, flags(a.vip2))], ["tcpHalfOpen", "tcpClosed"]);
         assert.deepEqual(answer(two), ["REASON_REPLY", a.vip2, a.client, 40000]);
       });
 
@@ -424,11 +430,8 @@ for (const a of families) {
           send();
           if (end === "gone") datapath.remove("flows", dnat());
           else {
-            send({ flags: "FA" });
-            for (const [key, flow] of datapath.entries("flows")) {
-              const ago = { last_seen_ns: flow.last_seen_ns - 11n * S, created_ns: flow.created_ns - 11n * S };
-              datapath.put("flows", key, { ...flow, ...ago });
-            }
+            send({ flags: "R" });
+            age(11n);
           }
           const two = atBackend(second());
           assert.equal(portOf(a.vip2), 0, end);
@@ -491,7 +494,7 @@ for (const a of families) {
     publish(datapath, { address: a.vip, port: 80 }, [remote]);
     publish(datapath, { address: a.vip2, port: 80, service_id: 2, slot_base: 10 }, [{ ...remote, id: 2 }]);
     datapath.configure({ snat_port_min: 61000, snat_port_max: 61000 });
-    send();
+    establish();
     assert.equal(send({ to: a.vip2 }).reason, "REASON_SNAT_EXHAUSTED");
     assert.equal(datapath.entries("flows").length, 4);
   });

@@ -40,6 +40,7 @@ for (const a of families) {
             dst_addr: a.vip,
             src_port: 40001,
             dst_port: 80,
+            outward: 0,
             proto: protocolNumber.TCP,
           },
           ifindex: 1, // the loopback device, which BPF_PROG_TEST_RUN stands for
@@ -211,9 +212,9 @@ for (const a of families) {
   test(`${a.family}: a flow of the other hook with the same key says nothing of the packet`, () => {
     publish(datapath, restricted, [backend]);
     const other = { service_id: 8, backend_id: 4, generation: 1, kind: flow_kind.FLOW_SNAT, flags: 0 };
-    const times = { last_tick: 0, created_ns: 1n, last_seen_ns: 1n };
+    const times = { last_tick: 0, awaited_ack: 0, created_ns: 1n, last_seen_ns: 1n };
     const where = { addr: a.local as Address, port: 8080, snat_port: 0, client_port: 0 };
-    datapath.put("flows", flowKey([a.client, 40000], [a.vip, 80]), { ...other, ...times, ...where });
+    datapath.put("flows", flowKey([a.client, 40000], [a.vip, 80], "TCP", "out"), { ...other, ...times, ...where });
     datapath.listen(100);
     assert.equal(datapath.ingress(syn()).reason, "REASON_SOURCE_RANGE");
     const [event] = datapath.events();

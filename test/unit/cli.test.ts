@@ -263,7 +263,9 @@ backends             2      262144     0.0%
 config               -      1          -
 counters             -      256        -
 event_budgets        -      256        -
-flows                0      262144     0.0%
+expendable_cursor    -      1          -
+expendables          -      32768      -
+flows                0      524288     0.0%
 fragments            0      16384      0.0%
 frontend_addresses   3      131072     0.0%
 frontends            6      131072     0.0%
@@ -308,6 +310,7 @@ const addFlow = (store: MapStore): void => {
     src_port: 40000,
     dst_port: 30080,
     proto: 6,
+    outward: 0,
   });
   const flow = encode("flow", {
     addr: address("10.244.2.2"),
@@ -320,6 +323,7 @@ const addFlow = (store: MapStore): void => {
     snat_port: 61000,
     client_port: 1024,
     last_tick: 0,
+    awaited_ack: 0,
     created_ns: 5n * SECOND_NS,
     last_seen_ns: 60n * SECOND_NS,
   });
@@ -332,8 +336,8 @@ test("flows: each direction, with what is written over it", async () => {
   await assertScreen(
     flowReport(store, 65n * SECOND_NS),
     `
-PROTO   FROM                TO                 DOES   WITH              IDLE   STATE     SERVICE             AGE   SERVICE-ID   BACKEND-ID   GENERATION   SNAT-PORT   CLIENT-PORT
-TCP     203.0.113.9:40000   192.0.2.11:30080   DNAT   10.244.2.2:8080   5s     closing   shop/web:http/TCP   60s   2            2            1            61000       1024
+PROTO   FROM                TO                 DOES   WITH              IDLE   STATE         SERVICE             AGE   SERVICE-ID   BACKEND-ID   GENERATION   SNAT-PORT   CLIENT-PORT
+TCP     203.0.113.9:40000   192.0.2.11:30080   DNAT   10.244.2.2:8080   5s     established   shop/web:http/TCP   60s   2            2            1            61000       1024
 `,
     { output: "wide" },
   );
@@ -372,7 +376,7 @@ CLIENT        SERVICE             BACKEND           EXPIRES
 
 const FLOW: readonly string[] = [
   ...["kind", "protocol", "from", "to", "rewrite", "service_id", "backend_id", "generation", "snat_port"],
-  ...["client_port", "closing"],
+  ...["client_port", "state"],
   ...["created_ns", "last_seen_ns", "service"],
 ];
 
@@ -512,7 +516,7 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["compile", "compile needs manifests: -f FILE or folder"],
   [
     "maps slotz",
-    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, event_budgets, flows, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, services, slots, sockets, source_ranges, tunnels",
+    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, event_budgets, expendable_cursor, expendables, flows, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, services, slots, sockets, source_ranges, tunnels",
   ],
   ["trace", "beeline trace shows what is refused or dropped, and nothing else: beeline trace --drops"],
   ["trace --drop", "Unknown flag --drop (did you mean --drops?). See beeline trace --help"],

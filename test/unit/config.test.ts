@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { type Flags, loadConfig } from "../../src/agent/config.ts";
 import { conntrackSettings } from "../../src/agent/conntrack.ts";
 import { defaultNodeName, findCgroup } from "../../src/agent/defaults.ts";
+import { DEFAULT_TIMEOUTS_S } from "../../src/dataplane/bpf/states.ts";
 import { isInputError, messageOf } from "../../src/lib/errors.ts";
 
 const BEELINE = "apiVersion: beeline.dev/v1alpha1\nkind: BeelineConfiguration\n";
@@ -72,6 +73,7 @@ test("without a file and flags everything has kube-proxy's default", () => {
       podDevices: null,
       mapSizes: {},
       snatPorts: { min: 61000, max: 65535 },
+      timeouts_s: DEFAULT_TIMEOUTS_S,
     },
   });
 });
@@ -88,6 +90,7 @@ bpf:
   devices: [eth*]
   mapSizes: {flows: 1000, source_ranges: 7}
   snatPorts: {min: 50000, max: 50009}
+  timeouts: {tcpHalfOpen: 5s, udp: 1m}
   syncPeriod: 1m30s
   minSyncPeriod: 250ms
 `;
@@ -115,6 +118,7 @@ bpf:
       podDevices: null,
       mapSizes: { flows: 1000, source_ranges: 7 },
       snatPorts: { min: 50000, max: 50009 },
+      timeouts_s: { ...DEFAULT_TIMEOUTS_S, tcpHalfOpen: 5, udp: 60 },
     },
   );
   assert.equal(load(text).config.nodeName, "node-from-file");
@@ -250,6 +254,7 @@ oomScoreAdj: 2000
 bpf:
   mapSizes: {flows: many, slotz: 1}
   attach: xdp
+  timeouts: {udp: 0s, tcp: 1h}
   snatPorts: {min: 0}
   syncPeriod: 5 minutes
 `;
@@ -263,6 +268,8 @@ bpf:
   bpf.attach: expected one of "auto", "tcx", "clsact", got "xdp"
   bpf.mapSizes.flows: expected a positive integer, got "many"
   bpf.mapSizes.slotz: unknown field (did you mean slots?)
+  bpf.timeouts.udp: expected a duration like "30s", from a second to a year, got "0s"
+  bpf.timeouts.tcp: unknown field (did you mean udp?)
   bpf.snatPorts.min: expected a port (1..65535), got 0
   bpf.syncPeriod: expected a duration like "30s", got "5 minutes"
   healthzBindAddres: unknown field (did you mean healthzBindAddress?)`,

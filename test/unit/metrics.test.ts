@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { changesBetween } from "../../src/agent/changes.ts";
 import { createMetrics, type Facts } from "../../src/agent/metrics.ts";
+import { NONE_BY_STATE } from "../../src/dataplane/bpf/states.ts";
 import { type EndpointSlice, objectKey, type Service, type Snapshot } from "../../src/model/snapshot.ts";
 
 const facts: Facts = {
@@ -15,6 +16,14 @@ const facts: Facts = {
     { hook: "tc_egress", reason: "not_ours", count: 9 },
     { hook: "tc_egress", reason: "of tomorrow", count: 5 },
   ],
+  connections: () => ({
+    entries: 10,
+    connections: { ...NONE_BY_STATE, tcpEstablished: 3, udp: 2 },
+    expired: 5,
+    healed: 1,
+    orphans: 4,
+    seconds: 0.02,
+  }),
   problems: () => ({ Service: 2, Node: 0 }),
   pending: () => ({ services: 1, slices: 2 }),
   noLocalEndpoints: () => ({ internal: { IPv4: 1, IPv6: 0 }, external: { IPv4: 0, IPv6: 4 } }),
@@ -58,6 +67,17 @@ test("before anything happened a scrape has what can be asked", async () => {
       'beeline_drops_total{hook="sock",verdict="refused",direction="to_backend",reason="no_endpoints"} 3',
       'beeline_drops_total{hook="tc_ingress",verdict="dropped",direction="to_backend",reason="source_range"} 2',
       'beeline_drops_total{hook="tc_ingress",verdict="dropped",direction="unknown",reason="loopback"} 1',
+      'beeline_connections{state="tcpHalfOpen"} 0',
+      'beeline_connections{state="tcpEstablished"} 3',
+      'beeline_connections{state="tcpHalfClosed"} 0',
+      'beeline_connections{state="tcpClosed"} 0',
+      'beeline_connections{state="tcpReset"} 0',
+      'beeline_connections{state="udp"} 2',
+      'beeline_connections{state="udpStream"} 0',
+      "beeline_expiry_seconds 0.02",
+      "beeline_connections_expired_total 5",
+      "beeline_connections_healed_total 1",
+      "beeline_flows_orphaned_total 4",
       'beeline_problems{kind="Service"} 2',
       'beeline_problems{kind="Node"} 0',
       "beeline_backoff_seconds 0",

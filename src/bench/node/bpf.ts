@@ -3,6 +3,7 @@
 import { wholeReading } from "../../compile/reading.ts";
 import { type BpfDataplane, openBpfDataplane } from "../../dataplane/bpf/bpf.ts";
 import { readCounters } from "../../dataplane/bpf/inspect.ts";
+import { DEFAULT_TIMEOUTS_S } from "../../dataplane/bpf/states.ts";
 import { bpfObjectDirectory } from "../../lib/paths.ts";
 import { UPLINK, WIRE } from "../lab/network.ts";
 import { trackingIntruder } from "./conntrack.ts";
@@ -29,6 +30,7 @@ export const openBpfNode = (hook: "sock" | "tc_ingress", place: BpfPlace): NodeS
     attach: "auto",
     maxEntries: sizesFor(place.services),
     snatPorts: { min: 10_000, max: 19_999 },
+    timeouts_s: DEFAULT_TIMEOUTS_S,
     ipv4: true,
     ipv6: false,
     log: (level, message, fields) => {

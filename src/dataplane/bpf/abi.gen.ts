@@ -35,6 +35,8 @@ export interface Config {
   readonly snat_port_min: number;
   readonly snat_port_max: number;
   readonly backend_ids_end: number;
+  readonly expendables: number;
+  readonly timeout_s: readonly number[];
 }
 
 export interface Event {
@@ -57,6 +59,21 @@ export interface EventBudget {
   readonly lost: bigint;
 }
 
+export interface Expendable {
+  readonly key: FlowKey;
+  readonly created_ns: bigint;
+}
+
+export interface Expiry {
+  readonly most_s: number;
+  readonly thorough: number;
+  readonly entries: number;
+  readonly expired: number;
+  readonly healed: number;
+  readonly orphans: number;
+  readonly connections: readonly number[];
+}
+
 export interface Flow {
   readonly addr: Address;
   readonly port: number;
@@ -68,6 +85,7 @@ export interface Flow {
   readonly snat_port: number;
   readonly client_port: number;
   readonly last_tick: number;
+  readonly awaited_ack: number;
   readonly created_ns: bigint;
   readonly last_seen_ns: bigint;
 }
@@ -78,6 +96,7 @@ export interface FlowKey {
   readonly src_port: number;
   readonly dst_port: number;
   readonly proto: number;
+  readonly outward: number;
 }
 
 export interface Fragment {
@@ -199,6 +218,8 @@ export interface Records {
   readonly config: Config;
   readonly event: Event;
   readonly event_budget: EventBudget;
+  readonly expendable: Expendable;
+  readonly expiry: Expiry;
   readonly flow: Flow;
   readonly flow_key: FlowKey;
   readonly fragment: Fragment;
@@ -260,7 +281,7 @@ export const layouts = {
     ],
   },
   config: {
-    size: 56,
+    size: 88,
     fields: [
       { name: "snat_addr_v4", offset: 0, type: "addr" },
       { name: "snat_addr_v6", offset: 16, type: "addr" },
@@ -269,6 +290,8 @@ export const layouts = {
       { name: "snat_port_min", offset: 44, type: "u16" },
       { name: "snat_port_max", offset: 46, type: "u16" },
       { name: "backend_ids_end", offset: 48, type: "u32" },
+      { name: "expendables", offset: 52, type: "u32" },
+      { name: "timeout_s", offset: 56, type: "u32", count: 8 },
     ],
   },
   event: {
@@ -295,8 +318,27 @@ export const layouts = {
       { name: "lost", offset: 24, type: "u64" },
     ],
   },
-  flow: {
+  expendable: {
+    size: 48,
+    fields: [
+      { name: "key", offset: 0, type: "flow_key" },
+      { name: "created_ns", offset: 40, type: "u64" },
+    ],
+  },
+  expiry: {
     size: 56,
+    fields: [
+      { name: "most_s", offset: 0, type: "u32" },
+      { name: "thorough", offset: 4, type: "u32" },
+      { name: "entries", offset: 8, type: "u32" },
+      { name: "expired", offset: 12, type: "u32" },
+      { name: "healed", offset: 16, type: "u32" },
+      { name: "orphans", offset: 20, type: "u32" },
+      { name: "connections", offset: 24, type: "u32", count: 8 },
+    ],
+  },
+  flow: {
+    size: 64,
     fields: [
       { name: "addr", offset: 0, type: "addr" },
       { name: "port", offset: 16, type: "be16" },
@@ -308,8 +350,9 @@ export const layouts = {
       { name: "snat_port", offset: 32, type: "be16" },
       { name: "client_port", offset: 34, type: "be16" },
       { name: "last_tick", offset: 36, type: "u32" },
-      { name: "created_ns", offset: 40, type: "u64" },
-      { name: "last_seen_ns", offset: 48, type: "u64" },
+      { name: "awaited_ack", offset: 40, type: "u32" },
+      { name: "created_ns", offset: 48, type: "u64" },
+      { name: "last_seen_ns", offset: 56, type: "u64" },
     ],
   },
   flow_key: {
@@ -320,6 +363,7 @@ export const layouts = {
       { name: "src_port", offset: 32, type: "be16" },
       { name: "dst_port", offset: 34, type: "be16" },
       { name: "proto", offset: 36, type: "u8" },
+      { name: "outward", offset: 37, type: "u8" },
     ],
   },
   fragment: {
@@ -484,7 +528,11 @@ export const family = {
 } as const;
 
 export const flow_flag = {
-  FLOW_CLOSING: 1,
+  FLOW_SETTLED: 1,
+  FLOW_ANSWERED: 2,
+  FLOW_CLIENT_FIN: 4,
+  FLOW_BACKEND_FIN: 8,
+  FLOW_RESET: 16,
 } as const;
 
 export const flow_kind = {
@@ -492,6 +540,17 @@ export const flow_kind = {
   FLOW_SNAT: 2,
   FLOW_UNDO_SNAT: 3,
   FLOW_UNDO_DNAT: 4,
+} as const;
+
+export const flow_state = {
+  STATE_TCP_HALF_OPEN: 0,
+  STATE_TCP_ESTABLISHED: 1,
+  STATE_TCP_HALF_CLOSED: 2,
+  STATE_TCP_CLOSED: 3,
+  STATE_TCP_RESET: 4,
+  STATE_UDP: 5,
+  STATE_UDP_STREAM: 6,
+  FLOW_STATES: 7,
 } as const;
 
 export const frontend_address_flag = {
@@ -551,7 +610,8 @@ export const reason = {
   REASON_EARLY_FRAGMENT: 25,
   REASON_UNREADABLE: 26,
   REASON_STRAY_ICMP: 27,
-  REASONS: 28,
+  REASON_CONNTRACK: 28,
+  REASONS: 29,
 } as const;
 
 export const scope = {
@@ -578,7 +638,9 @@ export const maps = {
   config: { type: 2, key: "u32", value: "config", max_entries: 1 },
   counters: { type: 6, key: "u32", value: "u64", max_entries: 256 },
   event_budgets: { type: 6, key: "u32", value: "event_budget", max_entries: 256 },
-  flows: { type: 9, key: "flow_key", value: "flow", max_entries: 262144 },
+  expendable_cursor: { type: 2, key: "u32", value: "u32", max_entries: 1 },
+  expendables: { type: 2, key: "u32", value: "expendable", max_entries: 32768 },
+  flows: { type: 1, key: "flow_key", value: "flow", max_entries: 524288 },
   fragments: { type: 9, key: "fragment_key", value: "fragment", max_entries: 16384 },
   frontend_addresses: { type: 1, key: "addr", value: "frontend_address", max_entries: 131072 },
   frontends: { type: 1, key: "frontend_key", value: "frontend", max_entries: 131072 },
@@ -598,4 +660,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "b81e40ed02ed";
+export const ABI_HASH = "403145bf29fc";

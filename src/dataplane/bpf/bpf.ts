@@ -10,6 +10,7 @@ import { type Attachment, checkSocketHooksFree } from "./attach.ts";
 import { type CapacityError, isCapacityError } from "./capacity.ts";
 import { decode, encode, sizeOf } from "./codec.ts";
 import { deviceAddresses, deviceKind, type Header } from "./device.ts";
+import { type Expired, type ExpiryOptions, expireFlows } from "./expiry.ts";
 import { createHooks, type HookOptions, type Hooks } from "./hooks.ts";
 import {
   closeFd,
@@ -29,6 +30,7 @@ import { probeKernel } from "./probe.ts";
 import { TableProgrammer } from "./programmer.ts";
 import { tablesToDesired } from "./readback.ts";
 import { createStaleSockets, type StaleSockets } from "./stale.ts";
+import { type ByState, encodeByState, expendablesFor } from "./states.ts";
 import { NO_ADDRESS, readTables } from "./tables.ts";
 
 export type { Log } from "./hooks.ts";
@@ -44,6 +46,8 @@ export interface BpfOptions extends HookOptions {
   readonly maxEntries: Readonly<Partial<Record<MapName, number>>>;
   /** First and last source port that SNAT may take. */
   readonly snatPorts: { readonly min: number; readonly max: number };
+  /** How long a connection may be silent, by its state. */
+  readonly timeouts_s: ByState;
   readonly ipv4: boolean;
   readonly ipv6: boolean;
   /** Whose sockets are translated; `cgroup` is null when it is nobody's. */
@@ -59,6 +63,8 @@ export interface BpfDataplane extends Dataplane {
   attachments(): readonly Attachment[];
   /** Entries in use of the maps that are written from Desired; costs nothing. (flows, affinity: countEntries().) */
   pressure(): Readonly<Record<string, { readonly used: number; readonly capacity: number }>>;
+  /** Removes connections that have been silent for too long. */
+  expire(options: ExpiryOptions): Expired;
   /** The next apply reads the maps again and repairs what somebody else changed. */
   forget(): void;
 }
@@ -87,6 +93,8 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     const sock = options.cgroup === null ? null : load(options, "sock", directory, maxEntries);
     if (sock !== null) objects.push(sock);
     const stale = sock === null ? null : openStaleSockets(options, directory, maxEntries, objects);
+    const expiry = load(options, "expiry", directory, maxEntries);
+    objects.push(expiry);
     const store = createKernelStore((map) => tc.map(map));
     writeConfig(store, options);
     writeTunnels(store, options.devices);
@@ -99,7 +107,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     };
     const hooks = createHooks(options, directory, { tc: tcFor, sock });
     if (adopted) hooks.attach();
-    return dataplane(store, hooks, stale, () => {
+    return dataplane(store, hooks, { expiry, stale }, () => {
       for (const object of objects) object.close();
       lock.release();
     });
@@ -113,10 +121,15 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
 /** A connect() that chose a backend just before it was removed may take this long to be seen as connected. */
 const LATE_CONNECT_MS = 500;
 
+interface Helpers {
+  readonly expiry: LoadedObject;
+  readonly stale: StaleSockets | null;
+}
+
 const dataplane = (
   store: MapStore,
   hooks: Hooks,
-  stale: StaleSockets | null,
+  { expiry, stale }: Helpers,
   closeObjects: () => void,
 ): BpfDataplane => {
   const programmer = new TableProgrammer(store, { now_ns: () => process.hrtime.bigint() });
@@ -153,6 +166,7 @@ const dataplane = (
           { used, capacity: store.capacity(map as MapName) },
         ]),
       ),
+    expire: (options) => expireFlows(expiry, options),
     forget: () => programmer.forget(),
     close() {
       clearTimeout(later);
@@ -174,7 +188,8 @@ const applyWhatFits = (apply: () => Applied): Applied | CapacityError => {
 
 // ---- before anything is touched ----------------------------------------------------------------------------------
 
-const checkOptions = ({ snatPorts: { min, max }, log }: BpfOptions): void => {
+const checkOptions = ({ snatPorts: { min, max }, maxEntries, log }: BpfOptions): void => {
+  checkExpendables(maxEntries);
   if (!Number.isInteger(min) || !Number.isInteger(max) || min < 1 || max > 65535 || min > max) {
     throw new InputError(`SNAT ports ${min}-${max} are no range of ports`);
   }
@@ -185,6 +200,14 @@ const checkOptions = ({ snatPorts: { min, max }, log }: BpfOptions): void => {
       "net.ipv4.ip_local_port_range": `${first}-${last}`,
     });
   }
+};
+
+/** A flood may not crowd out what is established. */
+const checkExpendables = ({ expendables, flows = maps.flows.max_entries }: Sizes): void => {
+  if (expendables === undefined || 4 * expendables <= flows / 2) return;
+  throw new InputError(
+    `bpf.mapSizes.expendables: ${expendables} connections that give way may take ${4 * expendables} flows, more than half of ${flows}`,
+  );
 };
 
 const localPortRange = (): number[] => {
@@ -215,7 +238,7 @@ const SOCKET_LB = {
 
 const load = (
   options: BpfOptions,
-  name: "sock" | "stale" | "tc",
+  name: "expiry" | "sock" | "stale" | "tc",
   directory: string,
   maxEntries: Sizes,
   header: Header = "ethernet",
@@ -268,7 +291,7 @@ type Sizes = Readonly<Partial<Record<MapName, number>>>;
 
 /** A pinned map keeps its size, and what it holds; another size counts after a reset. */
 const sizesToUse = (directory: string, { maxEntries, log }: BpfOptions): Sizes => {
-  const sizes: Partial<Record<MapName, number>> = { ...maxEntries };
+  const sizes: Partial<Record<MapName, number>> = { expendables: expendablesFor(maxEntries.flows), ...maxEntries };
   for (const map of Object.keys(maps) as MapName[]) {
     const pinned = pinnedSize(mapPin(directory, map));
     if (pinned === null) continue;
@@ -295,7 +318,7 @@ const pinnedSize = (path: string): number | null => {
 };
 
 /** Before any program runs. The seed stays, so that a client's hash finds the same backend after a restart. */
-const writeConfig = (store: MapStore, { snatPorts }: BpfOptions): void => {
+const writeConfig = (store: MapStore, { snatPorts, timeouts_s }: BpfOptions): void => {
   const key = encode("u32", 0);
   const held = decode("config", store.lookup("config", key) ?? new Uint8Array(sizeOf("config")));
   const config = {
@@ -304,6 +327,8 @@ const writeConfig = (store: MapStore, { snatPorts }: BpfOptions): void => {
     hash_seed: held.hash_seed === 0 ? randomInt(1, 2 ** 32) : held.hash_seed,
     snat_port_min: snatPorts.min,
     snat_port_max: snatPorts.max,
+    expendables: store.capacity("expendables"),
+    timeout_s: encodeByState(timeouts_s),
   };
   store.update("config", [[key, encode("config", config)]]);
 };

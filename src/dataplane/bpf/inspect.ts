@@ -2,9 +2,10 @@
 // are for a command or a scrape, not for a packet.
 import type { Address } from "../../model/address.ts";
 import type * as abi from "./abi.gen.ts";
-import { flow_flag, flow_kind, hook, maps, reason } from "./abi.gen.ts";
+import { flow_kind, hook, maps, reason } from "./abi.gen.ts";
 import { decode } from "./codec.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
+import { type ConnectionState, stateOf } from "./states.ts";
 import { backendIdsEnd, protoName, readConfig } from "./tables.ts";
 
 export interface Counter {
@@ -76,7 +77,8 @@ export interface FlowRecord {
   readonly snat_port: number;
   /** Written over the client's port, where its own was taken; 0: nothing is. */
   readonly client_port: number;
-  readonly closing: boolean;
+  /** Of its connection; null: the flow belongs to none. */
+  readonly state: ConnectionState | null;
   /** CLOCK_BOOTTIME. */
   readonly created_ns: bigint;
   readonly last_seen_ns: bigint;
@@ -85,9 +87,9 @@ export interface FlowRecord {
 /** In no order. */
 export const readFlows = (store: MapStore): readonly FlowRecord[] => {
   const kinds = namesByNumber(flow_kind, "FLOW_");
-  return Array.from(store.entries("flows"), ([k, v]): FlowRecord => {
-    const key = decode("flow_key", k);
-    const flow = decode("flow", v);
+  const all = Array.from(store.entries("flows"), ([k, v]) => [decode("flow_key", k), decode("flow", v)] as const);
+  const stateIn = stateFinder(all);
+  return all.map(([key, flow]): FlowRecord => {
     return {
       kind: (kinds.get(flow.kind) ?? String(flow.kind)).toUpperCase(),
       protocol: protoName(key.proto),
@@ -99,11 +101,45 @@ export const readFlows = (store: MapStore): readonly FlowRecord[] => {
       generation: flow.generation,
       snat_port: flow.snat_port,
       client_port: flow.client_port,
-      closing: (flow.flags & flow_flag.FLOW_CLOSING) !== 0,
+      state: stateIn(key, flow),
       created_ns: flow.created_ns,
       last_seen_ns: flow.last_seen_ns,
     };
   });
+};
+
+interface End {
+  readonly address: Address;
+  readonly port: number;
+}
+
+/** Its FLOW_DNAT has the state of a connection; the others lead there, as in the program that expires them. */
+const stateFinder = (all: readonly (readonly [abi.FlowKey, abi.Flow])[]) => {
+  const text = (outward: number, proto: number, from: End, to: End): string =>
+    `${outward} ${proto} ${from.address} ${from.port} ${to.address} ${to.port}`;
+  const source = (key: abi.FlowKey): End => ({ address: key.src_addr, port: key.src_port });
+  const destination = (key: abi.FlowKey): End => ({ address: key.dst_addr, port: key.dst_port });
+  const translation = (flow: abi.Flow): End => ({ address: flow.addr, port: flow.port });
+  const byKey = new Map(
+    all.map((entry) => [text(entry[0].outward, entry[0].proto, source(entry[0]), destination(entry[0])), entry]),
+  );
+  const undoOf = (key: abi.FlowKey, flow: abi.Flow) => {
+    if (flow.kind === flow_kind.FLOW_UNDO_DNAT) return [key, flow] as const;
+    const backend = flow.kind === flow_kind.FLOW_SNAT ? destination(key) : source(key);
+    const client = flow.kind === flow_kind.FLOW_SNAT ? source(key) : translation(flow);
+    return byKey.get(text(1, key.proto, backend, client));
+  };
+  const headOf = (key: abi.FlowKey, flow: abi.Flow): abi.Flow | undefined => {
+    if (flow.kind === flow_kind.FLOW_DNAT) return flow;
+    const [undoKey, undo] = undoOf(key, flow) ?? [];
+    if (undoKey === undefined || undo === undefined) return undefined;
+    const client = { address: undoKey.dst_addr, port: undo.client_port || undoKey.dst_port };
+    return byKey.get(text(0, key.proto, client, translation(undo)))?.[1];
+  };
+  return (key: abi.FlowKey, flow: abi.Flow): ConnectionState | null => {
+    const head = headOf(key, flow);
+    return head === undefined ? null : stateOf(key.proto, head.flags);
+  };
 };
 
 export interface AffinityRecord {

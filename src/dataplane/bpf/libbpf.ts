@@ -81,6 +81,8 @@ const bind = () => {
     object_next_program: bpf.func("void *bpf_object__next_program(void *object, void *program)"),
     map_name: bpf.func("const char *bpf_map__name(void *map)"),
     map_set_max_entries: bpf.func("int bpf_map__set_max_entries(void *map, uint32_t entries)"),
+    map_reuse_fd: bpf.func("int bpf_map__reuse_fd(void *map, int fd)"),
+    map_pin_path: bpf.func("const char *bpf_map__pin_path(void *map)"),
     map_set_pin_path: bpf.func("int bpf_map__set_pin_path(void *map, const char *path)"),
     map_type: bpf.func("int bpf_map__type(void *map)"),
     map_set_initial_value: bpf.func("int bpf_map__set_initial_value(void *map, const void *data, size_t size)"),
@@ -179,6 +181,8 @@ export interface LoadOptions {
   readonly pinDirectory?: string;
   /** Entries by map name; others keep their default. */
   readonly maxEntries?: Readonly<Record<string, number>>;
+  /** Shares the maps that would be pinned with an object that is loaded. */
+  readonly mapsOf?: LoadedObject;
   /** Bytes of `struct options`, for the section .rodata.options. */
   readonly options: Uint8Array;
 }
@@ -243,6 +247,11 @@ const prepareMap = (map: unknown, name: string, options: LoadOptions): void => {
     return void check(`Cannot set the options of a BPF object (${options.options.length} bytes)`, answer);
   }
   if (name.includes(".")) return; // .rodata, .bss: libbpf's own
+  if (l.map_pin_path(map) === null) return; // each object has its own
+  if (options.mapsOf !== undefined) {
+    check(`Cannot set the pin path of map ${name}`, l.map_set_pin_path(map, null) as number);
+    return void check(`Cannot share map ${name}`, l.map_reuse_fd(map, options.mapsOf.map(name)) as number);
+  }
   const path = options.pinDirectory === undefined ? null : `${options.pinDirectory}/${name}`;
   check(`Cannot set the pin path of map ${name}`, l.map_set_pin_path(map, path) as number);
   const entries = options.maxEntries?.[name];
@@ -587,6 +596,15 @@ export const testRun = (
 
 /** `v1.1`: of the libbpf that is in use. */
 export const libbpfVersion = (): string => lib().version() as string;
+/** Runs a program of type syscall over `context`, which it may change. Its answer. */
+export const runProgram = (program: number, context: Uint8Array): number => {
+  const options = new DataView(new ArrayBuffer(80));
+  options.setBigUint64(0, 80n, true); // struct bpf_test_run_opts
+  options.setBigUint64(32, BigInt(koffi.address(context)), true);
+  options.setUint32(48, context.length, true);
+  check("Cannot run a program", lib().test_run(program, new Uint8Array(options.buffer)) as number);
+  return options.getUint32(56, true);
+};
 
 /** Number of slots in a per-CPU map's value. */
 export const possibleCpus = (): number => check("Cannot count CPUs", lib().possible_cpus() as number);

@@ -15,6 +15,7 @@ import {
 } from "./abi.gen.ts";
 import { decode } from "./codec.ts";
 import type { MapStore } from "./mapstore.ts";
+import { encodeByState, NONE_BY_STATE } from "./states.ts";
 
 export interface Row<K, V> {
   readonly key: K;
@@ -101,6 +102,8 @@ const emptyConfig: abi.Config = {
   snat_port_min: 0,
   snat_port_max: 0,
   backend_ids_end: 0,
+  expendables: 0,
+  timeout_s: encodeByState(NONE_BY_STATE),
 };
 
 // ---- keys and flags as text --------------------------------------------------------------------------------------

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * Run by the agent every few seconds over all flows: removes connections that have been silent
+ * for too long, counts what is left, and now and then looks closer: flows that belong to no
+ * connection go, a connection gets back what it has lost. Without an agent nothing expires; what
+ * gives way to newer connections (lifetime.h) still does.
+ */
+#include "lifetime.h"
+
+#define UNUSED_FOR_S 60 /* a flow that packets follow is left alone */
+
+struct pass {
+	__u64 now_ns;
+	struct expiry it;
+};
+
+/* `undo` may be NULL. */
+static __always_inline bool has_timed_out(const struct flow *head, const struct flow *undo,
+					  __u8 proto, __u32 most_s, __u64 now_ns)
+{
+	const struct config *config = get_config();
+	__u32 state = state_of(head, proto);
+	bool is_open = state == STATE_TCP_ESTABLISHED || state == STATE_UDP_STREAM;
+	__u32 limit_s;
+
+	if (!config)
+		return false;
+	limit_s = config->timeout_s[state & (TIMEOUTS - 1)];
+	if (most_s && limit_s > most_s && !is_open)
+		limit_s = most_s;
+	return is_silent_for(head, undo, now_ns, limit_s);
+}
+
+/* The other direction may have been heard since. */
+SUBPROGRAM int expire(const struct flow_key *key, const struct flow *head, __u32 most_s,
+		      __u64 now_ns)
+{
+	struct connection *c = scratch_connection(OPENED);
+	const struct flow *undo;
+
+	if (!c || !key || !head)
+		return false;
+	recover(key, head, c);
+	undo = find_flow(c, FLOW_UNDO_DNAT);
+	if (undo && is_undo_of(undo, c) && !has_timed_out(head, undo, c->proto, most_s, now_ns))
+		return false;
+	forget_connection(key, head);
+	return true;
+}
+
+static __always_inline bool restore(const struct connection *c, __u32 kind)
+{
+	return !find_flow(c, kind) && !write_flow(c, kind, BPF_NOEXIST);
+}
+
+/* Whether anything was missing. */
+SUBPROGRAM int heal(const struct flow_key *key, const struct flow *head)
+{
+	struct connection *c = scratch_connection(OPENED);
+	bool healed;
+
+	if (!c || !key || !head)
+		return false;
+	recover(key, head, c);
+	healed = restore(c, FLOW_UNDO_DNAT);
+	if (!c->node.port)
+		return healed;
+	healed |= restore(c, FLOW_UNDO_SNAT);
+	return healed | restore(c, FLOW_SNAT);
+}
+
+static __always_inline void visit_head(const struct flow_key *at, const struct flow *head,
+				       struct pass *pass)
+{
+	struct flow_key key = *at;
+
+	if (has_timed_out(head, NULL, key.proto, pass->it.most_s, pass->now_ns) &&
+	    expire(&key, head, pass->it.most_s, pass->now_ns)) {
+		pass->it.expired++;
+		return;
+	}
+	pass->it.connections[state_of(head, key.proto) & (TIMEOUTS - 1)]++;
+	pass->it.entries += head->snat_port ? 4 : 2;
+	if (pass->it.thorough && heal(&key, head))
+		pass->it.healed++;
+}
+
+/* A FLOW_UNDO_DNAT knows its head; the other two know theirs by it. */
+static __always_inline bool has_head(const struct flow_key *at, const struct flow *flow)
+{
+	struct party backend = source_of(at), client = destination_of(at);
+	const struct flow *undo = flow, *head;
+	struct flow_key undo_key, key;
+	__be16 snat_port = 0;
+
+	if (flow->kind == FLOW_SNAT) {
+		backend = destination_of(at);
+		client = source_of(at);
+		snat_port = flow->port;
+	} else if (flow->kind == FLOW_UNDO_SNAT) {
+		client = translation_of(flow);
+		snat_port = at->dst_port;
+	}
+	undo_key = key_of(FLOW_UNDO_DNAT, &backend, &client, at->proto);
+	if (flow->kind != FLOW_UNDO_DNAT)
+		undo = bpf_map_lookup_elem(&flows, &undo_key);
+	head = undo ? find_head(&undo_key, undo, &key) : NULL;
+	return head && (flow->kind == FLOW_UNDO_DNAT || head->snat_port == snat_port);
+}
+
+SUBPROGRAM int is_orphan(const struct flow_key *key, const struct flow *flow)
+{
+	return key && flow && !has_head(key, flow);
+}
+
+static __always_inline void visit_other(const struct flow_key *at, const struct flow *flow,
+					struct pass *pass)
+{
+	struct flow_key key = *at;
+
+	if (!pass->it.thorough || !is_silent_for(flow, NULL, pass->now_ns, UNUSED_FOR_S))
+		return;
+	if (is_orphan(&key, flow) && !bpf_map_delete_elem(&flows, &key))
+		pass->it.orphans++;
+}
+
+static long visit(void *map, const struct flow_key *key, const struct flow *flow, struct pass *pass)
+{
+	if (flow->kind == FLOW_DNAT)
+		visit_head(key, flow, pass);
+	else
+		visit_other(key, flow, pass);
+	return 0;
+}
+
+SEC("syscall")
+int expire_flows(struct expiry *expiry)
+{
+	struct pass pass = {.now_ns = bpf_ktime_get_boot_ns()};
+
+	if (!get_config())
+		return 1;
+	pass.it.most_s = expiry->most_s;
+	pass.it.thorough = expiry->thorough;
+	bpf_for_each_map_elem(&flows, visit, &pass, 0);
+	*expiry = pass.it;
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
