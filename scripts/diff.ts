@@ -45,6 +45,7 @@ const VARIATIONS: readonly LabsOptions[] = [
   { flavour: "nft", attach: "clsact", nodePortAddresses: "primary" },
   { flavour: "legacy", attach: "tcx", nodePortAddresses: ["192.168.0.0/27", "fd00:192::/120"] },
   { flavour: "nft", attach: "tcx", nodePortAddresses: ["127.0.0.0/8"] },
+  { flavour: "nft", attach: "tcx", socketLB: "host" },
 ];
 /** After so many clusters one of them is changed, step by step. */
 const CLUSTERS_OF_A_SEQUENCE = 5;

@@ -5,11 +5,13 @@ import { type Address, familyOf, prefixContains } from "../../src/model/address.
 import type { Desired, DesiredService } from "../../src/model/desired.ts";
 import { servicePortKey } from "../../src/model/desired.ts";
 import { isOfService } from "../../src/model/verdict.ts";
+import { isNode } from "../lib/network.ts";
 import {
   type Asked,
   type DataplaneName,
   type Expected,
   failed,
+  isByPacket,
   isFromNode,
   isFromPod,
   nodeSource,
@@ -78,7 +80,11 @@ export const DIFFERENCES: readonly Difference[] = [
       if (bpf.kind !== "reached" || iptables.kind !== "reached") return null;
       const { handler } = meaning;
       const own = ownSource(world, probe);
-      const here = (server: string): boolean => placeOf(world.places, placeNameOf(server)).node === handler;
+      // A packet leaves the node, in a way, by the device of a pod that has programs.
+      const here = (server: string): boolean => {
+        const place = placeOf(world.places, placeNameOf(server));
+        return place.node === handler && (world.socketLB === "all" || isNode(place));
+      };
       const kept = whereSeen(bpf, (server, source) => (here(server) ? own : source));
       if (kept === null) return null;
       const inside = (server: string): boolean => placeNameOf(server) === handler;
@@ -98,12 +104,14 @@ export const DIFFERENCES: readonly Difference[] = [
   },
   {
     name: "2 hairpin keeps its address",
-    apply: ({ world, probe, meaning }, { iptables }) => {
-      if (iptables.kind !== "reached" || !isFromPod(world, probe)) return null;
+    apply: ({ world, probe, meaning }, { bpf, iptables }) => {
+      if (bpf.kind !== "reached" || iptables.kind !== "reached" || !isFromPod(world, probe)) return null;
       const own = (server: string): boolean => server.startsWith(`${probe.from}:`);
       const node = nodeSource(world, meaning.handler, probe);
-      const servers = whereSeen(iptables, (server, source) => (own(server) ? node : source));
-      return servers === null ? null : { iptables: servers };
+      const masqueraded = (reached: Reached) => whereSeen(reached, (server, source) => (own(server) ? node : source));
+      const [seenByBpf, seenByRules] = [isByPacket(world, probe) ? masqueraded(bpf) : null, masqueraded(iptables)];
+      if (seenByBpf === null && seenByRules === null) return null;
+      return { bpf: seenByBpf ?? bpf, iptables: seenByRules ?? iptables };
     },
   },
   {
@@ -111,7 +119,8 @@ export const DIFFERENCES: readonly Difference[] = [
     apply: ({ world, probe, meaning }) => {
       if (meaning.verdict.kind !== "reject" || meaning.verdict.scope !== "internal") return null;
       if (leavesTheNode(world, probe, meaning)) return null;
-      return different({ bpf: REFUSED, iptables: kubeProxyRefuses(world, probe, meaning) });
+      const bpf = isByPacket(world, probe) ? refusedByIcmp(probe) : REFUSED;
+      return different({ bpf, iptables: kubeProxyRefuses(world, probe, meaning) });
     },
   },
   {
@@ -127,6 +136,7 @@ export const DIFFERENCES: readonly Difference[] = [
       const { verdict } = meaning;
       if (verdict.kind !== "drop" || verdict.reason !== "no local endpoints" || verdict.scope !== "internal")
         return null;
+      if (isByPacket(world, probe)) return null;
       return { bpf: failed("EHOSTUNREACH"), iptables: droppedOnTheWayOut(world, probe) };
     },
   },
@@ -136,6 +146,7 @@ export const DIFFERENCES: readonly Difference[] = [
       const { verdict } = meaning;
       if (verdict.kind !== "drop" || verdict.reason !== "not in source ranges" || verdict.scope !== "internal")
         return null;
+      if (isByPacket(world, probe)) return null;
       const unbound = isFromPod(world, probe) && probe.bound === "no";
       const bpf = unbound ? openAnswer(world, probe, meaning) : failed("EPERM");
       return { bpf, iptables: droppedOnTheWayOut(world, probe) };
@@ -199,6 +210,7 @@ export const DIFFERENCES: readonly Difference[] = [
       if (verdict.kind !== "unlisted") return null;
       // By the wire, which knows no way to a pod (difference 18).
       if (verdict.scope === "external") return { bpf: isFromPod(world, probe) ? SILENT : refusedByIcmp(probe) };
+      if (isByPacket(world, probe)) return { bpf: refusedByIcmp(probe) };
       const passes = probe.transport === "UDP" && probe.connected; // only connected: nothing has been sent
       return { bpf: passes ? AFTER_LEAVING : REFUSED };
     },

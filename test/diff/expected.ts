@@ -79,6 +79,9 @@ export const serverOf = (places: readonly Place[], { address, port }: Pick<Backe
   return `${place?.name ?? address}:${port}`;
 };
 
+/** Its socket is not translated in the system call: its packets are, on their way. */
+export const isByPacket = (world: World, probe: Probe): boolean => world.socketLB === "host" && isFromPod(world, probe);
+
 export const isFromNode = (world: World, { from }: Probe): boolean => isNode(placeOf(world.places, from));
 export const isFromPod = (world: World, probe: Probe): boolean =>
   placeOf(world.places, probe.from).node !== null && !isFromNode(world, probe);

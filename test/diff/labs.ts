@@ -9,7 +9,15 @@ import { BACKENDS, TARGET_PORTS } from "./cluster.ts";
 import type { DataplaneName } from "./expected.ts";
 import { EVERYWHERE, VIP_ROUTES } from "./objects.ts";
 import { SOURCES } from "./probes.ts";
-import { AGENT_NODES, desiredOf, makeWorld, type NodePortAddresses, secondAddress, type World } from "./world.ts";
+import {
+  AGENT_NODES,
+  desiredOf,
+  makeWorld,
+  type NodePortAddresses,
+  type SocketLB,
+  secondAddress,
+  type World,
+} from "./world.ts";
 
 export type Flavour = "legacy" | "nft";
 
@@ -20,6 +28,8 @@ export interface LabsOptions {
   readonly flavour: Flavour;
   /** How the bpf programs are attached; by default what the kernel has. */
   readonly attach?: "tcx" | "clsact";
+  /** Of bpf: whose sockets are translated; packets of the other pods are, at their devices. */
+  readonly socketLB?: SocketLB;
   /** Of all. */
   readonly nodePortAddresses?: NodePortAddresses;
 }
@@ -81,7 +91,7 @@ export class Labs {
       .map((ports) => [...objects, marker(++this.#generation, ports)])
       .map((all) => ({
         all,
-        world: makeWorld(all, this.places, this.#options.nodePortAddresses),
+        world: makeWorld(all, this.places, this.#options.nodePortAddresses, this.#options.socketLB),
       }));
     const next = worlds.find(({ world }) => portsOf(world) % 2 !== this.#lastPorts % 2) ?? worlds[0];
     if (next === undefined) throw new Error("There is no world");
@@ -171,13 +181,15 @@ const UNLIMITED_ICMP = [
 const agentOptions = (
   name: DataplaneName,
   config: object,
-  { flavour, attach, nodePortAddresses }: LabsOptions,
+  { flavour, attach, socketLB, nodePortAddresses }: LabsOptions,
 ): { readonly config: object; readonly args: readonly string[] } => {
   const minSyncPeriod = "10ms";
   // The configuration file has a list for either.
   const common = { nodePortAddresses: nodePortAddresses === "primary" ? ["primary"] : (nodePortAddresses ?? []) };
-  if (name === "bpf")
-    return { config: { ...common, bpf: { minSyncPeriod } }, args: attach === undefined ? [] : ["--attach", attach] };
+  if (name === "bpf") {
+    const bpf = { minSyncPeriod, socketLB: socketLB ?? "all" };
+    return { config: { ...common, bpf }, args: attach === undefined ? [] : ["--attach", attach] };
+  }
   const { iptables, ...others } = config as { readonly iptables?: object };
   return {
     config: { ...common, ...others, iptables: { ...iptables, minSyncPeriod, flavour } },

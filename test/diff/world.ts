@@ -18,10 +18,14 @@ export const AGENT_NODES = ["node1", "node2"] as const;
 export interface World {
   readonly places: readonly Place[];
   readonly nodePortAddresses: NodePortAddresses;
+  /** bpf.socketLB of the bpf lab: whether pods are translated in their system calls, or at their devices. */
+  readonly socketLB: SocketLB;
   /** Of any node; Services and slices are the same for all. */
   readonly snapshot: Snapshot;
   readonly compiled: ReadonlyMap<string, Compiled>;
 }
+
+export type SocketLB = "all" | "host";
 
 /** As in a configuration file. */
 export type NodePortAddresses = readonly string[] | "primary";
@@ -59,6 +63,7 @@ export const makeWorld = (
   objects: readonly object[],
   places: readonly Place[],
   nodePortAddresses: NodePortAddresses = [],
+  socketLB: SocketLB = "all",
 ): World => {
   const prefixes = nodePortAddresses === "primary" ? nodePortAddresses : nodePortAddresses.map(readPrefix);
   const compiled = new Map<string, Compiled>();
@@ -73,7 +78,7 @@ export const makeWorld = (
     const localAddresses = ["127.0.0.1", "::1", ...nodeAddresses(placeOf(places, nodeName))].map(readAddress);
     compiled.set(nodeName, compile(snapshot, { nodeName, localAddresses, nodePortAddresses: prefixes }));
   }
-  return { places, nodePortAddresses, snapshot, compiled };
+  return { places, nodePortAddresses, socketLB, snapshot, compiled };
 };
 
 export const desiredOf = (world: World, node: string): Desired => {

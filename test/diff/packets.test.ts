@@ -1,0 +1,21 @@
+// Generated clusters once more, where the sockets of pods are not translated: their packets are, at their devices, and
+// mean the same to evaluate(), bpf and kube-proxy's rules.
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import { newTally } from "./compare.ts";
+import { Labs } from "./labs.ts";
+import { formatDisagreement, formatTally } from "./report.ts";
+import { runClusters } from "./run.ts";
+
+const labs = await Labs.create({ flavour: "nft", socketLB: "host" });
+after(() => labs.close());
+
+for (const seed of [11, Math.floor(Math.random() * 1_000_000)]) {
+  test(`evaluate(), bpf at pods' devices and iptables agree on generated clusters: seed ${seed}`, async (t) => {
+    const tally = newTally();
+    await runClusters(labs, { seed, first: 0, clusters: 3, cases: 150, say: (text) => t.diagnostic(text) }, tally);
+    t.diagnostic(formatTally(tally));
+    assert.ok(tally.probes > 300, formatTally(tally));
+    assert.deepEqual(tally.disagreements.map(formatDisagreement), [], `seed ${seed}`);
+  });
+}
