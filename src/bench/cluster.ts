@@ -68,10 +68,19 @@ const portName = (name: string, protocol: Protocol): ServicePortName => ({
   protocol,
 });
 
-/** Service ports that the benchmark's clients ask for. */
-export const ASKED: readonly ServicePortName[] = ["target", "remote"].flatMap((name) =>
-  (["TCP", "UDP"] as const).map((protocol) => portName(name, protocol)),
-);
+/** What a client asks for: a service whose pods are here, or one whose pod is on another node. */
+export interface Asked {
+  readonly service: "target" | "remote";
+  readonly protocol: "TCP" | "UDP";
+}
+
+export const askedPort = ({ service, protocol }: Asked): ServicePortName => portName(service, protocol);
+
+/** Where it is asked for, and who may answer. */
+export const PLACES_OF = {
+  target: { ...TARGET, pods: PODS },
+  remote: { ...REMOTE, pods: [REMOTE_POD] },
+} as const;
 
 const remoteService = (protocol: Protocol): DesiredService => {
   const { address, port } = REMOTE;

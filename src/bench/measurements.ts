@@ -1,9 +1,10 @@
 // What is measured and how: each measurement makes its traffic on one stack, and answers values of one or more metrics
 // with what was sent, what was lost, and what the mode must have carried for it.
 import { readFileSync } from "node:fs";
+import type { Asked } from "./cluster.ts";
 import { busySeconds } from "./cpus.ts";
 import type { MetricOfResult } from "./result.ts";
-import { type Destination, GREET_FLOWS, type Stack } from "./stack.ts";
+import { GREET_FLOWS, type Stack } from "./stack.ts";
 import { median } from "./statistics.ts";
 
 export interface Durations {
@@ -32,8 +33,8 @@ export interface Measurement {
   readonly metrics: readonly MetricOfResult[];
   /** Needs packets from a wire. */
   readonly packets: boolean;
-  /** "traffic": the mode must show that it carried it. "services": what the kernel holds must be what it should. */
-  readonly proof: "traffic" | "services";
+  /** What clients ask for: the mode must show that it carried it. null: services change, and the kernel must hold them. */
+  readonly asks: Asked | null;
   readonly run: (stack: Stack, durations: Durations) => Promise<Measured>;
   /** About how long one takes beyond its seconds and warm-up; for the time left. */
   readonly extra_s: number;
@@ -47,6 +48,10 @@ const metric = (
   axis: MetricOfResult["axis"],
   summary: string,
 ): MetricOfResult => ({ name, title, summary, unit, better, axis, skipped: null });
+
+const TCP: Asked = { service: "target", protocol: "TCP" };
+const UDP: Asked = { service: "target", protocol: "UDP" };
+const AWAY: Asked = { service: "remote", protocol: "UDP" };
 
 /** Plenty: the time ends it. */
 const ENDLESS = 1e12;
@@ -89,10 +94,10 @@ const packets: Measurement = {
     ),
   ],
   packets: true,
-  proof: "traffic",
+  asks: UDP,
   extra_s: 0.15,
   run: async (stack, durations) => {
-    const { rate, busy, ...measured } = await runPackets(stack, durations, "here");
+    const { rate, busy, ...measured } = await runPackets(stack, durations, UDP);
     const values = { packets: rate, "packet-time": 1e9 / rate, "packet-cpu": (busy / measured.packets) * 1e9 };
     return { ...measured, values };
   },
@@ -110,10 +115,10 @@ const packetsAway: Measurement = {
     ),
   ],
   packets: true,
-  proof: "traffic",
+  asks: AWAY,
   extra_s: 0.15,
   run: async (stack, durations) => {
-    const { rate, busy, ...measured } = await runPackets(stack, durations, "there");
+    const { rate, busy, ...measured } = await runPackets(stack, durations, AWAY);
     return { ...measured, values: { "packets-away": rate } };
   },
 };
@@ -124,14 +129,14 @@ interface PacketRun extends Omit<Measured, "values"> {
   readonly busy: number;
 }
 
-const runPackets = async (stack: Stack, { seconds, warm_up_s }: Durations, to: Destination): Promise<PacketRun> => {
-  const { sent, lost, wrong } = await stack.client("greet", 0, 0, to);
+const runPackets = async (stack: Stack, { seconds, warm_up_s }: Durations, asked: Asked): Promise<PacketRun> => {
+  const { sent, lost, wrong } = await stack.client(asked, "greet", 0, 0);
   if (lost + wrong > 0) return { ...NOTHING, sent, lost, wrong, rate: Number.NaN, busy: Number.NaN };
   return stack.withSink("xdp", async () => {
-    await stack.frames(to, GREET_FLOWS, warm_up_s, ENDLESS);
+    await stack.frames(asked, GREET_FLOWS, warm_up_s, ENDLESS);
     const before = await stack.arrived();
     const busyBefore = busySeconds(stack.cpus);
-    const run = await stack.frames(to, GREET_FLOWS, seconds, ENDLESS);
+    const run = await stack.frames(asked, GREET_FLOWS, seconds, ENDLESS);
     const busy = busySeconds(stack.cpus) - busyBefore;
     const after = await stack.arrived();
     const right = after.right - before.right;
@@ -160,11 +165,11 @@ const newFlows: Measurement = {
     ),
   ],
   packets: true,
-  proof: "traffic",
+  asks: UDP,
   extra_s: 0.3,
   run: (stack, { seconds }) =>
     stack.withSink("xdp", async () => {
-      const run = await stack.frames("here", 0, seconds, mostNewFlows());
+      const run = await stack.frames(UDP, 0, seconds, mostNewFlows());
       const { right, wrong } = await stack.arrived();
       return {
         values: { "new-flows": (run.rate * right) / run.sent },
@@ -194,10 +199,10 @@ const connect: Measurement = {
     metric("connect-p99", "TCP connect, 99th percentile", "µs", "lower", "services", "The same connections."),
   ],
   packets: false,
-  proof: "traffic",
+  asks: TCP,
   extra_s: 0.1,
   async run(stack, { seconds, warm_up_s }) {
-    const { sent, lost, wrong, p50 = 0, p99 = 0 } = await stack.client("connect", seconds, warm_up_s);
+    const { sent, lost, wrong, p50 = 0, p99 = 0 } = await stack.client(TCP, "connect", seconds, warm_up_s);
     const done = sent - lost - wrong;
     return {
       values: { "connect-p50": p50, "connect-p99": p99 },
@@ -223,10 +228,10 @@ const requests: Measurement = {
     ),
   ],
   packets: false,
-  proof: "traffic",
+  asks: TCP,
   extra_s: 0.1,
   async run(stack, { seconds, warm_up_s }) {
-    const answer = await stack.client("requests", seconds, warm_up_s);
+    const answer = await stack.client(TCP, "requests", seconds, warm_up_s);
     const { sent, lost, wrong, done = 0, seconds: took = seconds } = answer;
     return {
       values: { requests: done / took },
@@ -254,12 +259,12 @@ const udp: Measurement = {
     ),
   ],
   packets: false,
-  proof: "traffic",
+  asks: UDP,
   extra_s: 0.1,
   run: (stack, { seconds, warm_up_s }) =>
     stack.withSink("tc", async () => {
       // Sockets of a program that has ended do not warm up those of the next: the first packets are part of it.
-      const { sent, wrong: failed, seconds: took = seconds } = await stack.client("udp", seconds + warm_up_s, 0);
+      const { sent, wrong: failed, seconds: took = seconds } = await stack.client(UDP, "udp", seconds + warm_up_s, 0);
       const { right, wrong } = await stack.arrived();
       return {
         values: { udp: right / took },
@@ -277,7 +282,7 @@ const udp: Measurement = {
 const LARGEST_PACKET = 65_536;
 
 const runBulk = async (stack: Stack, name: string, { seconds, warm_up_s }: Durations, largest: number) => {
-  const answer = await stack.client("bulk", seconds, warm_up_s);
+  const answer = await stack.client(TCP, "bulk", seconds, warm_up_s);
   const { sent, lost, wrong, bytes = 0, seconds: took = seconds } = answer;
   return {
     values: { [name]: (bytes * 8) / took / 1e9 },
@@ -302,7 +307,7 @@ const bulk: Measurement = {
     ),
   ],
   packets: false,
-  proof: "traffic",
+  asks: TCP,
   extra_s: 0.1,
   run: (stack, durations) => runBulk(stack, "bulk", durations, LARGEST_PACKET),
 };
@@ -319,7 +324,7 @@ const bulkSmall: Measurement = {
     ),
   ],
   packets: false,
-  proof: "traffic",
+  asks: TCP,
   extra_s: 0.3,
   run: (stack, durations) => stack.withoutOffloads(() => runBulk(stack, "bulk-1500", durations, 1500)),
 };
@@ -336,10 +341,10 @@ const firstPacket: Measurement = {
     ),
   ],
   packets: false,
-  proof: "traffic",
+  asks: UDP,
   extra_s: 0.1,
   async run(stack, { seconds, warm_up_s }) {
-    const { sent, lost, wrong, p50 = 0 } = await stack.client("first", seconds, warm_up_s);
+    const { sent, lost, wrong, p50 = 0 } = await stack.client(UDP, "first", seconds, warm_up_s);
     const done = sent - lost - wrong;
     return { values: { "first-packet": p50 }, sent, lost, wrong, flows: done, packets: done, lossy: false };
   },
@@ -361,7 +366,7 @@ const update: Measurement = {
     ),
   ],
   packets: false,
-  proof: "services",
+  asks: null,
   extra_s: 0.5,
   async run(stack) {
     const took: number[] = [];

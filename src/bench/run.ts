@@ -246,12 +246,13 @@ class Run {
   }
 
   async #measure(measurement: Measurement, stack: Stack, round: number): Promise<void> {
-    const isTraffic = measurement.proof === "traffic";
-    if (isTraffic) await stack.ask("reset");
+    const { asks } = measurement;
+    if (asks !== null) await stack.ask("reset", asks);
     const measured = await measurement.run(stack, this.#options);
-    const proof = isTraffic
-      ? trafficProof(stack, measured, await stack.carried(), this.problems)
-      : await servicesProof(stack);
+    const proof =
+      asks === null
+        ? await servicesProof(stack)
+        : trafficProof(stack, measured, await stack.ask("carried", asks), this.problems);
     this.#keep(stack, round, measured, proof, measurement.metrics);
   }
 
@@ -277,15 +278,15 @@ const gapsOf = (mode: Mode, metrics: ReadonlySet<string>): readonly Gap[] => {
   const namesOf = (all: readonly Pick<Measurement, "metrics">[]): readonly string[] =>
     all.flatMap((one) => one.metrics.map(({ name }) => name)).filter((name) => metrics.has(name));
   const fromWires = namesOf(MEASUREMENTS.filter(({ packets }) => packets && !mode.packets));
-  const ofServices = [...MEASUREMENTS.filter(({ proof }) => proof === "services"), { metrics: INSTALL_METRICS }];
+  const ofServices = [...MEASUREMENTS.filter(({ asks }) => asks === null), { metrics: INSTALL_METRICS }];
   return [
     ...fromWires.map(gap("it translates calls of sockets on this node; packets that come by a wire are not its own")),
     ...(mode.counts_services ? [] : namesOf(ofServices).map(gap("it has no services"))),
   ];
 };
 
-const canMeasure = ({ packets, proof }: Measurement, { mode }: Stack): boolean =>
-  (mode.packets || !packets) && (mode.counts_services || proof === "traffic");
+const canMeasure = ({ packets, asks }: Measurement, { mode }: Stack): boolean =>
+  (mode.packets || !packets) && (mode.counts_services || asks !== null);
 
 const titleOf = ({ mode, services }: Stack): string =>
   services === 0 ? mode.name : `${mode.name} with ${services} services`;

@@ -3,13 +3,12 @@
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { CLIENT, NODE, POD_PORT, PODS, REMOTE, REMOTE_POD, TARGET } from "./cluster.ts";
+import { type Asked, CLIENT, NODE, PLACES_OF, POD_PORT, PODS, REMOTE_POD } from "./cluster.ts";
 import type { Cpus } from "./cpus.ts";
 import { cgroupMount, labDirectory } from "./lab/leftovers.ts";
 import { NODE_MAC, netnsName, offloadScript } from "./lab/network.ts";
 import { runInside, runScript, Tool, type Where, Worker } from "./lab/process.ts";
 import type { Mode } from "./modes.ts";
-import type { Carried } from "./node/node.ts";
 import type { NodeCommands } from "./node/process.ts";
 
 export interface Files {
@@ -99,9 +98,9 @@ export class Stack {
 
   // ---- the control plane -------------------------------------------------------------------------------------------
 
-  async ask<C extends keyof NodeCommands>(command: C): Promise<NodeCommands[C]> {
+  async ask<C extends keyof NodeCommands>(command: C, asked?: Asked): Promise<NodeCommands[C]> {
     if (this.#node === null) throw new Error(`Stack ${this.name} has not been started`);
-    return (await this.#node.ask(command)) as NodeCommands[C];
+    return (await this.#node.ask(command, asked)) as NodeCommands[C];
   }
 
   /** Programs every service, and watches what that takes. */
@@ -132,11 +131,6 @@ export class Stack {
     }
   }
 
-  /** Of the mode itself, since the last reset. */
-  carried(): Promise<Carried> {
-    return this.ask("carried");
-  }
-
   // ---- traffic -----------------------------------------------------------------------------------------------------
 
   /** As many bytes as the device takes at once, or packets of 1500. */
@@ -154,24 +148,23 @@ export class Stack {
   }
 
   /** What clients ask for: the service, or in a mode without services its pods. */
-  #addresses(to: Destination): readonly string[] {
-    if (this.mode.direct) return podsOf(to).map(({ address }) => `${address}:${POD_PORT}`);
-    const { address, port } = to === "here" ? TARGET : REMOTE;
-    return [`${address}:${port}`];
+  #addresses({ service }: Asked): readonly string[] {
+    const { address, port, pods } = PLACES_OF[service];
+    return this.mode.direct ? pods.map((pod) => `${pod.address}:${POD_PORT}`) : [`${address}:${port}`];
   }
 
   /** A program of bench/client.c; every answer is checked there. */
   async client(
+    asked: Asked,
     what: "connect" | "first" | "requests" | "udp" | "bulk" | "greet",
     seconds: number,
     warm_up_s: number,
-    to: Destination = "here",
   ): Promise<ClientAnswer> {
     const times = [String(seconds), String(warm_up_s)];
-    const names = podsOf(to).map(({ name }) => name);
+    const names = PLACES_OF[asked.service].pods.map(({ name }) => name);
     // A reply of the other node must come back through this one: who translates puts an address of this node.
-    const seenAs = to === "here" || this.mode.direct ? "-" : [NODE.inner, NODE.address].join();
-    const who = [String(this.#flows), seenAs, names.join(), ...this.#addresses(to)];
+    const seenAs = asked.service === "target" || this.mode.direct ? "-" : [NODE.inner, NODE.address].join();
+    const who = [String(this.#flows), seenAs, names.join(), ...this.#addresses(asked)];
     const argv = [join(this.#files.tools, "client"), what, ...times, ...who];
     const answer = client.parse(JSON.parse(await runInside(this.#where("client", this.cpus.sender), argv)));
     if (COUNTS_FLOWS.has(what)) this.#flows += answer.sent;
@@ -205,18 +198,13 @@ export class Stack {
   }
 
   /** Live frames for so long, not more than `most`; flows 0: every one another flow. */
-  async frames(to: Destination, flows: number, seconds: number, most: number): Promise<z.output<typeof frames>> {
+  async frames(asked: Asked, flows: number, seconds: number, most: number): Promise<z.output<typeof frames>> {
     if (this.#frames === null) throw new Error(`Mode ${this.mode.name} has no packets from a wire`);
-    return frames.parse(await this.#frames.ask(`run ${this.#addresses(to)[0]} ${flows} ${seconds} ${most}`));
+    return frames.parse(await this.#frames.ask(`run ${this.#addresses(asked)[0]} ${flows} ${seconds} ${most}`));
   }
 }
 
-/** A service whose pods are on this node, or one whose pod is on another. */
-export type Destination = "here" | "there";
-
 const ALL_PODS = [...PODS, REMOTE_POD];
-
-const podsOf = (to: Destination) => (to === "here" ? PODS : [REMOTE_POD]);
 
 /** As in bench/client.c. */
 const GREET_PORT = 10_000;

@@ -1,24 +1,15 @@
-// Connection tracking of a node: emptied before a run, and listed after it by what it did with the services asked for.
+// Connection tracking of a node: emptied before a run, and listed after it by what it did with a service.
 import { readFileSync } from "node:fs";
-import { PODS, REMOTE, REMOTE_POD, TARGET } from "../cluster.ts";
+import { type Asked, PLACES_OF } from "../cluster.ts";
 import { runProgram } from "./programs.ts";
 
 export const flushConntrack = (): void => void runProgram("conntrack", ["--flush"]);
 
-/** Flows that asked for one of the services and are answered by one of its pods. */
-export const countTranslated = (): number =>
-  (["tcp", "udp"] as const).reduce(
-    (sum, protocol) => sum + countAnswered(protocol, TARGET, PODS) + countAnswered(protocol, REMOTE, [REMOTE_POD]),
-    0,
-  );
-
-interface Place {
-  readonly address: string;
-}
-
-const countAnswered = (protocol: string, to: Place, pods: readonly Place[]): number => {
-  const listed = runProgram("conntrack", ["--dump", "--proto", protocol, "--orig-dst", to.address]);
-  const answers = pods.map(({ address }) => `src=${address} `);
+/** Flows that asked for the service and are answered by one of its pods. */
+export const countTranslated = ({ service, protocol }: Asked): number => {
+  const { address, pods } = PLACES_OF[service];
+  const listed = runProgram("conntrack", ["--dump", "--proto", protocol.toLowerCase(), "--orig-dst", address]);
+  const answers = pods.map((pod) => `src=${pod.address} `);
   return listed.split("\n").filter((line) => answers.some((answer) => line.includes(answer))).length;
 };
 

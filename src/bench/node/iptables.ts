@@ -1,11 +1,11 @@
-// kube-proxy's iptables rules, written by beeline's reference dataplane. The asked services' own rules count: each first
+// kube-proxy's iptables rules, written by beeline's reference dataplane. The service's own rules count: each first
 // packet of a flow meets one of them.
 
 import { openIptablesDataplane } from "../../dataplane/iptables/iptables.ts";
 import { serviceChains } from "../../dataplane/iptables/names.ts";
 import { readIptables } from "../../dataplane/iptables/readback.ts";
 import { DEFAULT_RULE_OPTIONS } from "../../dataplane/iptables/rules.ts";
-import { ASKED } from "../cluster.ts";
+import { type Asked, askedPort } from "../cluster.ts";
 import { flushConntrack } from "./conntrack.ts";
 import type { NodeSide } from "./node.ts";
 import { runProgram } from "./programs.ts";
@@ -31,13 +31,13 @@ export const openIptablesNode = (flavour: "legacy" | "nft"): NodeSide => {
       await dataplane.apply(after, { prune: true });
     },
     read: () => readIptables(saved(flavour), { from: "this node", localAddresses: null }),
-    reset() {
+    reset(asked) {
       flushConntrack();
-      start = countEntered(flavour);
+      start = countEntered(flavour, asked);
     },
-    carried: () => ({
-      counter: `packets that the rules of the services that are asked for counted (iptables-${flavour})`,
-      counted: countEntered(flavour) - start,
+    carried: (asked) => ({
+      counter: `packets that the service's rules counted (iptables-${flavour})`,
+      counted: countEntered(flavour, asked) - start,
       intruder: null,
     }),
     close: () => dataplane.close(),
@@ -51,11 +51,11 @@ const saved = (flavour: "legacy" | "nft") =>
     family: "IPv4" as const,
   }));
 
-const countEntered = (flavour: "legacy" | "nft"): number =>
-  ASKED.reduce((sum, name) => {
-    const { cluster } = serviceChains(name);
-    // Columns: packets, bytes, target, …
-    const listed = runProgram(`iptables-${flavour}`, ["-w", "5", "-t", "nat", "-nvxL", cluster]);
-    const counts = listed.split("\n").flatMap((line) => /^\s*(\d+)\s+\d+\s+KUBE-SEP-/.exec(line)?.[1] ?? []);
-    return sum + counts.reduce((all, count) => all + Number(count), 0);
-  }, 0);
+/** One chain only: of the legacy flavour every listing fetches the whole table, a third of a second for 10,000 services. */
+const countEntered = (flavour: "legacy" | "nft", asked: Asked): number => {
+  const { cluster } = serviceChains(askedPort(asked));
+  // Columns: packets, bytes, target, …
+  const listed = runProgram(`iptables-${flavour}`, ["-w", "5", "-t", "nat", "-nvxL", cluster]);
+  const counts = listed.split("\n").flatMap((line) => /^\s*(\d+)\s+\d+\s+KUBE-SEP-/.exec(line)?.[1] ?? []);
+  return counts.reduce((sum, count) => sum + Number(count), 0);
+};

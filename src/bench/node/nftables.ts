@@ -22,9 +22,9 @@ export const openNftablesNode = (): NodeSide => ({
       families: ["IPv4"],
     }),
   reset: flushConntrack,
-  carried: () => ({
-    counter: "tracked flows to the services asked for that their pods answer (conntrack)",
-    counted: countTranslated(),
+  carried: (asked) => ({
+    counter: "tracked flows to the service that its pods answer (conntrack)",
+    counted: countTranslated(asked),
     intruder: null,
   }),
   close() {},

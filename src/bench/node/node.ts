@@ -3,6 +3,7 @@
 
 import type { Reading } from "../../compile/reading.ts";
 import type { Desired } from "../../model/desired.ts";
+import type { Asked } from "../cluster.ts";
 
 /** Of the mode itself, since the last reset(). */
 export interface Carried {
@@ -21,7 +22,8 @@ export interface NodeSide {
   /** What the kernel holds, for a comparison; null: nothing is programmed in this mode. */
   read(): Reading | null;
   /** Counting starts anew, in a state that every run of this mode starts from. */
-  reset(): void;
-  carried(): Carried;
+  reset(asked: Asked): void;
+  /** Of traffic to this service. */
+  carried(asked: Asked): Carried;
   close(): void;
 }

@@ -3,7 +3,7 @@
 import { compare } from "../../compile/difference.ts";
 import { wholeReading } from "../../compile/reading.ts";
 import { messageOf } from "../../lib/errors.ts";
-import { clusterOf, FEWEST_SERVICES, withOneChange } from "../cluster.ts";
+import { type Asked, clusterOf, FEWEST_SERVICES, withOneChange } from "../cluster.ts";
 import { type BpfPlace, openBpfNode } from "./bpf.ts";
 import { openIptablesNode } from "./iptables.ts";
 import { openNftablesNode } from "./nftables.ts";
@@ -44,7 +44,7 @@ const time = async (action: () => Promise<void>): Promise<number> => {
   return (performance.now() - start) / 1000;
 };
 
-const commands: { readonly [C in keyof NodeCommands]: () => Promise<NodeCommands[C]> } = {
+const commands: { readonly [C in keyof NodeCommands]: (asked: Asked) => Promise<NodeCommands[C]> } = {
   async open() {
     const opened = MODES[mode]?.({ bpffs, cgroup, services: Number(services) });
     if (opened === undefined) throw new Error(`No mode ${mode}`);
@@ -57,11 +57,11 @@ const commands: { readonly [C in keyof NodeCommands]: () => Promise<NodeCommands
     desired = withOneChange(before, ++changes);
     return time(() => node.change(before, desired));
   },
-  async reset() {
-    node.reset();
+  async reset(asked) {
+    node.reset(asked);
     return null;
   },
-  carried: async () => node.carried(),
+  carried: async (asked) => node.carried(asked),
   async check() {
     const reading = node.read();
     if (reading === null) return { held: 0, wanted: 0, different: 0 };
@@ -70,9 +70,16 @@ const commands: { readonly [C in keyof NodeCommands]: () => Promise<NodeCommands
   },
 };
 
-process.on("message", async ({ id, command }: { readonly id: number; readonly command: keyof NodeCommands }) => {
+interface Message {
+  readonly id: number;
+  readonly command: keyof NodeCommands;
+  /** Of reset and carried. */
+  readonly request: Asked;
+}
+
+process.on("message", async ({ id, command, request }: Message) => {
   try {
-    process.send?.({ id, response: await commands[command]() });
+    process.send?.({ id, response: await commands[command](request) });
   } catch (error) {
     process.send?.({ id, error: messageOf(error) });
   }
