@@ -13,7 +13,7 @@ export const methodSection = (result: Result, looks: ReadonlyMap<string, Look>):
   const { method } = result;
   const counts = list(method.services.map(grouped));
   return markup`<section id="method"><h2>How this was measured</h2><div class="columns"><div>
-<p>For each mode and number of services (${counts === "" ? "none" : counts}) a lab of network namespaces of its own: a client, a node that carries the traffic, pods. All of them are alive at the same time and equal but for the mode. The services that nobody asks for are there, too; the one that is asked for comes last.</p>${topology()}</div><dl>
+<p>For each mode and number of services (${counts === "" ? "none" : counts}) a lab of network namespaces of its own: a client, the node that carries the traffic, two pods on it, another node. All labs are alive at the same time and equal but for the mode. The services that nobody asks for are there, too; the one that is asked for comes last.</p>${topology()}</div><dl>
 <dt>Order</dt><dd>${sentence(method.order)}</dd>
 <dt>Rounds</dt><dd>${method.rounds}, each measurement ${method.seconds} s after ${method.warm_up_s === 0 ? "no warm-up" : `${method.warm_up_s} s of warm-up`}</dd>
 <dt>CPUs</dt><dd>${method.pinning.length === 0 ? "not pinned" : method.pinning.map(({ cpu, what }) => markup`<div>CPU ${cpu}: ${what}</div>`)}</dd>
@@ -67,7 +67,14 @@ const proofRow = (
 const topology = (): Markup => {
   const box = (x: number, y: number, name: string, what: string): Markup =>
     markup`<rect class="box" x="${x}" y="${y}" width="92" height="44" rx="6"/><text class="label" x="${x + 46}" y="${y + 19}" text-anchor="middle">${name}</text><text class="tick" x="${x + 46}" y="${y + 34}" text-anchor="middle">${what}</text>`;
-  return markup`<svg xmlns="http://www.w3.org/2000/svg" class="figure topology" viewBox="0 0 336 116" width="336" height="116" role="img" aria-label="A client is wired to the node, the node to two pods"><path class="wire" d="M94 58H122M214 58C230 58 226 24 242 24M214 58C230 58 226 92 242 92"/>${box(2, 36, "client", "load")}${box(122, 36, "node", "the mode")}${box(242, 2, "pod 1", "counts")}${box(242, 70, "pod 2", "counts")}</svg>`;
+  const wire = "M94 80H122M214 80C230 80 226 24 242 24M214 80H242M214 80C230 80 226 136 242 136";
+  const places = [box(2, 58, "client", "load"), box(122, 58, "node", "the mode")];
+  const ends = [
+    box(242, 2, "pod 1", "answers"),
+    box(242, 58, "pod 2", "answers"),
+    box(242, 114, "other node", "answers"),
+  ];
+  return markup`<svg xmlns="http://www.w3.org/2000/svg" class="figure topology" viewBox="0 0 336 160" width="336" height="160" role="img" aria-label="A client is wired to the node, the node to two pods and to another node"><path class="wire" d="${wire}"/>${places}${ends}</svg>`;
 };
 
 export const missingSection = (result: Result): Markup => {
