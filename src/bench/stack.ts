@@ -26,6 +26,7 @@ export interface Setting {
 
 export interface Installed {
   readonly install_s: number;
+  /** What the whole kernel's grew by; under 0 when something else gave more back meanwhile. */
   readonly kernel_bytes: number;
   readonly process_bytes: number;
 }
@@ -113,7 +114,7 @@ export class Stack {
       const install_s = await this.ask("install");
       this.#notePeaks(peaks);
       const process_bytes = [...peaks.values()].reduce((sum, bytes) => sum + bytes, 0);
-      return { install_s, kernel_bytes: Math.max(0, kernelMemory() - before), process_bytes };
+      return { install_s, kernel_bytes: kernelMemory() - before, process_bytes };
     } finally {
       clearInterval(watch);
     }

@@ -61,7 +61,7 @@ const cell = ({ samples, method }: Result, metric: MetricOfResult, mode: string,
   const value = n === 1 ? brief(median) : `${brief(median)} (${brief(min)}–${brief(max)})`;
   if (method.baseline === null || method.baseline === mode) return value;
   const times = timesBetter(samples, metric, { mode, baseline: method.baseline }, services);
-  return times === null ? value : `${value} ${brief(times.median)}×`;
+  return times === null ? value : `${value} ${timesText(times.median)}`;
 };
 
 const limitRow = ({ generator }: Result, { name }: MetricOfResult): readonly (readonly string[])[] => {
