@@ -273,7 +273,10 @@ describe("bpf.podDevices: a pod whose sockets the node does not see, beside pods
   });
   after(async () => {
     await stopAgents();
-    for (const host of unseen.values()) await host.close();
+    for (const [pod, host] of unseen) {
+      await host.close();
+      await (await lab.host(pod)).serve(pod, 8080, "TCP", "UDP");
+    }
   });
 
   podsReachServices(async (pod) => unseen.get(pod) ?? assert.fail(pod));
@@ -295,3 +298,49 @@ describe("bpf.podDevices: a pod whose sockets the node does not see, beside pods
     await eventually(() => assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b"]), 8000);
   });
 });
+
+describe("pods that share a bridge: their frames are for the bridge, and they answer each other without the node", () => {
+  before(async () => {
+    bridgePods();
+    await startAgents({ socketLB: "host" });
+  });
+  after(stopAgents);
+
+  podsReachServices(inLab);
+
+  test("a pod's frames reach the other one as from itself, by the bridge alone", async () => {
+    for (const family of FAMILIES) {
+      const seen = { pod1a: at("pod1b", family) };
+      await assertReaches(await lab.host("pod1b"), { address: at("pod1a", family), port: 8080 }, seen);
+    }
+  });
+});
+
+/** As the bridge plugin of CNI makes it. There is no way back: this is the last thing that the lab is used for. */
+const bridgePods = (): void => {
+  const run = (place: string, lines: readonly string[]): void => {
+    const { status, stderr } = lab.run(place, ["sh", "-ec", lines.map((line) => `ip ${line}`).join("\n")]);
+    assert.equal(status, 0, `${place}: ${stderr}`);
+  };
+  const pods = ["pod1a", "pod1b"];
+  run("node1", [
+    "link add cni0 type bridge",
+    "link set cni0 up",
+    "addr add 10.244.1.1/24 dev cni0",
+    "addr add fd00:244:1::1/64 dev cni0 nodad",
+    ...pods.flatMap((pod) => [
+      `route del ${at(pod, "v4")}/32 dev ${pod}`,
+      `route del ${at(pod, "v6")}/128 dev ${pod}`,
+      `link set ${pod} master cni0`,
+    ]),
+  ]);
+  for (const pod of pods) {
+    run(pod, [
+      "addr flush dev eth0 scope global",
+      `addr add ${at(pod, "v4")}/24 dev eth0`,
+      `addr add ${at(pod, "v6")}/64 dev eth0 nodad`,
+      "route add default via 10.244.1.1",
+      "-6 route replace default via fd00:244:1::1",
+    ]);
+  }
+};
