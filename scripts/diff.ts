@@ -1,9 +1,13 @@
 // `npm run diff`: differential tests for as long as asked. Prints progress, every disagreement as small as it gets, and
 // a summary with the seed, which asks the same again.
 import { parseArgs } from "node:util";
+import { drawCluster } from "../test/diff/cluster.ts";
 import { newTally } from "../test/diff/compare.ts";
 import { Labs, type LabsOptions } from "../test/diff/labs.ts";
+import { clusterObjects } from "../test/diff/objects.ts";
+import { SOURCES } from "../test/diff/probes.ts";
 import { formatDisagreement, formatTally } from "../test/diff/report.ts";
+import { type Walked, walkAll } from "../test/diff/reuse.ts";
 import { randomOf, runClusters } from "../test/diff/run.ts";
 import { newKept, runSequence } from "../test/diff/sequence.ts";
 
@@ -47,7 +51,7 @@ const VARIATIONS: readonly LabsOptions[] = [
   { flavour: "nft", attach: "tcx", nodePortAddresses: ["127.0.0.0/8"] },
   { flavour: "nft", attach: "tcx", socketLB: "host" },
 ];
-/** After so many clusters one of them is changed, step by step. */
+/** After so many clusters one of them is changed, step by step, and walked over from one local port. */
 const CLUSTERS_OF_A_SEQUENCE = 5;
 const PROGRESS_MS = 20_000;
 
@@ -62,6 +66,18 @@ const runOneSequence = async (labs: Labs, number: number): Promise<void> => {
   for (const text of found) console.log(`Disagreement: seed ${seed}, sequence ${number}: ${text}`);
 };
 
+const STEPS_OF_A_WALK = 40;
+const walked: Walked = { steps: 0, complaints: [] };
+
+const walkOver = async (labs: Labs, number: number): Promise<void> => {
+  const world = await labs.apply(clusterObjects(drawCluster(seed, number), labs.places));
+  const random = randomOf(seed, number);
+  const { steps, complaints } = await walkAll(labs, world, { clients: SOURCES, steps: STEPS_OF_A_WALK, random });
+  walked.steps += steps;
+  walked.complaints.push(...complaints);
+  for (const text of complaints) console.log(`Disagreement: seed ${seed}, walk over cluster ${number}: ${text}`);
+};
+
 let said_ms = performance.now();
 for (let number = first; performance.now() < deadline; ) {
   const variation = VARIATIONS[Math.floor(number / CLUSTERS_OF_A_VARIATION) % VARIATIONS.length] ?? { flavour: "nft" };
@@ -70,7 +86,10 @@ for (let number = first; performance.now() < deadline; ) {
   try {
     do {
       await runClusters(labs, { seed, first: number, clusters: 1, cases, say: console.log }, tally);
-      if (number % CLUSTERS_OF_A_SEQUENCE === CLUSTERS_OF_A_SEQUENCE - 1) await runOneSequence(labs, number);
+      if (number % CLUSTERS_OF_A_SEQUENCE === CLUSTERS_OF_A_SEQUENCE - 1) {
+        await runOneSequence(labs, number);
+        await walkOver(labs, number);
+      }
       if (performance.now() - said_ms < PROGRESS_MS) continue;
       said_ms = performance.now();
       console.log(`cluster ${number}, ${words}: ${formatTally(tally)}`);
@@ -85,5 +104,6 @@ for (let number = first; performance.now() < deadline; ) {
 }
 console.log(`seed ${seed}: ${formatTally(tally)}`);
 console.log(`  ${kept.connections} connections held through changes, ${kept.flows} UDP flows asked again`);
-for (const text of kept.complaints) console.log(`  ${text}`);
-process.exit(tally.disagreements.length + kept.complaints.length === 0 ? 0 : 1);
+console.log(`  ${walked.steps} steps from local ports used again and again`);
+for (const text of [...kept.complaints, ...walked.complaints]) console.log(`  ${text}`);
+process.exit(tally.disagreements.length + kept.complaints.length + walked.complaints.length === 0 ? 0 : 1);

@@ -27,7 +27,7 @@ const TIMEOUT_PROCESS_MS = 3000;
  */
 const PORTS = { first: 11_000, count: 18_000 } as const;
 let ports = 0;
-const nextPort = (): number => PORTS.first + (ports++ % PORTS.count);
+export const nextPort = (): number => PORTS.first + (ports++ % PORTS.count);
 
 interface Asked {
   readonly one: Case;
@@ -72,7 +72,7 @@ const askHost = async (lab: Lab, from: string, list: readonly Asked[], patience:
         // Over UDP bpf does not part what one port asks by way of another node from what it asks for itself.
         const apart = asked.one.probe.transport === "UDP" && asked.one.meaning.packet.from.place !== "outside";
         const port = apart ? untranslatedUdpPort : localPort;
-        return { asked, request: { ...tryOf(lab, asked, patience), localPort: port } };
+        return { asked, request: { ...tryOf(lab, asked.one.probe, asked.expected, patience), localPort: port } };
       }),
       ...sticky.flatMap((asked) => triesOf(lab, asked, patience)),
     ],
@@ -96,7 +96,10 @@ interface Try {
 const triesOf = (lab: Lab, asked: Asked, patience: number): readonly Try[] => {
   const { expected } = asked;
   const count = expected.kind === "failed" ? 1 : expected.sticky ? STICKY_TRIES : 2 * expected.servers.size;
-  return Array.from({ length: count }, () => ({ asked, request: tryOf(lab, asked, patience) }));
+  return Array.from({ length: count }, () => ({
+    asked,
+    request: tryOf(lab, asked.one.probe, asked.expected, patience),
+  }));
 };
 
 const timeoutOf = ({ transport, address }: Probe, expected: Expected): number => {
@@ -104,7 +107,7 @@ const timeoutOf = ({ transport, address }: Probe, expected: Expected): number =>
   return transport === "TCP" && address.includes(":") ? TIMEOUT_TCP6_MS : TIMEOUT_MS;
 };
 
-const tryOf = (lab: Lab, { one: { probe }, expected }: Asked, patience: number): TryRequest => ({
+export const tryOf = (lab: Lab, probe: Probe, expected: Expected, patience: number): TryRequest => ({
   transport: probe.transport,
   address: probe.mapped ? `::ffff:${probe.address}` : probe.address,
   port: probe.port,

@@ -2,15 +2,19 @@
 // and UDP flows go on, and agents are killed.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
+import { drawCluster } from "./cluster.ts";
 import { newTally } from "./compare.ts";
 import { Labs } from "./labs.ts";
+import { clusterObjects } from "./objects.ts";
 import { formatDisagreement, formatTally } from "./report.ts";
+import { walkAll } from "./reuse.ts";
 import { randomOf } from "./run.ts";
 import { newKept, runSequence } from "./sequence.ts";
 
 const labs = await Labs.create({ flavour: "legacy" });
 after(() => labs.close());
 
+const WALKERS = ["pod1a", "pod2b", "pod3a", "node1", "node3", "client"];
 const FRESH = Math.floor(Math.random() * 1_000_000);
 
 for (const [title, seed] of [
@@ -27,5 +31,25 @@ for (const [title, seed] of [
     t.diagnostic(`${formatTally(tally)}; ${kept.connections} connections held, ${kept.flows} UDP flows asked again`);
     assert.deepEqual(tally.disagreements.map(formatDisagreement), [], `seed ${seed}`);
     assert.deepEqual(kept.complaints, [], `seed ${seed}`);
+  });
+}
+
+for (const [title, seed] of [
+  ["seed 1", 1],
+  ["a fresh seed", FRESH],
+] as const) {
+  test(`one local port used again and again meets whom it asks: ${title}`, async (t) => {
+    t.diagnostic(`seed ${seed}`);
+    const walked = { steps: 0, complaints: [] as string[] };
+    for (const number of [10, 11, 12]) {
+      const world = await labs.apply(clusterObjects(drawCluster(seed, number), labs.places));
+      const random = randomOf(seed, number);
+      const { steps, complaints } = await walkAll(labs, world, { clients: WALKERS, steps: 40, random });
+      walked.steps += steps;
+      walked.complaints.push(...complaints);
+    }
+    t.diagnostic(`${walked.steps} steps`);
+    assert.ok(walked.steps > 1000, String(walked.steps));
+    assert.deepEqual(walked.complaints, [], `seed ${seed}`);
   });
 }

@@ -20,6 +20,8 @@ export interface ConnectRequest extends Target {
 export interface TryRequest extends ConnectRequest {
   readonly transport: Transport;
   readonly connected?: boolean;
+  /** The server closes the TCP connection first, in order: it is the one that remembers it for a minute. */
+  readonly serverCloses?: boolean;
 }
 
 /** What the server says first on a TCP connection, and what it answers to a datagram. */
@@ -68,7 +70,7 @@ interface Call<Request, Response> {
 }
 
 export interface Commands {
-  /** TCP: greets, then echoes. UDP: answers each datagram. On every address of both families. */
+  /** TCP: greets, then echoes, until asked to hang up. UDP: answers each datagram. On every address of both families. */
   readonly serve: Call<{ readonly name: string; readonly port: number; readonly transport: Transport }, null>;
   readonly stopServing: Call<{ readonly port: number; readonly transport: Transport }, null>;
 

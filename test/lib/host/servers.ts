@@ -2,14 +2,14 @@
 import { createSocket } from "node:dgram";
 import { createServer, type Server, type Socket } from "node:net";
 import type { Greeting } from "./protocol.ts";
-import { withoutMapping } from "./words.ts";
+import { HANG_UP, withoutMapping } from "./words.ts";
 
 export interface Serving {
   /** Ends open connections too. */
   close(): Promise<void>;
 }
 
-/** Greets every connection, then echoes. */
+/** Greets every connection, then echoes, until it is asked to hang up. */
 export const serveTcp = async (name: string, port: number): Promise<Serving> => {
   const open = new Set<Socket>();
   const server: Server = createServer((socket) => {
@@ -23,6 +23,9 @@ export const serveTcp = async (name: string, port: number): Promise<Serving> => 
     };
     socket.write(`${JSON.stringify(greeting)}\n`);
     socket.pipe(socket);
+    socket.on("data", (data) => {
+      if (data.length === HANG_UP.length && data.toString() === HANG_UP) socket.end();
+    });
   });
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);

@@ -1,8 +1,8 @@
 // TCP clients: one connection, a held one, a transfer.
 import { createHash, randomBytes } from "node:crypto";
 import { connect as netConnect, type Socket } from "node:net";
-import type { Answer, Answered, Beats, Commands, ConnectRequest, Failed, Greeting } from "./protocol.ts";
-import { codeOf, DEFAULT_TIMEOUT_MS, since, whenSilent } from "./words.ts";
+import type { Answer, Answered, Beats, Commands, ConnectRequest, Failed, Greeting, TryRequest } from "./protocol.ts";
+import { codeOf, DEFAULT_TIMEOUT_MS, HANG_UP, since, whenSilent } from "./words.ts";
 
 export interface HeldConnection {
   readonly answer: Answered;
@@ -58,13 +58,30 @@ const connectTcp = (to: ConnectRequest): Promise<Connected | Failed> => {
 };
 
 /** Connects, reads the greeting, and closes. */
-export const connectOnce = async (to: ConnectRequest): Promise<Answer> => {
+export const connectOnce = async (to: ConnectRequest & Pick<TryRequest, "serverCloses">): Promise<Answer> => {
   const connected = await connectTcp(to);
   if (!("socket" in connected)) return connected;
+  if (to.serverCloses === true) return (await isClosedByServer(connected.socket)) ?? connected.answer;
   // A fixed local port is wanted again at once: a reset leaves no TIME_WAIT behind.
   if (to.localPort === undefined) connected.socket.destroy();
   else connected.socket.on("error", () => {}).resetAndDestroy();
   return connected.answer;
+};
+
+/** Until both sides have closed; null: as it should be. */
+const isClosedByServer = (socket: Socket): Promise<Failed | null> => {
+  const started = performance.now();
+  return new Promise((resolve) => {
+    const finish = (code: string | null): void => {
+      inTime();
+      socket.destroy();
+      resolve(code === null ? null : { ok: false, code, ms: since(started) });
+    };
+    const inTime = whenSilent(DEFAULT_TIMEOUT_MS, () => finish("NOT CLOSED"));
+    socket.removeAllListeners("error").on("error", (error) => finish(codeOf(error)));
+    socket.on("close", () => finish(null)).resume();
+    socket.write(HANG_UP);
+  });
 };
 
 /** Connects, and has a message echoed every `beat_ms` until dropped. */

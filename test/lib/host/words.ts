@@ -2,6 +2,9 @@
 
 export const DEFAULT_TIMEOUT_MS = 1000;
 
+/** Asks a server to close the connection. */
+export const HANG_UP = "hang up\n";
+
 export const codeOf = (error: unknown): string =>
   error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : String(error);
 
