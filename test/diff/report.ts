@@ -12,7 +12,7 @@ export const formatTally = ({ voices, clusters, probes, same, differences, late,
     `${clusters} clusters, ${probes} probes, each asked of evaluate(), ${[...voices].join(", ")}`,
     `  ${same} with one answer`,
     ...[...differences].sort().map(([name, count]) => `  ${count} by intended difference ${name}`),
-    ...(late.length === 0 ? [] : [`  ${late.length} failed late, and in time when asked again: ${named(late)}`]),
+    ...(late.length === 0 ? [] : [`  ${late.length} came late, and in time when asked again: ${named(late)}`]),
     `  ${disagreements.length} disagreements`,
   ].join("\n");
 

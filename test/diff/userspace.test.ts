@@ -9,7 +9,7 @@ import type { Lab } from "../lib/lab.ts";
 import { type ServiceWords, serviceObject, sliceObjects } from "../lib/objects.ts";
 import { complaintsOf } from "./ask.ts";
 import type { Cluster } from "./cluster.ts";
-import { newTally } from "./compare.ts";
+import { askAll, newTally } from "./compare.ts";
 import { type Case, caseOf } from "./differences.ts";
 import { flowObjects, flowsOf, serversOf } from "./flows.ts";
 import { Labs } from "./labs.ts";
@@ -35,10 +35,7 @@ const tally = newTally();
 /** What is wrong with each answer, in words. */
 const disagreementsOf = async (cases: readonly Case[]): Promise<readonly string[]> => {
   for (const { userspaceDifference: name } of cases) if (name !== null) met.add(name);
-  const wrong = await complaintsOf(lab, "userspace", cases);
-  return [...wrong].map(([one, complaint]) =>
-    formatDisagreement({ dataplane: "userspace", cluster: NO_CLUSTER, one, complaint }),
-  );
+  return (await askAll(labs, NO_CLUSTER, cases, tally)).map(formatDisagreement);
 };
 
 /** Differences that cases of the tests below have met; the tally has those of generated clusters. */
