@@ -1,6 +1,7 @@
 // One local port, used again and again: walks of a client over frontends that share backends, and over the backends'
 // own addresses. Each step is a new connection or datagram from the same port, so that what a dataplane remembers of one
 // flow meets the next: a port that is free again, two VIPs of one backend, a NodePort and then the pod itself.
+import { familyOf } from "../../src/model/address.ts";
 import type { Answer } from "../lib/host/protocol.ts";
 import { nextPort, tryOf } from "./ask.ts";
 import { BACKENDS, TARGET_PORTS } from "./cluster.ts";
@@ -52,24 +53,27 @@ interface Step {
   readonly serverCloses: boolean;
 }
 
-/** One walk for each family and transport: a random choice of targets, each asked several times. */
+/**
+ * One walk for each family and transport, over UDP one more: bpf does not part what one port asks by way of another node
+ * from what it asks for itself (docs/dataplane.md). A random choice of targets, each asked several times. */
 const walksOf = (world: World, from: string, { steps, random }: WalkOptions): readonly (readonly Step[])[] => {
   const served = everyProbe(world)
     .filter((probe) => probe.from === from && probe.sharedPort && probe.bound === "no")
     .map((probe) => caseOf(world, probe))
     .filter(({ answers: { bpf, iptables } }) => isSteady(bpf) && isSteady(iptables));
-  return [
-    ...Map.groupBy(
-      [...served, ...directCases(world, from)],
-      ({ probe }) => `${probe.transport} ${probe.address.includes(":")}`,
-    ).values(),
-  ].map((cases) => {
+  return [...Map.groupBy([...served, ...directCases(world, from)], kindOf).values()].map((cases) => {
     const some = shuffled(cases, random).slice(0, TARGETS);
     return Array.from({ length: steps }, () => ({
       one: some[Math.floor(random() * some.length)] as Case,
       serverCloses: random() < 0.5,
     }));
   });
+};
+
+const kindOf = ({ probe: { transport, address }, meaning }: Case): string => {
+  const { verdict, packet } = meaning;
+  const isByAnotherNode = transport === "UDP" && packet.from.place === "outside" && verdict.kind !== "pass";
+  return [transport, familyOf(address), isByAnotherNode].join(" ");
 };
 
 const TARGETS = 8;
