@@ -7,6 +7,7 @@ import { countEntries, readCounters } from "../dataplane/bpf/inspect.ts";
 import { interfaceIndex } from "../dataplane/bpf/libbpf.ts";
 import type { MapName, MapStore } from "../dataplane/bpf/mapstore.ts";
 import { linksDirectory, pinDirectory } from "../dataplane/bpf/pins.ts";
+import type { StaleCounts } from "../dataplane/bpf/stale.ts";
 import type { Observer } from "../dataplane/iptables/iptables.ts";
 import { InputError, isInputError, isRefusedError, messageOf, RefusedError } from "../lib/errors.ts";
 import { bpfObjectDirectory } from "../lib/paths.ts";
@@ -26,6 +27,7 @@ export interface Opened {
   readonly maps: Facts["maps"];
   readonly packets: Facts["packets"];
   readonly counted?: Facts["counted"];
+  readonly staleSockets?: () => StaleCounts | null;
   /** What expires; absent where nothing does. */
   readonly connections?: () => ExpiryFacts | null;
   /** How often it wants to be checked. */
@@ -66,6 +68,7 @@ const openBpf = (config: Config, log: Log): Opened => {
     maps: () => ({ ...dataplane.pressure(), flows: { used: expiry.facts()?.entries ?? 0, capacity }, ...use() }),
     packets: () => readCounters(dataplane.store),
     connections: () => expiry.facts(),
+    staleSockets: () => dataplane.staleSockets(),
     audit_ms: AUDIT_MAPS_MS,
   };
 };

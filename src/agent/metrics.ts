@@ -1,6 +1,7 @@
 // Prometheus metrics: kube-proxy's, by kube-proxy's names, buckets and labels, where they mean something here, and
 // beeline's own. What can be asked is asked at the time of a scrape; only what happens in between is counted.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { StaleCounts } from "../dataplane/bpf/stale.ts";
 import type { PacketCounts } from "../dataplane/iptables/counters.ts";
 import type { Observer } from "../dataplane/iptables/iptables.ts";
 import type { Family } from "../model/address.ts";
@@ -25,6 +26,8 @@ export interface Facts {
   backoff_s(): number;
   healthCheckFailures(): number;
   devices(): number;
+  /** UDP sockets that were connected to removed backends; null: nobody looks for them. */
+  staleSockets(): StaleCounts | null;
   /** What iptables rules count; null: nothing. */
   counted?(): PacketCounts | null;
   /** With --observe: by kind, what differs between the rules of this node and what should be. */
@@ -198,6 +201,16 @@ export const createMetrics = (
   counted("beeline_connections_expired_total", "Connections removed for being silent too long", (f) => f.expired);
   counted("beeline_connections_healed_total", "Connections that had lost a flow and got it back", (f) => f.healed);
   counted("beeline_flows_orphaned_total", "Flows that belonged to no connection, removed", (f) => f.orphans);
+  new Counter({
+    name: "beeline_stale_sockets_total",
+    help: "UDP sockets that were connected to removed backends: destroyed, or left because they could not be",
+    labelNames: ["result"],
+    registers,
+    collect() {
+      this.reset();
+      for (const [result, count] of Object.entries(facts.staleSockets() ?? {})) this.inc({ result }, count);
+    },
+  });
   gauge("beeline_problems", "Parts of objects that are not used, by kind of object", ["kind"], (g) => {
     for (const [kind, count] of Object.entries(facts.problems())) g.set({ kind }, count);
   });

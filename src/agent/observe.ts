@@ -32,6 +32,7 @@ export const runObserver = async (config: Config, log: Log, version: string, sig
     {
       maps: () => ({}),
       packets: () => [],
+      staleSockets: () => null,
       connections: () => null,
       problems: () => countByKind(observer.problems),
       pending: () => observer.pending,

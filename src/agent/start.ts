@@ -49,6 +49,7 @@ const createAgent = (config: Config, watch: Watch, log: Log, version: string): R
       packets: () => opened.packets(),
       counted: () => opened.counted?.() ?? null,
       connections: () => opened.connections?.() ?? null,
+      staleSockets: () => opened.staleSockets?.() ?? null,
       problems: () => countByKind(agent.problems),
       pending: () => agent.pending,
       noLocalEndpoints: () => agent.noLocalEndpoints,

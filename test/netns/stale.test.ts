@@ -207,5 +207,7 @@ test("with an agent: within a second of the change", async () => {
   const doomed = await connectEverywhere();
   serve(["pod1b"]);
   await assertAborted(doomed, 1000);
+  const { body } = await agent.httpGet(10249, "/metrics");
+  assert.match(body, /^beeline_stale_sockets_total\{result="destroyed"\} 9$/m);
   await agent.stop();
 });

@@ -29,7 +29,7 @@ import { linksDirectory, mapPin, mapsDirectory, pinDirectory } from "./pins.ts";
 import { probeKernel } from "./probe.ts";
 import { TableProgrammer } from "./programmer.ts";
 import { tablesToDesired } from "./readback.ts";
-import { createStaleSockets, type StaleSockets } from "./stale.ts";
+import { createStaleSockets, type StaleCounts, type StaleSockets } from "./stale.ts";
 import { type ByState, encodeByState, expendablesFor } from "./states.ts";
 import { NO_ADDRESS, readTables } from "./tables.ts";
 
@@ -65,6 +65,8 @@ export interface BpfDataplane extends Dataplane {
   pressure(): Readonly<Record<string, { readonly used: number; readonly capacity: number }>>;
   /** Removes connections that have been silent for too long. */
   expire(options: ExpiryOptions): Expired;
+  /** UDP sockets that were connected to removed backends; null: nobody looks for them. */
+  staleSockets(): StaleCounts | null;
   /** The next apply reads the maps again and repairs what somebody else changed. */
   forget(): void;
 }
@@ -167,6 +169,7 @@ const dataplane = (
         ]),
       ),
     expire: (options) => expireFlows(expiry, options),
+    staleSockets: () => stale?.counts() ?? null,
     forget: () => programmer.forget(),
     close() {
       clearTimeout(later);

@@ -24,20 +24,31 @@ import {
 export interface StaleSockets {
   /** Finds and destroys them. Never throws: what cannot be done is named in the log. */
   destroy(): void;
+  /** Since the start. */
+  counts(): StaleCounts;
   close(): void;
+}
+
+export interface StaleCounts {
+  readonly destroyed: number;
+  /** Could not be destroyed, each time that it was found. */
+  readonly left: number;
 }
 
 /** `object` is stale.bpf.o. Throws SystemError where this kernel cannot walk socket storage. */
 export const createStaleSockets = (object: LoadedObject, log: Log): StaleSockets => {
   const link = linkIterator(object.program("find_stale"), object.map("sockets"));
+  let sum: StaleCounts = { destroyed: 0, left: 0 };
   return {
     destroy() {
       try {
-        destroyAll(findStale(link), log);
+        const { destroyed, left } = destroyAll(findStale(link), log);
+        sum = { destroyed: sum.destroyed + destroyed, left: sum.left + left };
       } catch (error) {
         log("warn", "Cannot look for UDP sockets that are connected to removed backends", { error: messageOf(error) });
       }
     },
+    counts: () => sum,
     close: () => closeFd(link),
   };
 };
@@ -63,15 +74,16 @@ const findStale = (link: number): readonly StaleSocket[] => {
   }
 };
 
-const destroyAll = (stale: readonly StaleSocket[], log: Log): void => {
-  if (stale.length === 0) return;
-  let destroyed = 0;
+const destroyAll = (stale: readonly StaleSocket[], log: Log): StaleCounts => {
+  let [destroyed, left] = [0, 0];
+  if (stale.length === 0) return { destroyed, left };
   const byNetns = Map.groupBy(stale, (socket) => socket.netns_inode);
   const files = netnsFiles(new Set(byNetns.keys()));
   for (const [inode, sockets] of byNetns) {
     try {
       destroyed += destroyIn(files.get(inode), sockets);
     } catch (error) {
+      left += sockets.length;
       log("warn", "Cannot destroy UDP sockets that are connected to removed backends: they go on sending there", {
         netns: inode,
         sockets: sockets.length,
@@ -80,6 +92,7 @@ const destroyAll = (stale: readonly StaleSocket[], log: Log): void => {
     }
   }
   if (destroyed > 0) log("info", "Destroyed UDP sockets that were connected to removed backends", { destroyed });
+  return { destroyed, left };
 };
 
 // ---- network namespaces --------------------------------------------------------------------------------------------
