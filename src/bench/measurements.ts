@@ -161,7 +161,7 @@ const newFlows: Measurement = {
       "flows/s",
       "higher",
       "services",
-      "Frames of 64 bytes, each of a UDP flow that was never seen before, counted in the pods. Connection tracking is emptied before; beeline's flow table is not, and forgets its oldest.",
+      "Frames of 64 bytes, each of a UDP flow that was never seen before, counted in the pods. Tables of flows are emptied before: connection tracking wholly, beeline's of what is not established; while it runs, beeline lets the oldest unanswered flows give way.",
     ),
   ],
   packets: true,
@@ -290,7 +290,7 @@ const runBulk = async (stack: Stack, name: string, { seconds, warm_up_s }: Durat
     lost,
     wrong,
     flows: 1,
-    packets: Math.floor(bytes / largest),
+    packets: Math.max(1, Math.floor(bytes / largest)),
     lossy: false,
   };
 };

@@ -42,7 +42,6 @@ const client = z.object({
   done: z.number().optional(),
   seconds: z.number().optional(),
   bytes: z.number().optional(),
-  retransmits: z.number().optional(),
 });
 export type ClientAnswer = z.output<typeof client>;
 

@@ -58,10 +58,20 @@ const cell = ({ samples, method }: Result, metric: MetricOfResult, mode: string,
     spreadAt(samples, { metric: metric.name, mode, services: 0 });
   if (spread === null) return "";
   const { median, min, max, n } = spread;
-  const value = n === 1 ? brief(median) : `${brief(median)} (${brief(min)}–${brief(max)})`;
+  const range = n === 1 ? "" : ` (${brief(min)}–${brief(max)})`;
+  const value = `${brief(median)}${range}${lossText(samples, metric.name, mode, services)}`;
   if (method.baseline === null || method.baseline === mode) return value;
   const times = timesBetter(samples, metric, { mode, baseline: method.baseline }, services);
   return times === null ? value : `${value} ${timesText(times.median)}`;
+};
+
+/** Half a percent is what queues lose at the end of a run. */
+const WORTH_SAYING = 0.005;
+
+const lossText = (samples: readonly Sample[], metric: string, mode: string, services: number): string => {
+  const own = samples.filter((s) => s.metric === metric && s.mode === mode && [services, 0].includes(s.services));
+  const [sent, lost] = [own.reduce((sum, s) => sum + s.sent, 0), own.reduce((sum, s) => sum + s.lost, 0)];
+  return lost <= sent * WORTH_SAYING ? "" : `, ${((100 * lost) / sent).toFixed(1)} % lost`;
 };
 
 const limitRow = ({ generator }: Result, { name }: MetricOfResult): readonly (readonly string[])[] => {
@@ -73,6 +83,7 @@ const limitRow = ({ generator }: Result, { name }: MetricOfResult): readonly (re
 
 /** `1.28M`, `45.2k`, `0.123`: three digits that count. */
 export const brief = (value: number): string => {
+  if (!Number.isFinite(value)) return "∞";
   const [suffix, size] = UNITS.find(([, least]) => Math.abs(value) >= least) ?? ["", 1];
   const scaled = value / size;
   const decimals = Math.max(0, 2 - Math.max(0, Math.floor(Math.log10(Math.max(1e-9, Math.abs(scaled))))));

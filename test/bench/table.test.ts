@@ -1,8 +1,10 @@
 // What a terminal shows of a result.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { MODES } from "../../src/bench/modes.ts";
 import type { Sample } from "../../src/bench/result.ts";
 import { brief, liveTable, timeText } from "../../src/bench/table.ts";
+import { COMMANDS } from "../../src/commands/commands.ts";
 
 const sample = (mode: string, metric: string, services: number, value: number): Sample => ({
   mode,
@@ -16,8 +18,8 @@ const sample = (mode: string, metric: string, services: number, value: number): 
 });
 
 test("numbers have three digits that count", () => {
-  const texts = [0, 0.0123, 1, 12.34, 999, 1234, 45_200, 1_280_000, 3e9].map(brief);
-  assert.deepEqual(texts, ["0", "0.01", "1.00", "12.3", "999", "1.23k", "45.2k", "1.28M", "3.00G"]);
+  const texts = [0, 0.0123, 1, 12.34, 999, 1234, 45_200, 1_280_000, 3e9, Infinity].map(brief);
+  assert.deepEqual(texts, ["0", "0.01", "1.00", "12.3", "999", "1.23k", "45.2k", "1.28M", "3.00G", "∞"]);
 });
 
 test("while it runs a table fills, and has the columns and lines that fit", () => {
@@ -39,4 +41,12 @@ test("while it runs a table fills, and has the columns and lines that fit", () =
 
 test("time left", () => {
   assert.deepEqual([-1, 5.4, 59.6, 245].map(timeText), ["0s", "5s", "1m 00s", "4m 05s"]);
+});
+
+test("the help of the command names every mode", () => {
+  const { describe } = COMMANDS.find(({ usage }) => usage.startsWith("bench"))?.options.modes ?? { describe: "" };
+  assert.deepEqual(
+    MODES.filter(({ name }) => !describe.includes(name)).map(({ name }) => name),
+    [],
+  );
 });

@@ -16,6 +16,9 @@ export interface BpfPlace {
   readonly services: number;
 }
 
+/** Whatever is not established and has been silent for a second: as connection tracking is emptied for other modes. */
+const FORGET = { most_s: 1, thorough: true } as const;
+
 /** Words of the counters: whose hook it is, and which reasons mean "translated towards a backend". */
 const TRANSLATED = ["new_flow", "established"];
 
@@ -47,6 +50,8 @@ export const openBpfNode = (hook: "sock" | "tc_ingress", place: BpfPlace): NodeS
     },
     read: () => wholeReading("bpf", "this node", dataplane.readBack()),
     reset() {
+      // The agent does it every few seconds; here it would fall into others' measurements.
+      if (hook === "tc_ingress") dataplane.expire(FORGET);
       start = countTranslated(dataplane, hook);
     },
     carried: () => ({
