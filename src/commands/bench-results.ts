@@ -65,7 +65,7 @@ const compareFiles = (files: readonly string[], args: Args, io: Io): Promise<num
     throw new InputError(`${first} and ${second} have no mode, metric and number of services in common`);
   if (comparison.rows.every(({ verdict }) => verdict === "unknown"))
     throw new InputError(
-      `Nothing can be said of ${first} and ${second}: it takes ${LEAST_ROUNDS} rounds of the same on both sides`,
+      `Nothing can be said of ${first} and ${second}: it takes ${LEAST_ROUNDS} rounds of the same on both sides (--rounds ${LEAST_ROUNDS})`,
     );
   return show({ ...args, watch: false }, io, () => comparisonReport([first, before], [second, after], comparison));
 };

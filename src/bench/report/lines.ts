@@ -52,16 +52,22 @@ export const lineFigure = ({ lines, unit, description }: LineFigure, width: numb
     const place = places[i] ?? end;
     const leader = markup`<path class="leader" d="M${right} ${end}L${right + 12} ${place}h5"/>${marker(line.look, right + 19, place)}`;
     const name = markup`<text class="label" x="${right + 27}" y="${place + 4}">${fitted(line.label, room)}</text>`;
-    return markup`<g class="${line.look.name}"><title>${titleOf(line, unit)}</title>${curve(line, x, y, [left, right])}${leader}${name}</g>`;
+    return markup`<g class="${line.look.name}"><title>${titleOf(line, unit)}</title>${curve(line, beside(x, i, lines.length), y, [left, right])}${leader}${name}</g>`;
   });
   return markup`<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${description}">${upright(ticks, top, bottom)}${across}${drawn}${bottomAxis(ticks, bottom)}<text class="tick" x="${(left + right) / 2}" y="${height - 6}" text-anchor="middle">services</text></svg>`;
 };
+
+/** Lines stand a little beside each other, or whiskers would hide whiskers. */
+const beside = (x: Scale, i: number, lines: number): Scale => ({
+  ...x,
+  at: (value) => x.at(value) + (i - (lines - 1) / 2) * 2,
+});
 
 const curve = ({ points, look }: Line, x: Scale, y: Scale, [left, right]: readonly [number, number]): Markup => {
   const [first] = points;
   if (first === undefined) return markup``;
   if (first.services === 0)
-    return markup`<path class="curve" stroke-dasharray="${look.dash}" d="M${left} ${y.at(first.spread.median)}H${right}"/>`;
+    return markup`<path class="curve" stroke-dasharray="${look.dash}" d="M${left} ${y.at(first.spread.median)}H${right}"/>${whiskerUp(left + 4, y.at(first.spread.min), y.at(first.spread.max))}`;
   const path = points.map(
     ({ services, spread }, i) => markup`${i === 0 ? "M" : "L"}${x.at(services)} ${y.at(spread.median)}`,
   );
@@ -71,7 +77,7 @@ const curve = ({ points, look }: Line, x: Scale, y: Scale, [left, right]: readon
     ({ services, spread }) =>
       markup`${whiskerUp(x.at(services), y.at(spread.min), y.at(spread.max))}${marker(look, x.at(services), y.at(spread.median))}`,
   );
-  return markup`<path class="curve" stroke-dasharray="${look.dash}" d="${path}"/><path class="leader" d="${tail}"/>${marks}`;
+  return markup`<path class="curve" stroke-dasharray="${look.dash}" d="${path}"/><path class="leader" stroke-dasharray="${last.services === x.ticks.at(-1) ? "none" : "1 5"}" d="${tail}"/>${marks}`;
 };
 
 const titleOf = ({ label, points }: Line, unit: string): string =>

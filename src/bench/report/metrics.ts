@@ -17,7 +17,7 @@ export const metricsSection = (result: Result, looks: ReadonlyMap<string, Look>)
       markup`<article class="card" id="${`metric-${metric.name}`}"><h3>${metric.title}</h3><p class="unit">${unitText(metric)}</p><figure><div class="at-desk">${figure(WIDTHS.wide)}</div><div class="at-phone">${figure(WIDTHS.narrow)}</div><figcaption>${metric.summary}${generatorNote(result, metric)}</figcaption></figure>${values(result, metric)}</article>`,
     ];
   });
-  return markup`<section id="metrics"><h2>Every metric</h2><p class="note">A bar or marker is the median of the rounds, the whisker reaches from the least to the most, a dot is one round. The figures are below each plot.</p><div class="cards">${cards}</div></section>`;
+  return markup`<section id="metrics"><h2>Every metric</h2><p class="note">A bar or marker is the median of the rounds, the whisker reaches from the least to the most, a dot is one round. All figures are one click below each plot.</p><div class="cards">${cards}</div></section>`;
 };
 
 const unitText = ({ unit, better }: MetricOfResult): string =>
@@ -47,5 +47,5 @@ const values = (result: Result, metric: MetricOfResult): Markup => {
       ];
     }),
   );
-  return markup`<details><summary>Figures</summary><div class="wide-table"><table class="values"><thead><tr><th scope="col">mode</th><th scope="col">services</th><th scope="col">median</th><th scope="col">least–most</th><th scope="col">rounds</th><th scope="col">times as good</th><th scope="col">lost</th></tr></thead><tbody>${rows}</tbody></table></div></details>`;
+  return markup`<details><summary>All figures</summary><div class="wide-table"><table class="values"><thead><tr><th scope="col">mode</th><th scope="col">services</th><th scope="col">median</th><th scope="col">least–most</th><th scope="col">rounds</th><th scope="col">times as good</th><th scope="col">lost</th></tr></thead><tbody>${rows}</tbody></table></div></details>`;
 };
