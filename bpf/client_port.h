@@ -20,7 +20,8 @@ SUBPROGRAM int is_holder_gone(const struct connection *c, const struct flow *und
 	const struct flow *head;
 	struct flow_key undo_key, key;
 
-	if (!config || !c || !undo)
+	/* Where it is no reply, it is a request of whom the client serves, of this very port. */
+	if (!config || !c || !undo || undo->kind != FLOW_UNDO_DNAT)
 		return false;
 	undo_key = key_in(c, FLOW_UNDO_DNAT);
 	head = find_head(&undo_key, undo, &key);
@@ -41,6 +42,18 @@ static __always_inline bool is_reflection(const struct connection *c)
 	return c->inner_port == c->backend.port && same_addr(&c->client.addr, &c->backend.addr);
 }
 
+/* The client answers its backend from this port, as a backend itself: at egress the request would
+ * be taken for that answer. */
+static __always_inline bool is_answer(const struct connection *c)
+{
+	const struct flow *undo;
+
+	if (!c->needs_snat)
+		return false;
+	undo = find_flow(c, FLOW_SNAT);
+	return undo && undo->kind == FLOW_UNDO_DNAT;
+}
+
 /* Whether `c->inner_port` is this connection's from now on. */
 SUBPROGRAM int claim_inner_port(const struct connection *c)
 {
@@ -49,7 +62,7 @@ SUBPROGRAM int claim_inner_port(const struct connection *c)
 
 	if (!c)
 		return FAILED;
-	if (is_reflection(c))
+	if (is_reflection(c) || is_answer(c))
 		return TAKEN;
 	error = write_flow(c, FLOW_UNDO_DNAT, BPF_NOEXIST);
 	if (!error)

@@ -139,7 +139,7 @@ SUBPROGRAM int choose_beside(const struct packet *packet, struct connection *c)
 	backend = destination_of(&packet->key);
 	key = key_of(FLOW_UNDO_DNAT, &backend, &client, packet->key.proto);
 	undo = bpf_map_lookup_elem(&flows, &key);
-	if (!undo)
+	if (!undo || undo->kind != FLOW_UNDO_DNAT)
 		return REASON_NOT_OURS;
 	c->client = client;
 	c->vip = backend;

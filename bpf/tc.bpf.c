@@ -51,11 +51,20 @@ static __always_inline bool is_ending(int reason)
 	return verdict(reason) == TC_ACT_SHOT || is_refusal(reason);
 }
 
-/* Of a packet to a frontend the service is known, of one that follows a flow the backend, too. */
+/* A backend had been chosen, but the connection could not be opened. */
+static __always_inline bool is_after_choice(int reason)
+{
+	return reason == REASON_SNAT_EXHAUSTED || reason == REASON_NO_SNAT_ADDRESS ||
+	       reason == REASON_FLOW_CLASH || reason == REASON_FLOWS_FULL;
+}
+
+/* Of a packet to a frontend the service is known, of one that follows a flow, or for which a
+ * backend had been chosen, the backend, too. */
 SUBPROGRAM int report(struct __sk_buff *ctx, const struct packet *packet, __u32 hook, __u32 reason)
 {
 	struct event *event = reserve_event(hook, reason);
 	struct flow_key key;
+	const struct connection *chosen;
 	const struct flow *flow;
 
 	if (!event)
@@ -70,6 +79,9 @@ SUBPROGRAM int report(struct __sk_buff *ctx, const struct packet *packet, __u32 
 			event->service_id = flow->service_id;
 			event->backend_id = flow->backend_id;
 		}
+		chosen = is_after_choice(reason) ? scratch_connection(OPENED) : NULL;
+		if (chosen)
+			event->backend_id = chosen->backend_id;
 	}
 	submit_event(event);
 	return 0;

@@ -66,9 +66,9 @@ const pickKind = (
 const PORTS = [80, 80, 53, 54, 55, 56, 57, NODE_PORT, 81] as const;
 
 const fromClient = (random: Random, places: Places): Packet => {
-  const { clients, vips, pods, node, loopback } = places;
+  const { clients, vips, pods, remotes, node, loopback } = places;
   const program: Program = random.chance(0.6) ? "tc_ingress" : random.pick(PROGRAMS);
-  const client = random.pick(program === "tc_ingress" ? clients : [...pods, ...clients]);
+  const client = random.pick(program === "tc_ingress" ? [...clients, ...remotes] : [...pods, ...clients]);
   const from = { address: random.chance(0.03) ? loopback : client, port: random.pick(CLIENT_PORTS) };
   const asked = random.chance(0.03) ? loopback : random.pick([...vips, ...vips, node]);
   const to = { address: asked, port: random.pick(PORTS) };

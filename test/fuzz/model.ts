@@ -218,25 +218,34 @@ export class Model {
       // nothing was chosen
     } else if (frontend.affinity) keep(this.#affinity, `${frontend.service_id} ${src}`, backend);
     else keep(this.#chosen, `${frontend.service_id} ${tuple(found)}`, backend);
-    const [client, inner] = [{ address: src, port: sport }, now.sport];
-    const holders = this.#connections.filter(
-      (c) =>
-        c.proto === proto &&
-        c.client.address === src &&
-        c.backend.address === backend.address &&
-        c.backend.port === backend.port,
-    );
-    const others = holders.filter((c) => c.client.port !== sport || c.vip.address !== dst || c.vip.port !== dport);
-    if (others.some((c) => c.inner === inner && !c.closing))
-      throw new Violation(`Client port ${inner} is another connection's`);
-    const isReflection = src === backend.address && sport === backend.port;
-    if (inner !== sport && !isReflection && !others.some((c) => c.inner === sport)) {
-      throw new Violation(`Client port ${inner} instead of ${sport}, which was free`);
+    const connection: Connection = {
+      proto,
+      client: { address: src, port: sport },
+      vip: { address: dst, port: dport },
+      backend,
+      inner: now.sport,
+      needsSnat: program === "tc_pod_ingress" ? src === backend.address : !backend.local,
+      node: null,
+      closing: false,
+      beside: frontend === null,
+    };
+    this.#checkInner(connection);
+    return connection;
+  }
+
+  /** Its packets at egress, of either direction, are nobody else's; the client's own port stays where it can. */
+  #checkInner(connection: Connection): void {
+    const { client, inner } = connection;
+    const others = this.#connections.filter((c) => !isSame(c, connection));
+    const holders = (port: number): readonly Connection[] => {
+      const keys = keysAtEgress({ ...connection, inner: port });
+      return others.filter((c) => keysAtEgress(c).some((key) => keys.includes(key)));
+    };
+    if (holders(inner).some((c) => !c.closing)) throw new Violation(`Client port ${inner} is another connection's`);
+    const isReflection = isEnd(client, connection.backend);
+    if (inner !== client.port && !isReflection && holders(client.port).length === 0) {
+      throw new Violation(`Client port ${inner} instead of ${client.port}, which was free`);
     }
-    const needsSnat = program === "tc_pod_ingress" ? src === backend.address : !backend.local;
-    const vip = { address: dst, port: dport };
-    const beside = frontend === null;
-    return { proto, client, vip, backend, inner, needsSnat, node: null, closing: false, beside };
   }
 
   /** Remembers what a packet that followed a step says of the connection. */
@@ -367,6 +376,11 @@ const isSame = (a: Connection, b: Connection): boolean =>
 
 const tuple = (packet: Ends & { readonly sport: number; readonly dport: number }): string =>
   `${packet.proto} ${packet.src} ${packet.sport} ${packet.dst} ${packet.dport}`;
+
+const keysAtEgress = ({ proto, client, backend, inner, needsSnat }: Connection): readonly string[] => {
+  const [from, to] = [`${client.address} ${inner}`, `${backend.address} ${backend.port}`];
+  return [`${proto} ${to} ${from}`, ...(needsSnat ? [`${proto} ${from} ${to}`] : [])];
+};
 
 const reasonOf = ({ kind }: Step): Reason => (kind === "to backend" || kind === "from node" ? "established" : "reply");
 

@@ -346,6 +346,44 @@ for (const a of families) {
     });
   });
 
+  describe(`${a.family}: two that serve each other, each from the port it asks from`, () => {
+    const [one, two] = [a.remote, a.other];
+    const ask = (from: string, vip: string, proto: "TCP" | "UDP"): Outcome =>
+      datapath.ingress(buildFrame({ from, sport: 8080, to: vip, dport: 80, proto, flags: "S", payload: "question" }));
+
+    for (const proto of ["TCP", "UDP"] as const) {
+      test(`${proto}: what one asks is not what it answers: the second gets another port, the first keeps all it has`, () => {
+        publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: two }]);
+        publish(datapath, { address: a.vip2, port: 80, proto, service_id: 2, slot_base: 10 }, [
+          { id: 2, address: one },
+        ]);
+        const first = ask(one, a.vip, proto);
+        const before = datapath.entries("flows");
+        const second = ask(two, a.vip2, proto);
+        assert.deepEqual([first.reason, second.reason], ["REASON_NEW_FLOW", "REASON_NEW_FLOW"]);
+        for (const [key, flow] of before) assert.deepEqual(datapath.get("flows", key), flow);
+        assert.equal(datapath.entries("flows").length, 8);
+        assert.equal(parseFrame(first.frame).sport, 8080);
+        assert.notEqual(parseFrame(second.frame).sport, 8080);
+        const seen = [first, second].map((outcome) => datapath.egress(outcome.frame));
+        assert.deepEqual(
+          seen.map(({ reason, frame }) => [reason, parseFrame(frame).from, parseFrame(frame).to]),
+          [
+            ["REASON_ESTABLISHED", a.node, two],
+            ["REASON_ESTABLISHED", a.node, one],
+          ],
+        );
+      });
+    }
+
+    test("a backend that opens a connection to a client's own port is no clash: it is none of ours", () => {
+      publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: two }]);
+      ask(one, a.vip, "TCP");
+      const frame = buildFrame({ from: two, sport: 8080, to: one, dport: 8080, flags: "S" });
+      assert.equal(datapath.podIngress(frame).reason, "REASON_NOT_OURS");
+    });
+  });
+
   for (const backend of [local(1), remote]) {
     const what = backend.local ? "local" : "remote";
     describe(`${a.family}: one client port, two VIPs, the same ${what} backend`, () => {

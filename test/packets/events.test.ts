@@ -122,6 +122,22 @@ for (const a of families) {
       }
     });
 
+    test("names the backend that had been chosen, where the connection to it could not be opened", () => {
+      const two = [
+        { id: 5, address: a.remote },
+        { id: 6, address: a.other },
+      ];
+      publish(datapath, { address: a.vip, port: 80, service_id: 7 }, two);
+      datapath.configure({ snat_addr_v4: "::" as Address, snat_addr_v6: "::" as Address });
+      datapath.listen(1000);
+      for (let i = 0; i < 30; i++) {
+        assert.equal(datapath.ingress(syn({ sport: 40000 + i })).reason, "REASON_NO_SNAT_ADDRESS");
+      }
+      const events = datapath.events();
+      assert.deepEqual(new Set(events.map((event) => event.service_id)), new Set([7]));
+      assert.deepEqual(new Set(events.map((event) => event.backend_id)), new Set([5, 6]));
+    });
+
     test("is not written for what passes or is translated", () => {
       publish(datapath, { address: a.vip, port: 80 }, [backend]);
       datapath.listen(1_000_000);
