@@ -49,8 +49,9 @@ const roleSuffix = (role: Role): string => (role === "pod" ? "@pod" : "");
 
 /** null: not a name of ours. */
 export const parseLinkPin = (name: string): LinkPin | null => {
-  const role = name.endsWith("@pod") ? "pod" : "node";
-  const [hook = "", target = "", priority, program_id] = name.split("@");
+  const [hook = "", target = "", ...rest] = name.split("@");
+  const role = rest.at(-1) === "pod" ? "pod" : "node";
+  const [priority, program_id] = rest;
   const direction = hook.endsWith("_ingress") ? "ingress" : "egress";
   if (target === "cgroup" && !hook.includes("cls") && !hook.startsWith("tcx_")) return { kind: "cgroup", hook };
   if (hook === `tcx_${direction}`) return { kind: "tcx", direction, device: unescapeName(target), role };
