@@ -121,9 +121,10 @@ export class Stack {
 
   /** Greatest memory so far of the node's process, and of whatever it runs at the moment, by program. */
   #notePeaks(peaks: Map<string, number>): void {
-    for (const pid of readFileSync(join(this.#cgroup("node"), "cgroup.procs"), "utf8")
+    const pids = readText(join(this.#cgroup("node"), "cgroup.procs"))
       .trim()
-      .split("\n")) {
+      .split("\n");
+    for (const pid of pids) {
       const status = readText(`/proc/${pid}/status`);
       const [name = ""] = /^Name:\s*(.*)$/m.exec(status)?.slice(1) ?? [];
       const [kilobytes = "0"] = /^VmHWM:\s*(\d+)/m.exec(status)?.slice(1) ?? [];
@@ -223,7 +224,7 @@ const readText = (path: string): string => {
   try {
     return readFileSync(path, "utf8");
   } catch {
-    return ""; // it has ended
+    return ""; // it has ended, or the lab is being removed
   }
 };
 

@@ -16,6 +16,7 @@ import { MODES } from "../../src/bench/modes.ts";
 import { parseResult } from "../../src/bench/result.ts";
 import { type Outcome, type RunOptions, runBenchmark } from "../../src/bench/run.ts";
 import { benchDirectory, benchNodeScript } from "../../src/lib/paths.ts";
+import { eventually } from "../lib/eventually.ts";
 
 const BEELINE = fileURLToPath(new URL("../../scripts/beeline", import.meta.url));
 const directory = mkdtempSync(join(tmpdir(), "beeline-bench-"));
@@ -47,6 +48,13 @@ const traces = (pid: number): readonly string[] => {
     .flatMap((path) => (existsSync(path) ? readdirSync(path) : []))
     .filter((one) => one.startsWith(own));
 };
+
+/** The rules are being written at this moment. */
+const isRestoring = (lab: string): boolean =>
+  readFileSync(join(cgroupMount(), lab, "iptables-nft-2000", "node", "cgroup.procs"), "utf8")
+    .trim()
+    .split("\n")
+    .some((pid) => readFileSync(`/proc/${pid}/comm`, "utf8").startsWith("iptables-nft-re"));
 
 /** That the machine is busy is no fault of the run. */
 const troubles = ({ result }: Outcome): readonly string[] =>
@@ -124,9 +132,14 @@ test("a mode whose programs are gone reaches nobody, and has no figure", async (
 });
 
 test("interrupted, the command keeps what it has and removes the lab; killed, the next run removes it", async () => {
-  for (const signal of ["SIGINT", "SIGKILL"] as const) {
-    const file = join(directory, `${signal}.json`);
-    const argv = ["bench", "--modes", "route,bpf-tc", "--services", "3", "--metrics", "connect-p50,requests"];
+  const moments = [
+    ["SIGINT", /^installing iptables-nft/m, "iptables-nft", "2000", 0],
+    ["SIGINT", /^round 2 /m, "route,bpf-tc", "3", 3],
+    ["SIGKILL", /^round 2 /m, "route,bpf-tc", "3", 0],
+  ] as const;
+  for (const [signal, moment, modes, services, samples] of moments) {
+    const file = join(directory, "result.json");
+    const argv = ["bench", "--modes", modes, "--services", services, "--metrics", "connect-p50,requests"];
     const child = spawn(BEELINE, [...argv, "--rounds", "100", "--seconds", "0.05", "--save", file], {
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -134,9 +147,10 @@ test("interrupted, the command keeps what it has and removes the lab; killed, th
     let stderr = "";
     for await (const text of child.stderr.setEncoding("utf8")) {
       stderr += text;
-      if (/^round 2 /m.test(stderr)) break;
+      if (moment.test(stderr)) break;
     }
     assert.ok(traces(child.pid ?? 0).length > 4, stderr);
+    if (modes === "iptables-nft") await eventually(() => assert.ok(isRestoring(labName(child.pid ?? 0, 1))), 60_000);
     child.kill(signal);
     const [code] = await ended;
     if (signal === "SIGKILL") {
@@ -146,7 +160,7 @@ test("interrupted, the command keeps what it has and removes the lab; killed, th
       assert.equal(code, 1, stderr);
       const result = parseResult(readFileSync(file, "utf8"), file);
       assert.equal(result.complete, false);
-      assert.ok(result.samples.length >= 3, `${result.samples.length} samples`);
+      assert.ok(result.samples.length >= samples, `${result.samples.length} samples`);
     }
     assert.deepEqual(traces(child.pid ?? 0), [], signal);
   }
