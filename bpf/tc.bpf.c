@@ -6,6 +6,7 @@
  */
 #include <linux/pkt_cls.h>
 #include "connection.h"
+#include "conntrack.h"
 #include "event.h"
 #include "fragment.h"
 #include "icmp.h"
@@ -131,6 +132,9 @@ static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *
 		return REASON_PROTOCOL;
 	if (!is_beside && reason != UNDECIDED)
 		return reason;
+	if (options.conntrack && packet->key.proto == IPPROTO_TCP && !packet->opens &&
+	    is_tracked(ctx, packet))
+		return REASON_CONNTRACK;
 	reason = connect(ctx, packet, &to, is_beside);
 	if (reason != REASON_NEW_FLOW)
 		return reason;

@@ -313,7 +313,8 @@ struct options {
 	__u8 backend_stats; /* count in backend_stats */
 	__u8 socket_lb;	    /* enum socket_lb */
 	__u8 l3_device;	    /* packets start with the IP header: tunnels, WireGuard */
-	__u8 pad[3];
+	__u8 conntrack;	    /* the kernel can be asked for tracked connections */
+	__u8 pad[2];
 };
 
 /* Whose sockets are translated in their system calls. */

@@ -82,7 +82,7 @@ export const TIMEOUTS_S = {
 } as const;
 
 export const loadOptions = (options: Partial<Records["options"]> = {}): Uint8Array =>
-  encode("options", { ipv4: 1, ipv6: 1, backend_stats: 1, socket_lb: 0, l3_device: 0, ...options });
+  encode("options", { ipv4: 1, ipv6: 1, backend_stats: 1, socket_lb: 0, l3_device: 0, conntrack: 0, ...options });
 
 export type ObjectName = "sock" | "stale" | "tc" | "expiry";
 

@@ -6,6 +6,7 @@ import { release } from "node:os";
 import { test } from "node:test";
 import { layouts, type Options, socket_lb } from "../../src/dataplane/bpf/abi.gen.ts";
 import { loadObject, programInfo } from "../../src/dataplane/bpf/libbpf.ts";
+import { hasConntrack } from "../../src/dataplane/bpf/probe.ts";
 import { loadOptions, objectPath } from "../lib/datapath.ts";
 
 const TABLE = `${import.meta.dirname}/instructions.txt`;
@@ -23,6 +24,7 @@ const VALUES: Readonly<Record<keyof Options, Partial<Record<(typeof OBJECTS)[num
     tc: [socket_lb.SOCKET_LB_ALL, socket_lb.SOCKET_LB_OFF],
   },
   l3_device: { tc: [0, 1] },
+  conntrack: {}, // below
 };
 const smallMaps = { slots: 64, backends: 64, backend_stats: 64, flows: 64, frontends: 64, affinity: 64, nodeports: 64 };
 
@@ -117,3 +119,14 @@ test("every combination of options of every object passes the verifier, at its k
     assert.ok(n <= limit, `${what}: ${n} instructions, over ${Math.floor(limit)}: look why, then run with UPDATE=1`);
   }
 });
+
+const noConntrack = hasConntrack() ? false : "this kernel cannot be asked for tracked connections";
+
+for (const l3_device of [0, 1]) {
+  test(`where the kernel can be asked for tracked connections, tc asks, l3_device ${l3_device}`, {
+    skip: noConntrack,
+  }, () => {
+    const options = loadOptions({ conntrack: 1, l3_device });
+    loadObject(objectPath("tc"), { options, maxEntries: smallMaps }).close();
+  });
+}

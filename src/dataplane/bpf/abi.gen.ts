@@ -154,6 +154,7 @@ export interface Options {
   readonly backend_stats: number;
   readonly socket_lb: number;
   readonly l3_device: number;
+  readonly conntrack: number;
 }
 
 export interface Service {
@@ -439,6 +440,7 @@ export const layouts = {
       { name: "backend_stats", offset: 2, type: "u8" },
       { name: "socket_lb", offset: 3, type: "u8" },
       { name: "l3_device", offset: 4, type: "u8" },
+      { name: "conntrack", offset: 5, type: "u8" },
     ],
   },
   service: {
@@ -660,4 +662,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "403145bf29fc";
+export const ABI_HASH = "423bd1d2cc98";

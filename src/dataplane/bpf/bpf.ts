@@ -26,7 +26,7 @@ import { takeLock } from "./lock.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
 import { createKernelStore } from "./pinned.ts";
 import { linksDirectory, mapPin, mapsDirectory, pinDirectory } from "./pins.ts";
-import { probeKernel } from "./probe.ts";
+import { hasConntrack, probeKernel } from "./probe.ts";
 import { TableProgrammer } from "./programmer.ts";
 import { tablesToDesired } from "./readback.ts";
 import { createStaleSockets, type StaleCounts, type StaleSockets } from "./stale.ts";
@@ -252,6 +252,7 @@ const load = (
     backend_stats: 1,
     socket_lb: SOCKET_LB[options.socketLB],
     l3_device: Number(header === "ip"),
+    conntrack: Number(hasConntrack()),
   };
   const path = `${options.objects}/${name}.bpf.o`;
   try {

@@ -39,6 +39,10 @@ export const probeKernel = (places: Places = {}): readonly Feature[] => [
     if (!hasTcx()) throw new Error("not in this kernel (6.6 or later has it): clsact filters are used");
     return "tc programs attach by links";
   }),
+  probe("connection tracking", false, () => {
+    if (!hasConntrack()) throw new Error("not loaded, or cannot be asked: kube-proxy's connections are not known");
+    return "connections that kube-proxy set up are left to the kernel";
+  }),
   ...(places.bpffs === undefined ? [] : [probe("bpffs", true, () => probeBpffs(places.bpffs ?? ""))]),
   ...(places.cgroup === null ? [] : [probe("cgroup v2", true, () => probeCgroup(places.cgroup ?? null))]),
 ];
@@ -99,6 +103,13 @@ export const hasTcx = (): boolean => {
     return false;
   }
 };
+
+/** The kernel's types, and those of its module, name what programs may call. */
+export const hasConntrack = (): boolean =>
+  ["nf_conntrack", "vmlinux"].some((module) => {
+    const path = `/sys/kernel/btf/${module}`;
+    return existsSync(path) && readFileSync(path).includes("\0bpf_skb_ct_lookup\0");
+  });
 
 const JIT = "/proc/sys/net/core/bpf_jit_enable";
 
