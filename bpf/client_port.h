@@ -13,22 +13,41 @@
 #define CLIENT_PORT_TRIES 16
 #define CLIENT_PORT_STRIDE 7919 /* a prime, so that no port is tried twice */
 
+/* The head of the connection that holds `c->inner_port` by `undo`, and its key; as find_head(). */
+static __always_inline const struct flow *
+find_head_of_holder(const struct connection *c, const struct flow *undo, struct flow_key *key)
+{
+	const struct flow *head;
+
+	*key = (struct flow_key){
+		.src_addr = c->client.addr,
+		.dst_addr = undo->addr,
+		.src_port = undo->client_port ?: c->inner_port,
+		.dst_port = undo->port,
+		.proto = c->proto,
+	};
+	head = bpf_map_lookup_elem(&flows, key);
+	if (!head || head->kind != FLOW_DNAT || !is_translation_of(head, &c->backend) ||
+	    (head->client_port ?: key->src_port) != c->inner_port)
+		return NULL;
+	return head;
+}
+
 /* The connection that holds the port: over, or its way in is gone, and so is all of it now. */
 SUBPROGRAM int is_holder_gone(const struct connection *c, const struct flow *undo)
 {
 	const struct config *config = get_config();
 	const struct flow *head;
-	struct flow_key undo_key, key;
+	struct flow_key key;
 
 	/* Where it is no reply, it is a request of whom the client serves, of this very port. */
 	if (!config || !c || !undo || undo->kind != FLOW_UNDO_DNAT)
 		return false;
-	undo_key = key_in(c, FLOW_UNDO_DNAT);
-	head = find_head(&undo_key, undo, &key);
+	head = find_head_of_holder(c, undo, &key);
 	if (head && !is_over(head, undo, key.proto, config, c->now_ns))
 		return false;
 	/* Of several that see the same old connection, the one that deletes it takes its port. */
-	if (bpf_map_delete_elem(&flows, &undo_key))
+	if (forget_flow(c, FLOW_UNDO_DNAT))
 		return false;
 	if (head)
 		forget_connection(&key, head);

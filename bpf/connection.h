@@ -20,13 +20,10 @@ static __always_inline int store(const struct connection *c)
 	return REASON_NEW_FLOW;
 }
 
-SUBPROGRAM int open_connection(struct __sk_buff *ctx, struct connection *c)
+static __always_inline int open_connection(struct __sk_buff *ctx, struct connection *c)
 {
-	int reason;
+	int reason = claim_client_port(c);
 
-	if (!c)
-		return REASON_NO_CONFIG;
-	reason = claim_client_port(c);
 	if (reason != UNDECIDED)
 		return reason;
 	if (c->needs_snat) {

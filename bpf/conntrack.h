@@ -37,7 +37,7 @@ SUBPROGRAM int is_tracked(struct __sk_buff *ctx, const struct packet *packet)
 	struct nf_conn *connection;
 	bool is_translated;
 
-	if (!packet)
+	if (!options.conntrack || !packet)
 		return false;
 	opts.l4proto = packet->key.proto;
 	if (packet->family == FAMILY_IPV4) {
@@ -45,13 +45,15 @@ SUBPROGRAM int is_tracked(struct __sk_buff *ctx, const struct packet *packet)
 		tuple.ipv4.daddr = packet->key.dst_addr.word[3];
 		tuple.ipv4.sport = packet->key.src_port;
 		tuple.ipv4.dport = packet->key.dst_port;
-		connection = bpf_skb_ct_lookup(ctx, &tuple, sizeof(tuple.ipv4), &opts, sizeof(opts));
+		connection =
+			bpf_skb_ct_lookup(ctx, &tuple, sizeof(tuple.ipv4), &opts, sizeof(opts));
 	} else {
 		__builtin_memcpy(tuple.ipv6.saddr, &packet->key.src_addr, sizeof(struct addr));
 		__builtin_memcpy(tuple.ipv6.daddr, &packet->key.dst_addr, sizeof(struct addr));
 		tuple.ipv6.sport = packet->key.src_port;
 		tuple.ipv6.dport = packet->key.dst_port;
-		connection = bpf_skb_ct_lookup(ctx, &tuple, sizeof(tuple.ipv6), &opts, sizeof(opts));
+		connection =
+			bpf_skb_ct_lookup(ctx, &tuple, sizeof(tuple.ipv6), &opts, sizeof(opts));
 	}
 	if (!connection)
 		return false;

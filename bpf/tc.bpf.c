@@ -132,8 +132,7 @@ static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *
 		return REASON_PROTOCOL;
 	if (!is_beside && reason != UNDECIDED)
 		return reason;
-	if (options.conntrack && packet->key.proto == IPPROTO_TCP && !packet->opens &&
-	    is_tracked(ctx, packet))
+	if (packet->key.proto == IPPROTO_TCP && !packet->opens && is_tracked(ctx, packet))
 		return REASON_CONNTRACK;
 	reason = connect(ctx, packet, &to, is_beside);
 	if (reason != REASON_NEW_FLOW)
