@@ -150,19 +150,24 @@ const socketText = (hooks: readonly Hook[]): string => {
   return `${count(sockets.length - lost.length, "hook")}${lost.length === 0 ? "" : `, detached: ${list(lost)}`}`;
 };
 
+/** Devices with the same hooks stand together; of very many their number. */
 const deviceText = (hooks: readonly Hook[], role: "node" | "pod"): string => {
-  const devices = hooks.filter((h) => h.role === role);
-  const names = [...new Set(devices.map((h) => h.target))];
+  const devices = Map.groupBy(
+    hooks.filter((h) => h.role === role),
+    ({ target }) => target,
+  );
+  const byWords = Map.groupBy(devices, ([, own]) =>
+    own.map(({ hook, attached }) => `${hook}${attached ? "" : " detached"}`).join(", "),
+  );
   return (
-    names
-      .map((name) => {
-        const own = devices.filter((h) => h.target === name);
-        const words = own.map((h) => `${h.hook}${h.attached ? "" : " detached"}`);
-        return `${name} (${words.join(", ")})`;
-      })
-      .join(", ") || "none"
+    [...byWords].map(([words, group]) => `${nameDevices(group.map(([name]) => name))} (${words})`).join("; ") || "none"
   );
 };
+
+const MANY_DEVICES = 8;
+
+const nameDevices = (names: readonly string[]): string =>
+  names.length > MANY_DEVICES ? count(names.length, "device") : names.join(", ");
 
 const addressText = ({ address, loopback, primary, nodePorts }: NodeAddress): string => {
   const notes = [

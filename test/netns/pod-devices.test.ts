@@ -212,7 +212,7 @@ describe("bpf.socketLB host: sockets of the host, packets of the pods", () => {
 
   test("every pod's device has programs, and status says so", () => {
     assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b"]);
-    assert.match(lab.beeline("node1", ["status"]).stdout, /^Pod devices: +pod1a \(\w+ egress, \w+ ingress\), pod1b /m);
+    assert.match(lab.beeline("node1", ["status"]).stdout, /^Pod devices: +pod1a, pod1b \(\w+ egress, \w+ ingress\)$/m);
   });
 
   podsAreServed(inLab);

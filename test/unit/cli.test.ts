@@ -429,6 +429,13 @@ test("status: on one screen, with what is not as it should be", async () => {
       { hook: "tcx egress", target: "eth0", role: "node", attached: false },
       { hook: "tcx ingress", target: "eth0", role: "node", attached: true },
       { hook: "tcx ingress", target: "veth1", role: "pod", attached: true },
+      { hook: "tcx ingress", target: "veth2", role: "pod", attached: true },
+      ...Array.from({ length: 9 }, (_, i) => ({
+        hook: "clsact ingress",
+        target: `lxc${i}`,
+        role: "pod" as const,
+        attached: true,
+      })),
     ],
     counts: { servicePorts: 2, frontends: 1, backends: 3, draining: 1 },
     nodeAddresses: [
@@ -452,7 +459,7 @@ Pins:             /sys/fs/bpf/beeline/0123456789ab
 Agent:            not running (what is attached works on)
 Sockets:          1 hook, detached: connect6
 Devices:          eth0 (tcx egress detached, tcx ingress)
-Pod devices:      veth1 (tcx ingress)
+Pod devices:      veth1, veth2 (tcx ingress); 9 devices (clsact ingress)
 Services:         2 service ports, 1 frontend
 Backends:         2 active, 1 draining
 Node addresses:   127.0.0.1 (loopback), 192.0.2.11 (primary, no NodePorts)
