@@ -313,6 +313,22 @@ test("A UDP client that was silent for the idle time is a new one; every datagra
   assert.equal(await ask(socket, proxy.port, "4"), "b got 4");
 });
 
+test("An answer that came while the process was held up longer than the idle time arrives", async (t) => {
+  const slow = await udpSocket(t);
+  slow.on("message", (data, from) => {
+    slow.send(`slow got ${data}`, from.port, from.address);
+    // When it has been sent, and before anybody has looked.
+    process.nextTick(() =>
+      process.nextTick(() => {
+        const end = performance.now() + 100;
+        while (performance.now() < end);
+      }),
+    );
+  });
+  const proxy = await proxiedUdp(t, inOrder([backendAt(slow.address().port)]), 30);
+  assert.equal(await ask(await udpSocket(t), proxy.port, "1"), "slow got 1");
+});
+
 test("Datagrams sent at once reach one backend, all of them", async (t) => {
   const [a, b] = [await udpBackend(t, "a"), await udpBackend(t, "b")];
   const proxy = await proxiedUdp(t, turns([backendAt(a.port), backendAt(b.port)]));

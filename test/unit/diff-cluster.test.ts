@@ -20,6 +20,9 @@ COMMIT
 *nat
 -A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m comment --comment "default/web cluster IP" -m tcp --dport 80 -j KUBE-SVC-W
 -A KUBE-SVC-W -j KUBE-SEP-1
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+-A KUBE-POSTROUTING -j MASQUERADE
+-A KUBE-SEP-1 -s 10.0.0.1/32 -j KUBE-MARK-MASQ
 -A KUBE-SEP-1 -p tcp -m tcp -j DNAT --to-destination 10.0.0.1:8080
 COMMIT
 `,

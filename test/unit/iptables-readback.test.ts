@@ -242,6 +242,21 @@ test("masquerading that somebody took away is named, though it is no part of wha
   const words = "nothing: clients that should be seen as the node are not";
   assert.deepEqual(named(read(without("-j MARK --set-xmark 0x4000/0x4000"))), [`KUBE-MARK-MASQ marks ${words}`]);
   assert.deepEqual(named(read(without("-j MASQUERADE"))), [`KUBE-POSTROUTING masquerades ${words}`]);
+  assert.deepEqual(named(read(without("-A KUBE-SEP-1 -s"))), [
+    "KUBE-SEP-1 does not masquerade a pod that reaches itself",
+  ]);
+  assert.deepEqual(named(read(without("masquerade LOCAL traffic"))), [
+    "KUBE-EXT-W does not masquerade what the node itself sends",
+  ]);
+  const cluster = without("pod traffic", "LOCAL traffic").replace("-j KUBE-SVL-W", "-j KUBE-SVC-W");
+  assert.deepEqual(named(read(cluster)), [
+    "KUBE-EXT-W does not masquerade: replies of pods elsewhere do not come back this way",
+  ]);
+});
+
+test("an endpoint whose clients are not asked for is named: affinity has a hole there", () => {
+  const hole = read(without('KUBE-SVC-W -m comment --comment "shop/web:http -> 10.244.2.2:8080" -m recent'));
+  assert.deepEqual(named(hole), ["KUBE-SVC-W does not ask who was at KUBE-SEP-2 before"]);
 });
 
 test("of two Services that claim an address the first rule's has it, and that is said", () => {

@@ -54,6 +54,8 @@ export class ChainReader {
   readonly #family: Family;
   readonly #complain: Complain;
   readonly #lists = new Map<string, EndpointList | null>();
+  readonly #endpoints = new Map<string, Target | null>();
+  readonly #externals = new Map<string, External | null>();
 
   constructor(chains: ReadonlyMap<string, Chain>, family: Family, complain: Complain) {
     this.#chains = chains;
@@ -63,17 +65,15 @@ export class ChainReader {
 
   /** KUBE-SVC or KUBE-SVL; null: there is no such chain. */
   list(name: string): EndpointList | null {
-    const known = this.#lists.get(name);
-    if (known !== undefined) return known;
-    const made = this.#readList(name);
-    this.#lists.set(name, made);
-    return made;
+    return once(this.#lists, name, () => this.#readList(name));
   }
 
   #readList(name: string): EndpointList | null {
     const chain = this.#chains.get(name);
     if (chain === undefined) return this.#missing(name);
     const endpoints: Target[] = [];
+    const remembered = new Set<string>();
+    const spread = new Set<string>();
     let affinity_timeout_s = 0;
     let chance = 1;
     for (const rule of chain.rules) {
@@ -86,12 +86,16 @@ export class ChainReader {
       this.#expect(rule, LIST_OPTIONS);
       if (hasOption(rule, "--rcheck")) {
         affinity_timeout_s = Math.max(affinity_timeout_s, Number(firstValue(rule, "--seconds")) || 0);
+        remembered.add(target);
         continue;
       }
+      spread.add(target);
       chance = Number(firstValue(rule, "--probability") ?? 1);
       const endpoint = this.#endpoint(target);
       if (endpoint !== null) endpoints.push(endpoint);
     }
+    const forgotten = remembered.size === 0 ? [] : [...spread].filter((chain) => !remembered.has(chain));
+    if (forgotten.length > 0) this.#complain(null, `${name} does not ask who was at ${forgotten.join(", ")} before`);
     if (endpoints.length > 0 && chance < 1)
       this.#complain(null, `${name} ends with a rule of probability ${chance}: some flows find no endpoint`);
     return { endpoints, affinity_timeout_s };
@@ -99,23 +103,36 @@ export class ChainReader {
 
   /** KUBE-SEP. */
   #endpoint(name: string): Target | null {
+    return once(this.#endpoints, name, () => this.#readEndpoint(name));
+  }
+
+  #readEndpoint(name: string): Target | null {
     const chain = this.#chains.get(name);
     if (chain === undefined) return this.#missing(name);
     let found: Target | null = null;
+    let hairpin = false;
     for (const rule of chain.rules) {
       const target = targetOf(rule);
-      if (target === KUBE_MARK_MASQ) continue;
+      if (target === KUBE_MARK_MASQ) {
+        hairpin = true;
+        continue;
+      }
       const to = target === "DNAT" ? parseTarget(firstValue(rule, "--to-destination")) : null;
       if (to === null) this.#complain(rule, `${name} has a rule that is no DNAT to address and port`);
       else found ??= to;
       if (to !== null) this.#expect(rule, ENDPOINT_OPTIONS);
     }
     if (found === null) this.#complain(null, `${name} translates to no endpoint`);
+    else if (!hairpin) this.#complain(null, `${name} does not masquerade a pod that reaches itself`);
     return found;
   }
 
   /** KUBE-EXT; null: there is no such chain. */
   external(name: string): External | null {
+    return once(this.#externals, name, () => this.#readExternal(name));
+  }
+
+  #readExternal(name: string): External | null {
     const chain = this.#chains.get(name);
     if (chain === undefined) return this.#missing(name);
     const found: { node: string | null; pods: string | null; outside: string | null } = {
@@ -123,9 +140,13 @@ export class ChainReader {
       pods: null,
       outside: null,
     };
+    const masquerades = { everybody: false, node: false };
     for (const rule of chain.rules) {
       const target = targetOf(rule);
-      if (target === KUBE_MARK_MASQ) continue;
+      if (target === KUBE_MARK_MASQ) {
+        masquerades[firstValue(rule, "--src-type") === "LOCAL" ? "node" : "everybody"] = true;
+        continue;
+      }
       const kind = chainKind(target)?.kind;
       if (target === null || (kind !== "SVC" && kind !== "SVL")) {
         this.#complain(rule, `${name} has a rule of somebody else's${target === null ? "" : `, to ${target}`}`);
@@ -136,6 +157,10 @@ export class ChainReader {
       else found.outside ??= target;
       this.#expect(rule, EXTERNAL_OPTIONS);
     }
+    const isLocal = found.node !== null || chainKind(found.outside)?.kind === "SVL";
+    if (isLocal && !masquerades.node) this.#complain(null, `${name} does not masquerade what the node itself sends`);
+    if (!isLocal && !masquerades.everybody)
+      this.#complain(null, `${name} does not masquerade: replies of pods elsewhere do not come back this way`);
     return found;
   }
 
@@ -173,6 +198,15 @@ export class ChainReader {
     if (strange.length > 0) this.#complain(rule, `read as if it said nothing of ${strange.join(", ")}`);
   }
 }
+
+/** What `read` answered the first time. */
+const once = <T>(known: Map<string, T>, name: string, read: () => T): T => {
+  const before = known.get(name);
+  if (before !== undefined) return before;
+  const made = read();
+  known.set(name, made);
+  return made;
+};
 
 const EVERY = ["--comment", "-j", "-g", "-p"];
 const RECENT = ["--name", "--rcheck", "--set", "--seconds", "--reap", "--rsource", "--mask"];

@@ -92,7 +92,18 @@ const createSession = (
     socket.close();
     end(refused);
   };
-  const idle = setTimeout(() => finish(false), idle_ms);
+  // A process that was held up finds its timers due before it sees what has arrived meanwhile: it looks before it ends.
+  let heard = false;
+  const idle = setTimeout(() => {
+    heard = false;
+    setImmediate(() => {
+      if (!heard) finish(false);
+    });
+  }, idle_ms);
+  const hear = (): void => {
+    heard = true;
+    idle.refresh();
+  };
   const transmit = (data: Buffer): void => {
     socket.send(data, (error) => {
       if (error !== null) finish(isRefusal(error));
@@ -100,7 +111,7 @@ const createSession = (
   };
   socket.on("error", (error) => finish(isRefusal(error)));
   socket.on("message", (data) => {
-    idle.refresh();
+    hear();
     answer(data);
   });
   // Connected: the kernel takes answers from the backend alone, and tells when it refuses.
@@ -112,7 +123,7 @@ const createSession = (
     backend: backendKey(backend),
     send: (data) => {
       if (!open) return;
-      idle.refresh();
+      hear();
       if (waiting === null) transmit(data);
       else waiting.push(data);
     },
