@@ -12,6 +12,7 @@ import { type Report, type Style, show } from "./report.ts";
 
 /** With --compare two, else one. */
 export const showResults = async (files: readonly string[], args: Args, io: Io): Promise<number> => {
+  refuseIdleFlags(args);
   if (args.compare === true) return compareFiles(files, args, io);
   const [file, ...rest] = files;
   if (file === undefined || rest.length > 0)
@@ -20,6 +21,16 @@ export const showResults = async (files: readonly string[], args: Args, io: Io):
   if (args.report !== undefined) writeReport(args.report, result);
   io.out(args.output === "json" ? `${JSON.stringify(result, null, 2)}\n` : resultTable(result));
   return 0;
+};
+
+/** A flag that would do nothing is a misunderstanding. */
+const refuseIdleFlags = (args: Args): void => {
+  const { modes, metrics, services, rounds, seconds, quick, baseline, save } = args;
+  const measuring = Object.entries({ modes, metrics, services, rounds, seconds, quick, baseline, save });
+  const idle = measuring.find(([, value]) => value !== undefined && value !== false);
+  if (idle !== undefined) throw new InputError(`--${idle[0]} is for measuring, and results measure nothing`);
+  if (args.compare === true && args.report !== undefined)
+    throw new InputError("--report is of one result, and --compare of two");
 };
 
 /** JSON, or an HTML report with the result inside. */

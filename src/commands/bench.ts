@@ -14,6 +14,7 @@ import type { Args, Io, Run } from "./command.ts";
 
 export const bench: Run = async (args, io) => {
   const { results = [] } = args;
+  if (args.tolerance !== undefined && args.compare !== true) throw new InputError("--tolerance is for --compare");
   if (results.length > 0 || args.compare === true)
     return (await import("./bench-results.ts")).showResults(results, args, io);
   const choice = chooseRun(args, { modes: MODES.map(({ name }) => name), metrics: METRICS.map(({ name }) => name) });

@@ -136,6 +136,13 @@ test("what cannot be read, compared or written leaves with 2 and says which file
     [["--compare", good, save("kind.json", "{}")], /kind\.json: not a result of `beeline bench -o json`/],
     [["--compare", good, other], /no mode, metric and number of services in common/],
     [["--compare", once, once], /it takes 3 rounds of the same on both sides/],
+    [[good, "--quick"], /--quick is for measuring, and results measure nothing/],
+    [[good, "--save", join(directory, "copy.json")], /--save is for measuring/],
+    [[good, "--tolerance", "5"], /--tolerance is for --compare/],
+    [
+      ["--compare", good, good, "--report", join(directory, "r.html")],
+      /--report is of one result, and --compare of two/,
+    ],
     [[good, "--report", join(directory, "no", "report.html")], /Cannot write .*no\/report\.html: ENOENT/],
   ];
   for (const [words, error] of cases) {
