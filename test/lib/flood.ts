@@ -1,0 +1,69 @@
+// SYNs from addresses that nobody has, as fast as one process can send: `flood.ts TO PORT FIRST-SOURCE SECONDS`, started
+// inside a namespace. Prints how many were sent.
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import koffi from "koffi";
+import { buildFrame, ETHERNET } from "./packet.ts";
+
+export const FLOOD = fileURLToPath(import.meta.url);
+
+const SOURCES = 128;
+const FRAMES = 32_768;
+const AT_ONCE = 256; // what the kernel takes in one call
+
+const AF_INET = 2;
+const SOCK_RAW = 3;
+const IPPROTO_RAW = 255; // the packets have their own IP header
+const ENOBUFS = 105;
+
+const address = (buffer: Buffer): bigint => BigInt(koffi.address(buffer));
+
+/** struct mmsghdr[], each with one packet and the same destination. What it points at must live as long. */
+const messagesOf = (
+  packets: Buffer,
+  size: number,
+  name: Buffer,
+): { readonly messages: Buffer; readonly parts: Buffer } => {
+  const [parts, messages] = [Buffer.alloc(16 * FRAMES), Buffer.alloc(64 * FRAMES)];
+  for (let i = 0; i < FRAMES; i++) {
+    parts.writeBigUInt64LE(address(packets) + BigInt(i * size), 16 * i);
+    parts.writeBigUInt64LE(BigInt(size), 16 * i + 8);
+    messages.writeBigUInt64LE(address(name), 64 * i);
+    messages.writeUInt32LE(name.length, 64 * i + 8);
+    messages.writeBigUInt64LE(address(parts) + BigInt(16 * i), 64 * i + 16);
+    messages.writeBigUInt64LE(1n, 64 * i + 24);
+  }
+  return { messages, parts };
+};
+
+const main = (to: string, port: number, first: string, seconds: number): void => {
+  const libc = koffi.load("libc.so.6");
+  const socket = libc.func("int socket(int domain, int type, int protocol)");
+  const sendmmsg = libc.func("int sendmmsg(int fd, void *messages, unsigned int count, int flags)");
+  const prefix = first.slice(0, first.lastIndexOf(".") + 1);
+  const low = Number(first.slice(prefix.length));
+  const frames = Array.from({ length: FRAMES }, (_, i) => {
+    const ends = { from: `${prefix}${low + (i % SOURCES)}`, to, sport: 1024 + i, dport: port };
+    return buildFrame({ ...ends, flags: "S", seq: i * 7919 }).slice(ETHERNET);
+  });
+  const size = frames[0]?.length ?? 0;
+  const packets = Buffer.concat(frames);
+  const name = Buffer.from([AF_INET, 0, 0, 0, ...to.split(".").map(Number), ...new Array<number>(8).fill(0)]);
+  const { messages, parts } = messagesOf(packets, size, name);
+  const fd = socket(AF_INET, SOCK_RAW, IPPROTO_RAW) as number;
+  if (fd < 0) throw new Error(`Cannot open a raw socket: errno ${koffi.errno()}`);
+  const end = performance.now() + 1000 * seconds;
+  let sent = 0;
+  for (let at = 0; performance.now() < end; at = (at + AT_ONCE) % FRAMES) {
+    const answer = sendmmsg(fd, messages.subarray(64 * at), AT_ONCE, 0) as number;
+    if (answer < 0 && koffi.errno() !== ENOBUFS) throw new Error(`Cannot send: errno ${koffi.errno()}`);
+    sent += Math.max(answer, 0);
+  }
+  process.stdout.write(`${sent}\n`);
+  assert.ok(parts.length > 0); // they are alive until here
+};
+
+if (process.argv[1] === FLOOD) {
+  const [to = "", port = "", first = "", seconds = ""] = process.argv.slice(2);
+  main(to, Number(port), first, Number(seconds));
+}

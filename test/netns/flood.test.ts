@@ -1,0 +1,112 @@
+// A SYN flood, as fast as one process can send, from addresses that nobody has, to a NodePort with a backend on this node
+// and one on another: not one established connection breaks, new clients get through, the table stays within its bounds.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { inside } from "../../src/bench/lab/inside.ts";
+import { BEELINE } from "../lib/agent.ts";
+import { FLOOD } from "../lib/flood.ts";
+import { Lab } from "../lib/lab.ts";
+import { Manifests } from "../lib/objects.ts";
+
+const NODE_PORT = 30080;
+const PODS = ["pod1a", "pod2a"];
+const [FLOWS, EXPENDABLES] = [131_072, 8192];
+const HELD = 16;
+const SECONDS = 3;
+
+const lab = await Lab.create({ nodes: 2, podsPerNode: 1 });
+after(() => lab.close());
+
+before(async () => {
+  const manifests = new Manifests(lab);
+  const ports = [{ name: "tcp", port: 80, protocol: "TCP", nodePort: NODE_PORT }] as const;
+  manifests.service({ name: "web", type: "NodePort", clusterIPs: ["172.30.0.10", "fd00:172:30::10"], ports }, PODS);
+  const config = join(lab.directory, "flood.yaml");
+  const sizes = `{flows: ${FLOWS}, expendables: ${EXPENDABLES}}`;
+  writeFileSync(config, `apiVersion: beeline.dev/v1alpha1\nkind: BeelineConfiguration\nbpf: {mapSizes: ${sizes}}\n`);
+  await lab.startHosts();
+  for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8080, "TCP");
+  const args = ["apply", "-f", manifests.path, "--node", "node1", "--config", config];
+  const { status, stderr } = lab.run("node1", [BEELINE, ...args, ...lab.placeArguments("node1")]);
+  assert.equal(status, 0, stderr);
+});
+
+interface Status {
+  readonly maps: readonly { readonly map: string; readonly used: number | null }[];
+  readonly packets: readonly { readonly hook: string; readonly reason: string; readonly count: number }[];
+}
+
+const readStatus = (): Status => JSON.parse(lab.beeline("node1", ["status", "-o", "json"]).stdout) as Status;
+
+const counted = (status: Status, reason: string): number =>
+  status.packets.find((one) => one.hook === "tc_ingress" && one.reason === reason)?.count ?? 0;
+
+/** Packets that were sent. */
+const flood = async (to: string): Promise<number> => {
+  const client = lab.place("client").v4;
+  const source = client.replace(/\d+$/, "100");
+  const args = [process.execPath, FLOOD, to, String(NODE_PORT), source, String(SECONDS)];
+  const child = spawn(...(inside(lab.inside("client"), args) as [string, string[]]), {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let text = "";
+  child.stdout.on("data", (data: Buffer) => {
+    text += String(data);
+  });
+  const [status] = await once(child, "exit");
+  assert.equal(status, 0);
+  return Number.parseInt(text, 10);
+};
+
+test("a SYN flood breaks no established connection, and new clients get through", async (t) => {
+  const client = await lab.host("client");
+  const node = lab.place("node1").v4;
+  const held = await Promise.all(Array.from({ length: HELD }, () => client.hold(node, NODE_PORT, 50)));
+  assert.deepEqual([...new Set(held.map((one) => one.ok && one.name))].sort(), PODS);
+  const beats = async (): Promise<readonly number[]> =>
+    Promise.all(
+      held.map(async ({ id }) => {
+        const { echoed, ended } = await client.beats(id);
+        assert.equal(ended, null, "a held connection");
+        return echoed;
+      }),
+    );
+
+  const flooding = flood(node);
+  let isOver = false;
+  void flooding.then(() => {
+    isOver = true;
+  });
+  let during = 0;
+  const failures: string[] = [];
+  while (!isOver) {
+    const answer = await client.connect(node, NODE_PORT, { timeout_ms: 4000 });
+    if (!answer.ok) failures.push(answer.code);
+    during++;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  const sent = await flooding;
+  const afterFlood = await beats();
+  const status = readStatus();
+  const used = status.maps.find((one) => one.map === "flows")?.used ?? Number.NaN;
+  const opened = counted(status, "new_flow");
+  t.diagnostic(
+    `${sent} SYNs in ${SECONDS} s, ${opened} new flows, ${during} clients meanwhile, ${used} flows in the end`,
+  );
+
+  assert.deepEqual(failures, [], "new clients");
+  assert.ok(during >= 3, `${during} clients`);
+  assert.ok(opened > 2 * EXPENDABLES, `${opened} new flows: the ring went round`);
+  assert.ok(used <= 4 * (EXPENDABLES + HELD + during), `${used} flows`);
+  assert.equal(counted(status, "flows_full") + counted(status, "snat_exhausted"), 0);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const now = await beats();
+  assert.ok(
+    now.every((n, i) => n > (afterFlood[i] ?? 0)),
+    "every connection goes on",
+  );
+});
