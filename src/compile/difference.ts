@@ -143,7 +143,7 @@ const compareKinds = (a: Found, b: Found, { knows }: Sides): readonly Finding[] 
 /** kube-proxy translates SCTP, the bpf programs do not yet. */
 const passes = ({ service }: Found, { foreign }: Sides): readonly Finding[] => {
   if (foreign === null || service.name.protocol !== "SCTP") return [];
-  const [served, passed] = [["translated"], ["passes untouched"]];
+  const [served, passed] = [["translated"], ["not translated"]];
   return foreign === "left"
     ? [{ kind: "verdict", left: served, right: passed, intended: 4 }]
     : [{ kind: "verdict", left: passed, right: served, intended: 4 }];

@@ -22,6 +22,8 @@ export const INTENDED = {
   18: "A refusal goes back to the neighbour that the packet came from",
   19: "An address that is closed hides the NodePort behind it.",
   20: "A VIP's unlisted port is refused.",
+  21: "With `bpf.socketLB: off` the node's own processes reach no Service.",
+  22: "A connected UDP socket ends with its backend.",
 } as const satisfies Readonly<Record<number, string>>;
 
 export type IntendedNumber = keyof typeof INTENDED;

@@ -187,6 +187,26 @@ for (const dataplane of [BPF, IPTABLES]) {
       }
     });
 
+    test("a connected UDP socket whose backend is removed goes on with another, or ends (difference 22)", async () => {
+      const dns = serviceOf("resolver", 29);
+      const pod = await lab.host("pod1c");
+      const to = { address: "172.30.0.29", port: 53 };
+      manifests.service(dns, ["pod1a"]);
+      await eventually(() => assertReaches(pod, { ...to, transport: "UDP" }, { pod1a: v4("pod1c") }));
+      const { id } = await pod.openUdp(4, { to });
+      assert.partialDeepStrictEqual(await pod.askUdp(id), { ok: true, name: "pod1a" });
+      manifests.service(dns, ["pod2a"]);
+      if (rules) {
+        await eventually(async () =>
+          assert.partialDeepStrictEqual(await pod.askUdp(id, undefined, 300), { ok: true, name: "pod2a" }),
+        );
+      } else {
+        await eventually(async () => assert.equal(await pod.udpError(id), "ECONNABORTED"));
+        assert.partialDeepStrictEqual(await pod.connectedUdp(to.address, to.port), { ok: true, name: "pod2a" });
+      }
+      await pod.drop(id);
+    });
+
     test("an established TCP connection outlives the removal of its backend from the service", async () => {
       const web = serviceOf("drains", 25);
       manifests.service(web, ["pod1a", "pod2a"]);

@@ -229,7 +229,7 @@ test("by design: ranges without endpoints, ranges behind an external IP, endpoin
   assert.deepEqual(intended(bpf(desired({})), iptables(looped)), ["11 backends 10.96.0.1:80/TCP: - | 10.96.0.1:8080"]);
   assert.deepEqual(found(iptables(desired({})), iptables(looped)), ["backends 10.96.0.1:80/TCP: - | 10.96.0.1:8080"]);
   const sctp = desired({ ports: [{ name: "", protocol: "SCTP", port: 80, nodePort: null }] }, []);
-  assert.deepEqual(intended(bpf(sctp), iptables(sctp)), ["4 verdict 10.96.0.1:80/SCTP: passes untouched | translated"]);
+  assert.deepEqual(intended(bpf(sctp), iptables(sctp)), ["4 verdict 10.96.0.1:80/SCTP: not translated | translated"]);
   const value = desired(loadBalancer);
   const linked = {
     ...value,
