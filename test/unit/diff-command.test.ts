@@ -105,7 +105,7 @@ shop/empty   198.51.100.2:80/TCP   all       may enter   everybody refused   oth
   7. Who is in no source range is dropped, endpoints or not.
 
 Not compared, since one side cannot say it: which backends are local, backends that drain, where NodePorts answer
-By design, and in no rule to be seen (docs/semantics.md): 1, 2, 3, 5, 6, 9, 12, 14, 15, 16, 17, 18, 19, 20
+By design, and in no rule to be seen (docs/semantics.md): 1, 2, 3, 5, 6, 9, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22
 
 No difference; by design 1 more
 `.slice(1),
@@ -142,7 +142,7 @@ To be looked at:
   broken.txt line 69: KUBE-SERVICES has a rule of somebody else's: it leads to no Service port
 
 Not compared, since one side cannot say it: which backends are local, backends that drain, where NodePorts answer
-By design, and in no rule to be seen (docs/semantics.md): 1, 2, 3, 5, 6, 9, 12, 14, 15, 16, 17, 18, 19, 20
+By design, and in no rule to be seen (docs/semantics.md): 1, 2, 3, 5, 6, 9, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22
 
 6 differences in 2 services; by design 1 more
 `.slice(1),
@@ -160,7 +160,7 @@ shop/empty   198.51.100.2:80/TCP   all   may enter   others than 203.0.113.0/24 
   7. Who is in no source range is dropped, endpoints or not.
 
 Not compared, since one side cannot say it: which backends are local, backends that drain, where NodePorts answer
-By design, and in no rule to be seen (docs/semantics.md): 1, 2, 3, 5, 6, 9, 12, 14, 15, 16, 17, 18, 19, 20
+By design, and in no rule to be seen (docs/semantics.md): 1, 2, 3, 5, 6, 9, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22
 
 No difference; by design 1 more
 `.slice(1),
@@ -249,7 +249,7 @@ SERVICE         FRONTEND               CLIENTS   WHAT       DESIRED           IP
 shop/web:http   192.0.2.11:30080/TCP   all       backends   10.244.2.2:8080   -
 
 Not compared, since one side cannot say it: names of services, kinds of frontends, clients inside and outside apart, refused and dropped apart, traffic policies, source ranges, which backends are local, backends that drain, health check ports, where NodePorts answer
-By design, and in no rule to be seen (docs/semantics.md): 1, 2, 3, 5, 6, 9, 12, 14, 15, 16, 17, 18, 19, 20
+By design, and in no rule to be seen (docs/semantics.md): 1, 2, 3, 5, 6, 9, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22
 
 1 difference in 1 service
 `.slice(1),
