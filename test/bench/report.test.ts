@@ -89,6 +89,16 @@ test("a partial run, problems, and a mode whose counter saw too little are said 
   assert.match(html, /too little in 1 of \d+ samples/);
 });
 
+test("many problems are counted, and do not push the answer off the screen", () => {
+  const problems = Array.from({ length: 200 }, (_, i) => `problem ${i}`);
+  const html = page({ ...drawResult({ seed: 1 }), problems });
+  const shown = html.slice(html.indexOf('class="banner"'), html.indexOf("<details>"));
+  assert.match(shown, /200 problems in this run/);
+  assert.equal(shown.match(/<li>/g)?.length, 4);
+  assert.match(html, /<summary>196 more<\/summary>/);
+  assert.ok(html.includes("<li>problem 199</li>"));
+});
+
 test("what was not measured is named with its reason", () => {
   const html = page(drawResult({ seed: 1 }));
   assert.match(html, /<dt>IPVS<\/dt><dd>the kernel has no ip_vs module<\/dd>/);

@@ -30,12 +30,17 @@ ${missingSection(result)}
 const banners = (result: Result): Markup => {
   const partial = result.complete ? NOTHING : markup`<p class="banner"><b>A partial run.</b> ${PARTIAL}</p>`;
   const told = troublesOf(result);
-  const problems =
-    told.length === 0
-      ? NOTHING
-      : markup`<div class="banner"><b>${told.length === 1 ? "A problem" : `${told.length} problems`} in this run</b>, so do not trust it blindly:<ul>${told.map((one) => markup`<li>${one}</li>`)}</ul></div>`;
-  return markup`${partial}${problems}`;
+  if (told.length === 0) return partial;
+  const items = (some: readonly string[]): Markup => markup`<ul>${some.map((one) => markup`<li>${one}</li>`)}</ul>`;
+  const [first, rest] = [told.slice(0, PROBLEMS_SHOWN), told.slice(PROBLEMS_SHOWN)];
+  const more =
+    rest.length === 0 ? NOTHING : markup`<details><summary>${rest.length} more</summary>${items(rest)}</details>`;
+  const many = told.length === 1 ? "A problem" : `${told.length} problems`;
+  return markup`${partial}<div class="banner"><b>${many} in this run</b>, so do not trust it blindly:${items(first)}${more}</div>`;
 };
+
+/** The answer must not be pushed off the screen. */
+const PROBLEMS_SHOWN = 4;
 
 /** The result inside a page; null: it is no page of this kind. */
 export const embeddedResult = (html: string): string | null =>

@@ -54,6 +54,7 @@ code{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow
 .answer{font-size:19px;line-height:1.45;font-weight:600;max-width:46em;text-wrap:pretty;margin-bottom:16px}
 .banner{background:var(--warn);color:var(--warn-ink);border-radius:8px;padding:12px 16px;margin-bottom:16px}
 .banner ul{padding-left:20px}
+.banner summary{color:inherit}
 .bad{color:var(--bad)}
 .mode::before{content:"";display:inline-block;width:9px;height:9px;border-radius:50%;background:var(--c);margin-right:7px}
 .figures{white-space:nowrap}
