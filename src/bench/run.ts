@@ -10,7 +10,7 @@ import { closeLab, labDirectory, labName, openLab, removeLeftovers } from "./lab
 import { networkScript } from "./lab/network.ts";
 import { mountBpf, runScript } from "./lab/process.ts";
 import { checkMachine, describeMachine, describeVersions, restlessness } from "./machine.ts";
-import { INSTALL_METRICS, MEASUREMENTS, type Measured, type Measurement, NOTHING } from "./measurements.ts";
+import { INSTALL_METRICS, MEASUREMENTS, METRICS, type Measured, type Measurement, NOTHING } from "./measurements.ts";
 import type { Mode } from "./modes.ts";
 import type { Carried } from "./node/node.ts";
 import { type Gap, type Proof, RESULT_VERSION, type Result, type Sample } from "./result.ts";
@@ -76,6 +76,8 @@ export const runBenchmark = async (options: RunOptions): Promise<Outcome> => {
   if (leftovers.length > 0) options.note(`removed what runs that crashed left here: ${list(leftovers)}`);
   const complete = await run.toTheEnd();
   const measured = new Set(run.samples.map(({ metric }) => metric));
+  const metrics = METRICS.filter(({ name }) => options.metrics.has(name) && (complete || measured.has(name)));
+  const isListed = ({ metric }: { readonly metric: string }): boolean => metrics.some(({ name }) => name === metric);
   const result: Result = {
     kind: "beeline-bench",
     version: RESULT_VERSION,
@@ -101,12 +103,10 @@ export const runBenchmark = async (options: RunOptions): Promise<Outcome> => {
       const { name, title, summary, beeline, counts_services } = mode;
       return { name, title, summary, beeline, counts_services, skipped: skipped.get(mode) ?? null };
     }),
-    metrics: [...MEASUREMENTS.flatMap(({ metrics }) => metrics), ...INSTALL_METRICS].filter(
-      ({ name }) => options.metrics.has(name) && (complete ? true : measured.has(name)),
-    ),
-    gaps: [...modes.flatMap((mode) => gapsOf(mode, options.metrics)), ...run.gaps],
+    metrics,
+    gaps: [...modes.flatMap((mode) => gapsOf(mode, options.metrics)), ...run.gaps].filter(isListed),
     samples: run.samples,
-    generator: run.generator,
+    generator: run.generator.filter(isListed),
     problems: [...(restless === null ? [] : [restless]), ...run.problems],
   };
   return { result, failed: run.problems.length > 0 };

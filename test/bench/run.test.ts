@@ -133,13 +133,13 @@ test("a mode whose programs are gone reaches nobody, and has no figure", async (
 
 test("interrupted, the command keeps what it has and removes the lab; killed, the next run removes it", async () => {
   const moments = [
-    ["SIGINT", /^installing iptables-nft/m, "iptables-nft", "2000", 0],
+    ["SIGINT", /^installing iptables-nft/m, "route,iptables-nft", "2000", 0],
     ["SIGINT", /^round 2 /m, "route,bpf-tc", "3", 3],
     ["SIGKILL", /^round 2 /m, "route,bpf-tc", "3", 0],
   ] as const;
   for (const [signal, moment, modes, services, samples] of moments) {
     const file = join(directory, "result.json");
-    const argv = ["bench", "--modes", modes, "--services", services, "--metrics", "connect-p50,requests"];
+    const argv = ["bench", "--modes", modes, "--services", services, "--metrics", "connect-p50,requests,update"];
     const child = spawn(BEELINE, [...argv, "--rounds", "100", "--seconds", "0.05", "--save", file], {
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -150,7 +150,7 @@ test("interrupted, the command keeps what it has and removes the lab; killed, th
       if (moment.test(stderr)) break;
     }
     assert.ok(traces(child.pid ?? 0).length > 4, stderr);
-    if (modes === "iptables-nft") await eventually(() => assert.ok(isRestoring(labName(child.pid ?? 0, 1))), 60_000);
+    if (services === "2000") await eventually(() => assert.ok(isRestoring(labName(child.pid ?? 0, 1))), 60_000);
     child.kill(signal);
     const [code] = await ended;
     if (signal === "SIGKILL") {
