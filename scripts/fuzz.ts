@@ -8,18 +8,26 @@ import { Fuzzer, formatFailure } from "../test/fuzz/run.ts";
 const TOLD_MS = 10_000;
 const MOST_FAILURES = 5;
 
-const { values } = parseArgs({
-  options: { minutes: { type: "string" }, seed: { type: "string" }, rounds: { type: "string" } },
-});
+const usage = (problem: string): never => {
+  console.error(`fuzz: ${problem}\nUsage: npm run fuzz -- [--minutes N] [--seed S] [--rounds N]`);
+  process.exit(2);
+};
 
-const number = (option: keyof typeof values, otherwise: number): number => {
-  const text = values[option];
-  const given = text === undefined ? otherwise : Number(text);
-  if (!(given >= 0)) {
-    console.error(`fuzz: --${option} ${text}: expected a number`);
-    process.exit(2);
+const readOptions = () => {
+  const number = { type: "string" } as const;
+  try {
+    return parseArgs({ options: { minutes: number, seed: number, rounds: number } }).values;
+  } catch (error) {
+    return usage(error instanceof Error ? error.message : String(error));
   }
-  return given;
+};
+
+const options = readOptions();
+
+const number = (option: "minutes" | "seed" | "rounds", otherwise: number): number => {
+  const text = options[option];
+  if (text === undefined) return otherwise;
+  return /^\d+(\.\d+)?$/.test(text) ? Number(text) : usage(`--${option} ${text}: expected a number`);
 };
 
 const seed = number("seed", randomInt(2 ** 31));

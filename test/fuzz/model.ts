@@ -64,8 +64,8 @@ const VERDICTS = {
 export class Model {
   readonly #world: World;
   #connections: Connection[] = [];
-  /** By program's hook and key of the datagram. */
-  readonly #fragments = new Map<string, Step>();
+  /** The first one of each datagram that was translated, by hook and key. */
+  readonly #fragments = new Map<string, WithPorts>();
   /** By service and client, of frontends with affinity. */
   readonly #affinity = new Map<string, Backend>();
   /** By service and five-tuple: the same packet finds the same backend in the same run. */
@@ -122,7 +122,8 @@ export class Model {
         if (refuses(found.packet?.dst)) return allow("protocol", "unreadable", "reply_failed");
         return allow("not_ours", "malformed");
       case "later": {
-        const step = this.#fragments.get(fragmentKey(inward, found)) ?? null;
+        const first = this.#fragments.get(fragmentKey(inward, found));
+        const step = first === undefined ? null : this.#stepOf(inward, first);
         if (step === null && refuses(found.dst)) return allow(...ofFragment(found));
         if (step === null) return allow("fragment", "not_ours");
         allow(reasonOf(step));
@@ -251,7 +252,7 @@ export class Model {
   /** Remembers what a packet that followed a step says of the connection. */
   #follow(inward: boolean, found: WithPorts, step: Step): void {
     if (found.closes) step.connection.closing = true;
-    if (found.fragment !== null) this.#fragments.set(fragmentKey(inward, found), step);
+    if (found.fragment !== null) this.#fragments.set(fragmentKey(inward, found), found);
   }
 
   /** Its backend is gone: UDP, which has no end, leaves it at once, TCP when the client begins again. */
