@@ -35,6 +35,7 @@ static __always_inline int verdict(int reason)
 	case REASON_EARLY_FRAGMENT:
 	case REASON_UNREADABLE:
 	case REASON_STRAY_ICMP:
+	case REASON_FROM_ITSELF:
 		return TC_ACT_SHOT;
 	}
 	return TC_ACT_UNSPEC;
@@ -128,6 +129,9 @@ static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *
 	is_beside = reason == REASON_NOT_OURS;
 	if (is_beside && !packet->opens)
 		return reason;
+	/* Answered, it would be sent to the frontend again, and its answer, and so on. */
+	if (!is_beside && same_addr(&packet->key.src_addr, &packet->key.dst_addr))
+		return REASON_FROM_ITSELF;
 	if (packet->key.proto == IPPROTO_SCTP)
 		return REASON_PROTOCOL;
 	if (!is_beside && reason != UNDECIDED)

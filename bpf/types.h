@@ -366,7 +366,8 @@ enum reason {
 	REASON_UNREADABLE = 26,	    /* dropped: to a VIP, as MALFORMED */
 	REASON_STRAY_ICMP = 27,	    /* dropped: to a VIP, no ping and about no flow */
 	REASON_CONNTRACK = 28,	    /* pass: kube-proxy's rules set this connection up */
-	REASONS = 29,
+	REASON_FROM_ITSELF = 29,    /* dropped: from the address that it is for, by a wire */
+	REASONS = 30,
 };
 
 /* listener: who wants events; one entry. Nothing is written when the time is over. */

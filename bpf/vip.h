@@ -95,6 +95,8 @@ static __always_inline int answer_message(struct __sk_buff *ctx, const struct pa
 static __always_inline int answer_echo(struct __sk_buff *ctx, const struct packet *packet,
 				       bool has_header)
 {
+	if (same_addr(&packet->key.src_addr, &packet->key.dst_addr))
+		return REASON_FROM_ITSELF;
 	if (!is_one_host(&packet->key.src_addr))
 		return REASON_REPLY_FAILED;
 	if (has_header) {

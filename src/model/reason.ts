@@ -56,6 +56,7 @@ export const reasons = {
   early_fragment: dropped("a later fragment of a datagram to a VIP whose first one is not known as translated"),
   unreadable: dropped("sent to a VIP, too short or of wrong lengths"),
   stray_icmp: dropped("an ICMP message to a VIP that is no ping and about no known flow"),
+  from_itself: dropped("it came by a wire from the address that it is for"),
 } as const satisfies Readonly<Record<string, Meaning>>;
 
 export type Reason = keyof typeof reasons;

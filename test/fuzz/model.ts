@@ -170,6 +170,7 @@ export class Model {
       return !this.#world.options.socketLB && frontend !== null ? ["not_handled"] : ["not_ours"];
     }
     if (isLoopback(src) || isLoopback(dst)) return ["loopback"];
+    if (src === dst && (frontend !== null || this.#world.refuses(dst, program))) return ["from_itself"];
     if (frontend === null && this.#world.refuses(dst, program)) {
       const refusal = proto === 132 ? "protocol" : "unlisted_port";
       return mayBeTold(found) ? [refusal] : ["reply_failed"];
@@ -442,12 +443,14 @@ const portWrites = (l4: number, side: Translation["side"], to: End, other: numbe
 
 const [ICMP, ICMPV6, ECHO, ECHO_V6, ECHO_REPLY, ECHO_REPLY_V6] = [1, 58, 8, 128, 0, 129] as const;
 
-const ofFragment = ({ family, proto, src }: LaterFragment): readonly Reason[] => {
+const ofFragment = ({ family, proto, src, dst }: LaterFragment): readonly Reason[] => {
   if (proto !== (family === 4 ? ICMP : ICMPV6)) return ["early_fragment"];
+  if (src === dst) return ["from_itself"];
   return [isOneHost(src) && !isLoopback(src) ? "echo" : "reply_failed"];
 };
 
-const ofMessage = (frame: Uint8Array, { family, l4, end, src }: Icmp): readonly Reason[] => {
+const ofMessage = (frame: Uint8Array, { family, l4, end, src, dst }: Icmp): readonly Reason[] => {
+  if (src === dst) return ["from_itself"];
   if (!isOneHost(src) || isLoopback(src)) return ["reply_failed"];
   return [l4 + 8 <= end && frame[l4] === (family === 4 ? ECHO : ECHO_V6) ? "echo" : "stray_icmp"];
 };

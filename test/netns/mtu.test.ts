@@ -99,7 +99,7 @@ for (const dataplane of [BPF, IPTABLES]) {
           after(remove);
 
           for (const vip of vips) {
-            test(`half a megabyte goes through ${vip} and comes back whole`, async () => {
+            test(`Fault 79: half a megabyte goes through ${vip} and comes back whole`, async () => {
               const answer = await (await lab.host("client")).transfer(vip, 80, 500_000);
               assert.ok(answer.ok, JSON.stringify(answer));
             });

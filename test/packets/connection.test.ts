@@ -94,7 +94,7 @@ for (const a of families) {
     });
   });
 
-  describe(`${a.family}: affinity`, () => {
+  describe(`Fault 82: ${a.family}: affinity`, () => {
     const three = [local(1), local(2), local(3)];
     const affinity = (change: Partial<Parameters<typeof publish>[1]> = {}) =>
       publish(datapath, { address: a.vip, port: 80, affinity_timeout_s: 10, ...change }, three);
@@ -165,7 +165,7 @@ for (const a of families) {
   });
 
   describe(`${a.family}: an existing flow`, () => {
-    test("TCP drains to a backend that is gone, until the client starts anew", () => {
+    test("Fault 77: TCP drains to a backend that is gone, until the client starts anew", () => {
       publish(datapath, { address: a.vip, port: 80 }, [local(1)]);
       send();
       publish(datapath, { address: a.vip, port: 80, slot_base: 10 }, [local(2)]);
@@ -192,7 +192,7 @@ for (const a of families) {
     });
 
     for (const flags of ["FA", "R"]) {
-      test(`a SYN after ${flags} chooses anew`, () => {
+      test(`Fault 75: a SYN after ${flags} chooses anew`, () => {
         publish(datapath, { address: a.vip, port: 80 }, [local(1)]);
         send();
         send({ flags });
@@ -213,7 +213,7 @@ for (const a of families) {
       assert.equal(stateAt(), "tcpHalfOpen");
     });
 
-    test("UDP leaves a backend that is gone or has another holder, but drains", () => {
+    test("Fault 77: UDP leaves a backend that is gone or has another holder, but drains", () => {
       const udp = { proto: "UDP" } as const;
       publish(datapath, { address: a.vip, port: 80, proto: "UDP" }, [local(1)]);
       send(udp);
@@ -238,7 +238,7 @@ for (const a of families) {
     });
   });
 
-  describe(`${a.family}: SNAT ports`, () => {
+  describe(`Fault 83: ${a.family}: SNAT ports`, () => {
     const undoSnat = (port: number) => flowKey([a.remote, 8080], [a.node, port]);
     const portOf = (sport: number) => datapath.get("flows", dnat(sport))?.snat_port ?? 0;
     const range = (min: number, max: number) => {
@@ -386,7 +386,7 @@ for (const a of families) {
 
   for (const backend of [local(1), remote]) {
     const what = backend.local ? "local" : "remote";
-    describe(`${a.family}: one client port, two VIPs, the same ${what} backend`, () => {
+    describe(`Fault 75: ${a.family}: one client port, two VIPs, the same ${what} backend`, () => {
       const publishBoth = (proto: "TCP" | "UDP" = "TCP") => {
         publish(datapath, { address: a.vip, port: 80, proto }, [backend]);
         publish(datapath, { address: a.vip2, port: 80, proto, service_id: 2, slot_base: 10 }, [{ ...backend, id: 2 }]);

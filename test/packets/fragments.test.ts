@@ -16,7 +16,7 @@ const TEXT = "0123456789abcdef".repeat(250);
 
 for (const a of families) {
   for (const proto of ["UDP", "TCP"] as const) {
-    describe(`${a.family} ${proto}: fragments`, () => {
+    describe(`Fault 67: ${a.family} ${proto}: fragments`, () => {
       const request = buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, proto, payload: TEXT });
       const fragments = (frame = request, id = 77) => splitFrame(frame, 1400, id);
       const serve = (...backends: Parameters<typeof publish>[2]) =>

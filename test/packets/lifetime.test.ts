@@ -136,7 +136,7 @@ for (const a of families) {
         assert.equal(send({ sport: 40000, flags: "A" }).reason, "REASON_NEW_FLOW", "and finds its backend again");
       });
 
-      test("a flood of SYNs leaves what is established, and takes no more than its places", () => {
+      test("Fault 76: a flood of SYNs leaves what is established, and takes no more than its places", () => {
         for (let i = 0; i < 3; i++) establish({ sport: 30000 + i });
         for (let i = 0; i < 1000; i++) send({ sport: 40000 + i });
         assert.deepEqual(

@@ -269,16 +269,6 @@ for (const a of families) {
       }
     });
 
-    test("Fault 73: a VIP that asks itself (LAND) is a client like any other: to the backend, and its answer from the VIP", () => {
-      publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
-      const asked = datapath.ingress(buildFrame({ from: a.vip, to: a.vip, sport: 80, flags: "S" }));
-      const [f, reply] = [parseFrame(asked.frame), { from: a.local, sport: 8080, to: a.vip, dport: 80, flags: "SA" }];
-      assert.deepEqual([asked.reason, f.from, f.sport, f.to], ["REASON_NEW_FLOW", a.vip, 80, a.local]);
-      const answer = datapath.egress(buildFrame(reply));
-      const g = parseFrame(answer.frame);
-      assert.deepEqual([answer.reason, g.from, g.sport, g.to, g.dport], ["REASON_REPLY", a.vip, 80, a.vip, 80]);
-    });
-
     test("a family that is off is not ours, the other one is", () => {
       const off = new Datapath(v4 ? { ipv4: 0 } : { ipv6: 0 });
       for (const b of families) {

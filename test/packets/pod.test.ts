@@ -69,7 +69,7 @@ for (const a of families) {
         scope: asked,
       });
 
-      test("hairpin: the pod meets its node's address, and hears the VIP", () => {
+      test("Fault 74: hairpin: the pod meets its node's address, and hears the VIP", () => {
         serve([{ id: 1, address: pod, local: true }]);
         const sent = datapath.podIngress(request());
         assert.equal(sent.reason, "REASON_NEW_FLOW");

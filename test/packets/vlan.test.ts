@@ -10,7 +10,7 @@ type Types = Parameters<typeof tagFrame> extends [Uint8Array, ...infer T] ? T : 
 for (const a of families) {
   const unreachable = a.family === "IPv4" ? ([3, 3] as const) : ([1, 4] as const);
 
-  describe(`${a.family}: VLAN tags`, () => {
+  describe(`Fault 71: ${a.family}: VLAN tags`, () => {
     const with_datapath = (work: (datapath: Datapath) => readonly Outcome[]): readonly Outcome[] => {
       const datapath = new Datapath();
       try {

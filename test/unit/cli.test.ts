@@ -532,7 +532,7 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["trace --drops --source 10.0.0", "--source 10.0.0: expected an address or a prefix, like 10.244.0.0/16"],
   [
     "trace --drops --reason source_rang",
-    "--reason source_rang: unknown (did you mean source_range?); there are no_endpoints, no_local_endpoints, source_range, no_slot, no_backend, snat_exhausted, no_snat_address, flow_clash, flows_full, rewrite_failed, reply_failed, loopback, reply_rewrite_failed, unlisted_port, protocol, early_fragment, unreadable, stray_icmp",
+    "--reason source_rang: unknown (did you mean source_range?); there are no_endpoints, no_local_endpoints, source_range, no_slot, no_backend, snat_exhausted, no_snat_address, flow_clash, flows_full, rewrite_failed, reply_failed, loopback, reply_rewrite_failed, unlisted_port, protocol, early_fragment, unreadable, stray_icmp, from_itself",
   ],
   ["maps sockets", "Map sockets lives in the sockets themselves; it cannot be listed"],
 ];

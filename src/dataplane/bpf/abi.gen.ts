@@ -613,7 +613,8 @@ export const reason = {
   REASON_UNREADABLE: 26,
   REASON_STRAY_ICMP: 27,
   REASON_CONNTRACK: 28,
-  REASONS: 29,
+  REASON_FROM_ITSELF: 29,
+  REASONS: 30,
 } as const;
 
 export const scope = {
