@@ -3,10 +3,10 @@
  * Packets as a NIC would bring them: `frames DEVICE OBJECT TO-MAC FROM:PORT` sends live XDP frames
  * out of DEVICE. Told what to do by lines on stdin; ends with its input.
  *
- *   run TO:PORT FLOWS SECONDS MOST   {"sent": n, "rate": packets a second}
+ *   run TO:PORT TO:PORT FLOWS SECONDS MOST   {"sent": n, "rate": packets a second}
  *
- * sends for so long, and not more than MOST packets, over so many flows; over 0 flows: every packet
- * is of a new one, and none is used a second time.
+ * sends for so long, and not more than MOST packets, over so many flows, to both destinations in
+ * turn (of one port); over 0 flows: every packet is of a new one, and none is used a second time.
  */
 #include "load.h"
 #include "tool.h"
@@ -99,13 +99,14 @@ static struct generator held(void)
 	return value;
 }
 
-static void run(const char *to, unsigned flows, double seconds, double most)
+static void run(const char *to, const char *other, unsigned flows, double seconds, double most)
 {
-	struct sockaddr_in target = parse_endpoint(to);
+	struct sockaddr_in target = parse_endpoint(to), second = parse_endpoint(other);
 	struct generator start = config;
 	__u32 zero = 0;
 
-	start.daddr = target.sin_addr.s_addr;
+	start.daddr[0] = target.sin_addr.s_addr;
+	start.daddr[1] = second.sin_addr.s_addr;
 	start.dport = target.sin_port;
 	start.flows = flows;
 	start.next = flows ? 0 : next_flow;
@@ -130,7 +131,7 @@ static void run(const char *to, unsigned flows, double seconds, double most)
 
 int main(int argc, char **argv)
 {
-	char line[256], to[32];
+	char line[256], to[32], other[32];
 	unsigned flows;
 	double seconds, most;
 
@@ -142,9 +143,10 @@ int main(int argc, char **argv)
 	puts("{}");
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {
-		if (sscanf(line, "run %31s %u %lf %lf", to, &flows, &seconds, &most) != 4)
+		if (sscanf(line, "run %31s %31s %u %lf %lf", to, other, &flows, &seconds, &most) !=
+		    5)
 			die("%s is no command", line);
-		run(to, flows, seconds, most);
+		run(to, other, flows, seconds, most);
 	}
 	return 0;
 }

@@ -78,6 +78,7 @@ int generate(struct xdp_md *ctx)
 	__u32 flow = g->flows ? n % g->flows : n;
 	__u16 length = ctx->data_end - ctx->data - sizeof(*eth);
 	__be16 udp_length = bpf_htons(length - sizeof(*ip));
+	__be32 daddr = g->daddr[flow & 1];
 	__be32 saddr = bpf_htonl(g->saddr + flow / PORTS_PER_ADDRESS);
 	__be16 sport = bpf_htons(g->sport + flow % PORTS_PER_ADDRESS);
 
@@ -92,8 +93,8 @@ int generate(struct xdp_md *ctx)
 	ip->ttl = 64;
 	ip->protocol = IPPROTO_UDP;
 	ip->saddr = saddr;
-	ip->daddr = g->daddr;
-	__u32 addresses = halves(saddr) + halves(g->daddr);
+	ip->daddr = daddr;
+	__u32 addresses = halves(saddr) + halves(daddr);
 
 	ip->check = fold(addresses + bpf_htons(0x4500) + ip->tot_len + ip->frag_off +
 			 bpf_htons(64 << 8 | IPPROTO_UDP));

@@ -13,13 +13,13 @@
 struct generator {
 	__u64 next; /* number of the next packet: it makes the ports and addresses */
 	__u64 sent;
-	__u64 first_ns; /* when the first packet was made, */
-	__u64 last_ns;	/* the last time that the clock was looked at, */
-	__u64 timed;	/* and packets between the two */
-	__u32 flows;	/* 0: every packet is another flow */
-	__u32 saddr;	/* host order: it is counted up */
-	__be32 daddr;
-	__u16 sport; /* host order */
+	__u64 first_ns;	 /* when the first packet was made, */
+	__u64 last_ns;	 /* the last time that the clock was looked at, */
+	__u64 timed;	 /* and packets between the two */
+	__u32 flows;	 /* 0: every packet is another flow */
+	__u32 saddr;	 /* host order: it is counted up */
+	__be32 daddr[2]; /* of flows with even and odd numbers */
+	__u16 sport;	 /* host order */
 	__be16 dport;
 	__u8 to_mac[6];
 	__u8 from_mac[6];

@@ -1,5 +1,5 @@
 // Every mode: its words, what the kernel and the machine must have for it, and what opens it on a node. A new mode is one
-// more row here and, where it is another dataplane, one more file of node/.
+// more row here, one in node/process.ts, and where it is another dataplane one more file of node/.
 
 import { probeKernel } from "../dataplane/bpf/probe.ts";
 import { versionOf } from "../dataplane/iptables/command.ts";

@@ -201,7 +201,8 @@ export class Stack {
   /** Live frames for so long, not more than `most`; flows 0: every one another flow. */
   async frames(asked: Asked, flows: number, seconds: number, most: number): Promise<z.output<typeof frames>> {
     if (this.#frames === null) throw new Error(`Mode ${this.mode.name} has no packets from a wire`);
-    return frames.parse(await this.#frames.ask(`run ${this.#addresses(asked)[0]} ${flows} ${seconds} ${most}`));
+    const [first, second = first] = this.#addresses(asked);
+    return frames.parse(await this.#frames.ask(`run ${first} ${second} ${flows} ${seconds} ${most}`));
   }
 }
 
