@@ -7,6 +7,7 @@ import { countEntries, readCounters } from "../dataplane/bpf/inspect.ts";
 import { interfaceIndex } from "../dataplane/bpf/libbpf.ts";
 import type { MapName, MapStore } from "../dataplane/bpf/mapstore.ts";
 import { linksDirectory, pinDirectory } from "../dataplane/bpf/pins.ts";
+import { readSnatUse, type SnatUse } from "../dataplane/bpf/snat.ts";
 import type { StaleCounts } from "../dataplane/bpf/stale.ts";
 import type { Observer } from "../dataplane/iptables/iptables.ts";
 import { InputError, isInputError, isRefusedError, messageOf, RefusedError } from "../lib/errors.ts";
@@ -18,6 +19,7 @@ import { chooseDevices, choosePodDevices, type DeviceFacts, hasIPv6, readHost } 
 import type { Log } from "./log.ts";
 import type { Facts } from "./metrics.ts";
 import { openIptables } from "./rules.ts";
+import { startSnatWatch } from "./snat-watch.ts";
 import { openUserspace } from "./userspace.ts";
 
 /** What an agent or a command drives, and what there is to tell of it. */
@@ -30,6 +32,7 @@ export interface Opened {
   readonly staleSockets?: () => StaleCounts | null;
   /** What expires; absent where nothing does. */
   readonly connections?: () => ExpiryFacts | null;
+  readonly snat?: () => SnatUse;
   /** How often it wants to be checked. */
   readonly audit_ms: number;
 }
@@ -59,7 +62,15 @@ const openBpf = (config: Config, log: Log): Opened => {
     log,
     now_ms: () => performance.now(),
   });
+  const { min, max } = config.bpf.snatPorts;
+  const snat = startSnatWatch({
+    read: () => readSnatUse(dataplane.store),
+    flows: () => expiry.facts()?.entries ?? null,
+    ports: max - min + 1,
+    log,
+  });
   const close = (): void => {
+    snat.close();
     expiry.close();
     dataplane.close();
   };
@@ -68,6 +79,7 @@ const openBpf = (config: Config, log: Log): Opened => {
     maps: () => ({ ...dataplane.pressure(), flows: { used: expiry.facts()?.entries ?? 0, capacity }, ...use() }),
     packets: () => readCounters(dataplane.store),
     connections: () => expiry.facts(),
+    snat: remember(() => readSnatUse(dataplane.store), 60_000),
     staleSockets: () => dataplane.staleSockets(),
     audit_ms: AUDIT_MAPS_MS,
   };

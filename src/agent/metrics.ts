@@ -1,6 +1,7 @@
 // Prometheus metrics: kube-proxy's, by kube-proxy's names, buckets and labels, where they mean something here, and
 // beeline's own. What can be asked is asked at the time of a scrape; only what happens in between is counted.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { SnatUse } from "../dataplane/bpf/snat.ts";
 import type { StaleCounts } from "../dataplane/bpf/stale.ts";
 import type { PacketCounts } from "../dataplane/iptables/counters.ts";
 import type { Observer } from "../dataplane/iptables/iptables.ts";
@@ -28,6 +29,8 @@ export interface Facts {
   devices(): number;
   /** UDP sockets that were connected to removed backends; null: nobody looks for them. */
   staleSockets(): StaleCounts | null;
+  /** SNAT ports, by destination; null: there is no SNAT of ours. */
+  snat?(): SnatUse | null;
   /** What iptables rules count; null: nothing. */
   counted?(): PacketCounts | null;
   /** With --observe: by kind, what differs between the rules of this node and what should be. */
@@ -211,6 +214,21 @@ export const createMetrics = (
       for (const [result, count] of Object.entries(facts.staleSockets() ?? {})) this.inc({ result }, count);
     },
   });
+  const { snat } = facts;
+  if (snat !== undefined) {
+    gauge("beeline_snat_ports", "Source ports that SNAT has towards each backend", [], (g) => {
+      const use = snat();
+      if (use !== null) g.set(use.ports);
+    });
+    gauge("beeline_snat_ports_taken_most", "Of these, taken towards the backend that has most", [], (g) => {
+      const use = snat();
+      if (use !== null) g.set(use.destinations[0]?.taken ?? 0);
+    });
+    gauge("beeline_snat_backends_near_limit", "Backends towards which four fifths of them are taken", [], (g) => {
+      const use = snat();
+      if (use !== null) g.set(use.destinations.filter((one) => one.nearLimit).length);
+    });
+  }
   gauge("beeline_problems", "Parts of objects that are not used, by kind of object", ["kind"], (g) => {
     for (const [kind, count] of Object.entries(facts.problems())) g.set({ kind }, count);
   });

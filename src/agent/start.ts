@@ -53,6 +53,7 @@ const createAgent = (config: Config, watch: Watch, log: Log, version: string): R
       packets: () => opened.packets(),
       counted: () => opened.counted?.() ?? null,
       connections: () => opened.connections?.() ?? null,
+      snat: () => opened.snat?.() ?? null,
       staleSockets: () => opened.staleSockets?.() ?? null,
       problems: () => countByKind(agent.problems),
       pending: () => agent.pending,

@@ -5,7 +5,9 @@ import { type Counter, readCounters } from "../dataplane/bpf/inspect.ts";
 import { closeFd, interfaceIndex, linkInfo, openPinned } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { type LinkPin, linkPinName, linksDirectory, pinDirectory } from "../dataplane/bpf/pins.ts";
+import { readSnatUse, type SnatUse } from "../dataplane/bpf/snat.ts";
 import { columns, count, list } from "../lib/text.ts";
+import { formatHostPort } from "../model/address.ts";
 import type { NodeAddress } from "../model/desired.ts";
 import { type Direction, meaningOf, type PacketVerdict } from "../model/reason.ts";
 import type { Run } from "./command.ts";
@@ -29,6 +31,7 @@ export interface Status {
     readonly draining: number;
   };
   readonly nodeAddresses: readonly NodeAddress[];
+  readonly snat: SnatUse;
   readonly maps: readonly MapUse[];
   readonly packets: readonly Happened[];
 }
@@ -67,6 +70,7 @@ const readStatus = (store: MapStore, bpffs: string): Status => {
       draining: backends.filter((b) => b.state === "draining").length,
     },
     nodeAddresses: desired.nodeAddresses,
+    snat: readSnatUse(store),
     maps: readMapUse(store),
     packets: readCounters(store).map(({ hook, reason, count }) => {
       const meaning = meaningOf(hook, reason);
@@ -129,6 +133,7 @@ export const statusReport = (status: Status): Report => ({
       ["Services:", `${count(counts.servicePorts, "service port")}, ${count(counts.frontends, "frontend")}`],
       ["Backends:", `${counts.backends - counts.draining} active, ${counts.draining} draining`],
       ["Node addresses:", status.nodeAddresses.map(addressText).join(", ") || "none"],
+      ["SNAT ports:", snatText(status.snat)],
     ];
     const packets = columns(
       headers ? ["HOOK", "VERDICT", "DIRECTION", "REASON", "COUNT", ...(wide ? ["MEANING"] : [])] : null,
@@ -142,6 +147,17 @@ export const statusReport = (status: Status): Report => ({
     return text.replace(/^Agent: +not running.*$/m, (line) => paint("yellow", line));
   },
 });
+
+/** Those that are near their limit, else the fullest. */
+const snatText = ({ min, max, ports, destinations }: SnatUse): string => {
+  const near = destinations.filter((one) => one.nearLimit);
+  const shown = near.length > 0 ? near : destinations.slice(0, 1);
+  const words = shown.map(
+    ({ address, port, protocol, taken, nearLimit }) =>
+      `${nearLimit ? "NEAR ITS LIMIT: " : "fullest "}${formatHostPort(address, port)}/${protocol} with ${taken} taken`,
+  );
+  return [`${min}-${max}, ${ports} towards each backend`, ...(words.length === 0 ? ["none taken"] : words)].join(", ");
+};
 
 const socketText = (hooks: readonly Hook[]): string => {
   const sockets = hooks.filter((h) => h.role === null);

@@ -442,6 +442,13 @@ test("status: on one screen, with what is not as it should be", async () => {
       { address: address("127.0.0.1"), loopback: true, primary: false, nodePorts: true },
       { address: address("192.0.2.11"), loopback: false, primary: true, nodePorts: false },
     ],
+    snat: {
+      ...{ min: 61000, max: 61009, ports: 10 },
+      destinations: [
+        { address: address("fd00:2::6"), port: 8080, protocol: "TCP", taken: 9, nearLimit: true },
+        { address: address("10.2.0.6"), port: 53, protocol: "UDP", taken: 7, nearLimit: false },
+      ],
+    },
     maps: [
       { map: "config", type: "array", used: null, capacity: 1 },
       { map: "flows", type: "LRU hash", used: 5, capacity: 50 },
@@ -463,6 +470,7 @@ Pod devices:      veth1, veth2 (tcx ingress); 9 devices (clsact ingress)
 Services:         2 service ports, 1 frontend
 Backends:         2 active, 1 draining
 Node addresses:   127.0.0.1 (loopback), 192.0.2.11 (primary, no NodePorts)
+SNAT ports:       61000-61009, 10 towards each backend, NEAR ITS LIMIT: [fd00:2::6]:8080/TCP with 9 taken
 
 MAP     USED   CAPACITY   FULL
 flows   5      50         10.0%
