@@ -29,6 +29,8 @@ interface Row {
 const RUNS = 9;
 const REPEAT = 200_000;
 const SERVICES = 10_000;
+/** Places for connections that are half-open: more than there are, or so few that each takes another's. */
+const [ROOM, CROWDED] = [65_536, 1024];
 /** One after another, each a new connection; four flows each, far from filling the map. */
 const CHAIN = 4000;
 
@@ -134,8 +136,8 @@ const measureFloor = (): Row => {
 };
 
 /** Every run is a new connection: each VIP's only backend is the next VIP. */
-const measureNewFlow = (what: string, local: boolean): Row => {
-  const tc = new Datapath({}, sizes);
+const measureNewFlow = (what: string, local: boolean, expendables: number): Row => {
+  const tc = new Datapath({}, { ...sizes, expendables });
   fillServices(tc, scope.SCOPE_EXTERNAL);
   tc.configure({ snat_port_min: 20000, snat_port_max: 60000 });
   const vip = (i: number): string => `100.64.${i >> 8}.${i & 255}`;
@@ -178,7 +180,12 @@ const measureTc = (): readonly Row[] => {
       measureLoop(a, "reply to the client", "tc_egress", flow_kind.FLOW_UNDO_DNAT, "TCP"),
     );
   }
-  rows.push(measureNewFlow("local backend (2 flows)", true), measureNewFlow("remote backend (4 flows)", false));
+  rows.push(
+    measureNewFlow("local backend (2 flows)", true, ROOM),
+    measureNewFlow("remote backend (4 flows)", false, ROOM),
+    measureNewFlow("local backend, an older one gives way", true, CROWDED),
+    measureNewFlow("remote backend, an older one gives way", false, CROWDED),
+  );
   rows.push(measureDrop("nobody listens", 0), measureDrop("100 events a second", 100));
   return rows;
 };

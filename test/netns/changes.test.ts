@@ -207,6 +207,31 @@ for (const dataplane of [BPF, IPTABLES]) {
       await pod.drop(id);
     });
 
+    test("a UDP socket that asked before the Service was there, and while it had no endpoint, is served once it has", async () => {
+      const client = await lab.host("client");
+      const late = serviceOf("late", 26);
+      for (const to of [
+        { address: v4("node1"), port: 30126 },
+        { address: v6("node2"), port: 30126 },
+      ]) {
+        const { id } = await client.openUdp(to.address.includes(":") ? 6 : 4);
+        const ask = async (): Promise<string> => {
+          const answer = await client.askUdp(id, to, 300);
+          return answer.ok ? answer.name : answer.code;
+        };
+        await eventually(async () => assert.doesNotMatch(await ask(), /^pod/));
+        for (let i = 0; i < 3; i++) assert.doesNotMatch(await ask(), /^pod/, "nothing is there yet");
+        manifests.service(late, ["pod1a"]);
+        await eventually(async () => assert.equal(await ask(), "pod1a"));
+        manifests.service(late, []);
+        await eventually(async () => assert.doesNotMatch(await ask(), /^pod/));
+        manifests.service(late, ["pod2a"]);
+        await eventually(async () => assert.equal(await ask(), "pod2a"));
+        await client.drop(id);
+        manifests.remove("late");
+      }
+    });
+
     test("an established TCP connection outlives the removal of its backend from the service", async () => {
       const web = serviceOf("drains", 25);
       manifests.service(web, ["pod1a", "pod2a"]);
