@@ -169,25 +169,13 @@ SUBPROGRAM int connect_packet(struct __sk_buff *ctx, const struct packet *packet
 	reason = open_connection(ctx, c);
 	if (reason != REASON_NEW_FLOW)
 		return reason;
+	make_expendable(&packet->key, c->now_ns);
 	if (!is_beside)
 		count_new_flow(c->backend_id);
 	to->addr = c->backend.addr;
 	to->port = c->backend.port;
 	to->other_port = client_port_in(c, FLOW_DNAT);
 	return REASON_NEW_FLOW;
-}
-
-/* Until the client has answered the backend's answer, it gives way to others. */
-SUBPROGRAM int enlist(const struct packet *packet)
-{
-	const struct flow *head;
-	struct flow_key key;
-
-	if (!packet)
-		return 0;
-	key = packet->key;
-	head = bpf_map_lookup_elem(&flows, &key);
-	return head ? make_expendable(&key, head) : 0;
 }
 
 #endif

@@ -91,14 +91,14 @@ static __always_inline bool evict(const struct expendable *place, __u64 now_ns, 
 }
 
 /* The next place of the ring. The one who was there goes, unless it has become established. */
-SUBPROGRAM int make_expendable(const struct flow_key *key, const struct flow *head)
+SUBPROGRAM int make_expendable(const struct flow_key *key, __u64 created_ns)
 {
 	const struct config *config = get_config();
 	__u32 zero = 0, number;
 	struct expendable *place;
 	__u32 *cursor;
 
-	if (!config || !config->expendables || !key || !head)
+	if (!config || !config->expendables || !key)
 		return 0;
 	cursor = bpf_map_lookup_elem(&expendable_cursor, &zero);
 	if (!cursor)
@@ -110,7 +110,7 @@ SUBPROGRAM int make_expendable(const struct flow_key *key, const struct flow *he
 	if (place->created_ns)
 		evict(place, bpf_ktime_get_boot_ns(), false);
 	place->key = *key;
-	place->created_ns = head->created_ns;
+	place->created_ns = created_ns;
 	return 0;
 }
 
@@ -218,7 +218,7 @@ SUBPROGRAM int advance(struct __sk_buff *ctx, const struct packet *packet, struc
 	if (from_backend && (head->flags & FLOW_SETTLED || key.proto != IPPROTO_TCP))
 		flow->flags |= FLOW_SETTLED;
 	if (is_closed(after) && !is_closed(before))
-		make_expendable(&key, head);
+		make_expendable(&key, head->created_ns);
 	return 0;
 }
 

@@ -111,8 +111,6 @@ static __always_inline int connect(struct __sk_buff *ctx, const struct packet *p
 
 	if (reason == REASON_FLOWS_FULL && make_room())
 		reason = connect_packet(ctx, packet, to, is_beside);
-	if (reason == REASON_NEW_FLOW)
-		enlist(packet);
 	return reason;
 }
 
