@@ -1,4 +1,5 @@
-// Every object loads with every combination of its options, and costs the verifier no more than instructions.txt says.
+// Every object loads with every combination of its options that makes a difference, and costs the verifier no more than
+// instructions.txt says.
 // UPDATE=1 rewrites this kernel's column of that table. On a kernel without a column, loading alone is checked.
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -28,13 +29,22 @@ const VALUES: Readonly<Record<keyof Options, Partial<Record<(typeof OBJECTS)[num
 };
 const smallMaps = { slots: 64, backends: 64, backend_stats: 64, flows: 64, frontends: 64, affinity: 64, nodeports: 64 };
 
-/** Every options record that makes a difference to an object. */
-const combinationsFor = (object: (typeof OBJECTS)[number]): readonly Options[] =>
-  NAMES.reduce<readonly Partial<Options>[]>(
+/**
+ * Every options record that makes a difference to an object: the families and the statistics in every combination; whose
+ * sockets are translated and how packets start in every combination on top of all of these, with which it is most code.
+ * On an emulated machine a load takes seconds.
+ */
+const combinationsFor = (object: (typeof OBJECTS)[number]): readonly Options[] => {
+  const all = NAMES.reduce<readonly Partial<Options>[]>(
     (partial, name) =>
       partial.flatMap((one) => (VALUES[name][object] ?? [0]).map((value) => ({ ...one, [name]: value }))),
     [{}],
   ) as readonly Options[];
+  return all.filter(
+    ({ ipv4, ipv6, backend_stats, socket_lb, l3_device }) =>
+      (ipv4 && ipv6 && backend_stats) || !(socket_lb || l3_device),
+  );
+};
 
 const nameOf = (options: Options): string => {
   const lb = { [socket_lb.SOCKET_LB_HOST]: "host", [socket_lb.SOCKET_LB_OFF]: "off" }[options.socket_lb];
@@ -92,7 +102,7 @@ const parse = (text: string): Table => {
   return new Map(kernels.map((kernel, i) => [kernel, column(i)]));
 };
 
-test("every combination of options of every object passes the verifier, at its known cost", (t) => {
+test("every combination of options that makes a difference to an object passes the verifier, at its known cost", (t) => {
   const counts = new Map<string, number>();
   for (const object of OBJECTS) {
     for (const options of combinationsFor(object)) {
