@@ -8,7 +8,7 @@ import type { Host } from "../lib/host/host.ts";
 import type { Counts, Transport } from "../lib/host/protocol.ts";
 import { Manifests } from "../lib/objects.ts";
 import { addressesIn, BPF, IPTABLES, openLab, PODS, runOnEveryNode, serveAt, serviceOf } from "../lib/served-lab.ts";
-import { assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
+import { AT_ONCE_MS, assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
 
 const lab = await openLab({ podsPerNode: 3 });
 const { v4, v6 } = addressesIn(lab);
@@ -127,7 +127,7 @@ for (const dataplane of [BPF, IPTABLES]) {
       manifests.service(web, []);
       for (const loop of loops) await eventually(async () => assert.ok((await loop.counts()).failed > 5, loop.title));
       if (rules) await assertRefusedByIcmp(pod, "fd00:172:30::21", 80);
-      else await assertFails(pod, { address: "fd00:172:30::21", port: 80 }, "ECONNREFUSED", 100);
+      else await assertFails(pod, { address: "fd00:172:30::21", port: 80 }, "ECONNREFUSED", AT_ONCE_MS);
       await assertRefusedByIcmp(client, v6("node2"), 30021);
       manifests.service(web, ["pod2a"]);
       await meetOnly(loops, ["pod2a"]);

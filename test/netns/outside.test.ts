@@ -18,7 +18,7 @@ import {
   serveAt,
   serviceOf,
 } from "../lib/served-lab.ts";
-import { assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
+import { AT_ONCE_MS, assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
 
 const lab = await openLab();
 const { v4, v6, own } = addressesIn(lab);
@@ -296,7 +296,7 @@ for (const [index, dataplane] of [BPF_TCX, BPF_CLSACT, IPTABLES].entries()) {
       await node.serve("node1 itself", 2222);
       await assertReaches(client, { address: v4("node1"), port: 2222 }, { "node1 itself": v4("client") });
       await node.stopServing(2222);
-      await assertFails(client, { address: v4("node1"), port: 30999 }, "ECONNREFUSED", 100);
+      await assertFails(client, { address: v4("node1"), port: 30999 }, "ECONNREFUSED", AT_ONCE_MS);
     });
   });
 }

@@ -5,7 +5,7 @@ import { before, describe, test } from "node:test";
 import { eventually } from "../lib/eventually.ts";
 import { Manifests, type ServiceWords, serviceObject, sliceObjects } from "../lib/objects.ts";
 import { addressesIn, BPF, IPTABLES, openLab, PODS, runOnEveryNode, serveAt } from "../lib/served-lab.ts";
-import { assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
+import { AT_ONCE_MS, assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
 
 const TCP_AND_UDP = [
   { name: "tcp", port: 80, protocol: "TCP", nodePort: 30010 },
@@ -197,7 +197,7 @@ for (const dataplane of [BPF, IPTABLES]) {
           [v4("node1"), 30012],
         ] as const) {
           if (rules) await assertRefusedByIcmp(host, address, port);
-          else await assertFails(host, { address, port }, "ECONNREFUSED", 100);
+          else await assertFails(host, { address, port }, "ECONNREFUSED", AT_ONCE_MS);
         }
         for (const address of ["172.30.0.13", "fd00:172:30::13"]) {
           if (rules) {
@@ -205,7 +205,7 @@ for (const dataplane of [BPF, IPTABLES]) {
             // Refused on its way out of the node, it is not sent either.
             assert.ok(!answer.ok && (answer.code === "ECONNREFUSED" || (from === "node1" && answer.code === "EPERM")));
           } else {
-            await assertFails(host, { transport: "UDP", address, port: 53 }, "ECONNREFUSED", 100);
+            await assertFails(host, { transport: "UDP", address, port: 53 }, "ECONNREFUSED", AT_ONCE_MS);
             await assert.rejects(
               host.openUdp(address.includes(":") ? 6 : 4, { to: { address, port: 53 } }),
               /ECONNREFUSED/,
