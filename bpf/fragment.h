@@ -19,6 +19,7 @@ static __always_inline struct fragment_key fragment_key_of(const struct packet *
 		.dst_addr = packet->key.dst_addr,
 		.id = packet->fragment_id,
 		.proto = packet->family == FAMILY_IPV4 ? packet->key.proto : 0,
+		.outward = packet->key.outward,
 	};
 }
 

@@ -147,6 +147,22 @@ for (const a of families) {
         assert.deepEqual([outcome.verdict, outcome.reason, outcome.frame], ["pass", "REASON_MALFORMED", tiny]);
       });
 
+      if (proto === "TCP") {
+        test("each hook has its own memory: what the client sends to the backend itself is no request to the VIP", () => {
+          serve(remote);
+          const asked = buildFrame({ from: a.client, sport: 40000, to: a.vip, dport: 80, flags: "S" });
+          assert.equal(datapath.ingress(asked).reason, "REASON_NEW_FLOW");
+          const beside = { from: a.client, sport: 40000, to: a.remote, dport: 8080, flags: "S", payload: TEXT };
+          const [first, later] = fragments(buildFrame(beside));
+          assert.ok(first !== undefined && later !== undefined);
+          const between = datapath.podIngress(first);
+          assert.equal(between.reason, "REASON_NEW_FLOW");
+          assert.deepEqual(reasons([datapath.egress(between.frame)]), "pass NOT_OURS");
+          assert.equal(datapath.podIngress(later).reason, "REASON_ESTABLISHED");
+          untouched(later, "egress");
+        });
+      }
+
       test("whole packets are not remembered", () => {
         serve(local);
         const frame = buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, proto, payload: "short" });

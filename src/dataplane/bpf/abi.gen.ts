@@ -111,6 +111,7 @@ export interface FragmentKey {
   readonly dst_addr: Address;
   readonly id: number;
   readonly proto: number;
+  readonly outward: number;
 }
 
 export interface Frontend {
@@ -383,6 +384,7 @@ export const layouts = {
       { name: "dst_addr", offset: 16, type: "addr" },
       { name: "id", offset: 32, type: "be32" },
       { name: "proto", offset: 36, type: "u8" },
+      { name: "outward", offset: 37, type: "u8" },
     ],
   },
   frontend: {
@@ -663,4 +665,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "423bd1d2cc98";
+export const ABI_HASH = "84710be40346";
