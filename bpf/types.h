@@ -237,7 +237,7 @@ struct fragment_key {
 	struct addr src_addr;
 	struct addr dst_addr;
 	__be32 id;
-	__u8 proto; /* IPv4: an id is one protocol's. IPv6: 0 */
+	__u8 proto;   /* IPv4: an id is one protocol's. IPv6: 0 */
 	__u8 outward; /* 1: as the packet is at egress */
 	__u8 pad[2];
 };
