@@ -78,7 +78,7 @@ test("every page of the agent answers as documented", async (t) => {
     'kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} 1',
     'beeline_map_entries{map="frontends"} 2',
     'beeline_map_entries{map="flows"} 0',
-    'beeline_map_capacity{map="flows"} 262144',
+    'beeline_map_capacity{map="flows"} 524288',
     'kubeproxy_proxy_livez_total{code="200"} 1',
   ]) {
     assert.ok(metrics.includes(`\n${line}\n`), `${line} is missing`);
