@@ -113,6 +113,7 @@ export class Model {
       if (!reasons.includes(reason)) throw new Violation(`${reason}, not ${reasons.join(" or ")}`);
     };
     const inward = program !== "tc_egress";
+    if (reason === "reply" || reason === "icmp_error") this.#reveal(inward, found, dissect(outcome.frame, true));
     // To another station's MAC: the node's device has 0. A pod's device hears nobody else.
     if (program === "tc_ingress" && frame.subarray(0, 6).some((byte) => byte !== 0)) return allow("not_ours");
     const refuses = (address: Address | undefined): boolean =>
@@ -323,20 +324,34 @@ export class Model {
       (c) => c.proto === proto && isEnd(c.backend, backend) && c.node?.port === port,
     );
     if (taken) throw new Violation(`SNAT port ${port} is another connection's`);
-    const places = PLACES.find((p) => p.node.includes(":") === backend.address.includes(":"));
-    if (places === undefined) throw new Error(`No places for ${backend.address}`);
-    return { address: places.node, port };
+    return { address: nodeOf(backend.address), port };
+  }
+
+  /** A reply that meets a SNAT port by chance, before anything that left from it was seen: now the port is known. */
+  #reveal(inward: boolean, before: Dissection, after: Dissection): void {
+    const [asked, answered] = [replyIn(before), replyIn(after)];
+    if (!inward || asked === null || answered === null || asked.to.address !== nodeOf(asked.to.address)) return;
+    const connection = this.#connections.find(
+      (c) =>
+        c.needsSnat &&
+        c.node === null &&
+        c.proto === asked.proto &&
+        isEnd(c.backend, asked.from) &&
+        isEnd({ address: c.client.address, port: c.inner }, answered.to),
+    );
+    const { min, max } = this.#world.snatPorts;
+    if (connection !== undefined && asked.to.port >= min && asked.to.port <= max) connection.node = asked.to;
   }
 
   // ---- what became of the frame --------------------------------------------------------------------------------------
 
   /** Byte for byte what the step writes, and nothing else; checksums with the error they had. */
   #checkTranslated(before: Uint8Array, after: Uint8Array, found: WithPorts | LaterFragment | Icmp, step: Step): void {
-    if (found.what === "later" && step.kind === "from node" && step.connection.node === null) {
-      throw new Violation("A fragment follows a first one that was not seen");
-    }
     const expected = before.slice();
-    const translation = this.#translationOf(step, after);
+    const isPortUnseen = found.what === "later" && step.kind === "from node" && step.connection.node === null;
+    const translation: Translation = isPortUnseen
+      ? { side: "source", to: { address: nodeOf(found.src), port: 0 }, other: null }
+      : this.#translationOf(step, after);
     for (const { at, bytes } of writesOf(found, translation)) expected.set(bytes, at);
     sameBut(expected, after, before, found);
   }
@@ -378,6 +393,23 @@ const isSame = (a: Connection, b: Connection): boolean =>
 
 const tuple = (packet: Ends & { readonly sport: number; readonly dport: number }): string =>
   `${packet.proto} ${packet.src} ${packet.sport} ${packet.dst} ${packet.dport}`;
+
+const nodeOf = (address: Address): Address => {
+  const places = PLACES.find((p) => p.node.includes(":") === address.includes(":"));
+  if (places === undefined) throw new Error(`No places for ${address}`);
+  return places.node;
+};
+
+/** The reply that a packet is, or that an error goes the way of. */
+const replyIn = (found: Dissection): { readonly proto: number; readonly from: End; readonly to: End } | null => {
+  if (found.what === "ports") {
+    const { proto, src, sport, dst, dport } = found;
+    return { proto, from: { address: src, port: sport }, to: { address: dst, port: dport } };
+  }
+  if (found.what !== "icmp" || found.quoted === null) return null;
+  const { proto, src, sport, dst, dport } = found.quoted;
+  return { proto, from: { address: dst, port: dport }, to: { address: src, port: sport } };
+};
 
 const keysAtEgress = ({ proto, client, backend, inner, needsSnat }: Connection): readonly string[] => {
   const [from, to] = [`${client.address} ${inner}`, `${backend.address} ${backend.port}`];
