@@ -165,17 +165,21 @@ export class ObjectUnderTest {
 
   /** Runs `action`; the reasons it counted, one word for each. Throws when another hook counted any. */
   reasonsOf(at: number, action: () => void): readonly ReasonName[] {
+    return this.counted(action).map(({ hook, reason }) => {
+      if (hook !== at) throw new Error(`Hook ${at} ran, and hook ${hook} counted ${reason}`);
+      return reason;
+    });
+  }
+
+  /** Runs `action`; what any hook counted meanwhile. */
+  counted(action: () => void): readonly { readonly hook: number; readonly reason: ReasonName }[] {
     const before = this.#counts();
     action();
-    const counted: ReasonName[] = [];
-    for (const [i, count] of this.#counts().entries()) {
-      const n = Number(count - (before[i] ?? 0n));
-      if (n === 0) continue;
+    return [...this.#counts()].flatMap((count, i) => {
       const index = Math.floor(i / this.#cpus);
-      if (Math.floor(index / REASONS_PER_HOOK) !== at) throw new Error(`Hook ${at} ran, and ${index} was counted`);
-      counted.push(...new Array<ReasonName>(n).fill(reasonNames[index % REASONS_PER_HOOK] as ReasonName));
-    }
-    return counted;
+      const [hook, reason] = [Math.floor(index / REASONS_PER_HOOK), reasonNames[index % REASONS_PER_HOOK]];
+      return new Array(Number(count - (before[i] ?? 0n))).fill({ hook, reason: reason as ReasonName });
+    });
   }
 
   /** Of every hook and reason, and within those of every CPU. */

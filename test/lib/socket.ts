@@ -54,6 +54,14 @@ const check = (call: string, answer: number): number => {
   return answer;
 };
 
+/** A wait with a timeout is not begun again by the kernel when this process has got a signal. */
+const wait = (call: string, attempt: () => number): number => {
+  let answer = attempt();
+  while (answer < 0 && koffi.errno() === EINTR) answer = attempt();
+  return check(call, answer);
+};
+const EINTR = 4;
+
 export type Name = readonly [address: string, port: number];
 
 const encodeName = ([address, port]: Name, v6: boolean): Uint8Array => {
@@ -110,7 +118,7 @@ export class Socket {
   }
 
   accept(): Socket {
-    const fd = check("accept", calls.accept(this.#fd, null, null) as number);
+    const fd = wait("accept", () => calls.accept(this.#fd, null, null) as number);
     return new Socket("TCP", this.#v6 ? "IPv6" : "IPv4", 500, fd);
   }
 
@@ -134,7 +142,7 @@ export class Socket {
     const data = new Uint8Array(65536);
     const name = new Uint8Array(28);
     const length = new Uint32Array([name.length]);
-    const n = check("recvfrom", calls.recvfrom(this.#fd, data, data.length, 0, name, length) as number);
+    const n = wait("recvfrom", () => calls.recvfrom(this.#fd, data, data.length, 0, name, length) as number);
     return { text: new TextDecoder().decode(data.subarray(0, n)), from: decodeName(name) };
   }
 

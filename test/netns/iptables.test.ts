@@ -29,7 +29,10 @@ for (const flavour of ["nft", "legacy"] as const) {
 
     before(async () => {
       for (const { name } of lab.nodes())
-        lab.run(name, ["sysctl", "-w", "net.netfilter.nf_conntrack_tcp_be_liberal=0"]);
+        assert.equal(
+          lab.run(name, ["sh", "-c", "echo 0 >/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal"]).status,
+          0,
+        );
       manifests.service(serviceOf("web", 10), ["pod1a", "pod2a"]);
       const local = { externalTrafficPolicy: "Local", healthCheckNodePort: 32011 } as const;
       manifests.service(serviceOf("local", 11, local), ["pod2a", "pod2b"]);

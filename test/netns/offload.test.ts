@@ -95,8 +95,9 @@ const offload = (where: Namespace, device: string, tx: "on" | "off"): void =>
 const isRefused = (action: () => unknown): void =>
   assert.throws(action, (error) => error instanceof CallError && error.code === "ECONNREFUSED");
 
+/** How often tc_ingress counted it. What it answers leaves by tc_egress, which counts it, too. */
 const countIn = (reason: ReasonName, action: () => void): number =>
-  datapath.reasonsOf(hook.HOOK_TC_INGRESS, action).filter((r) => r === reason).length;
+  datapath.counted(action).filter((c) => c.hook === hook.HOOK_TC_INGRESS && c.reason === reason).length;
 
 for (const k of kinds) {
   for (const there of ["on", "off"] as const) {
