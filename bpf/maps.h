@@ -125,6 +125,15 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } fragments SEC(".maps");
 
+/* 2 MiB, whoever sends what. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct parked_key);
+	__type(value, struct parked_fragment);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} parked_fragments SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

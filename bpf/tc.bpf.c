@@ -41,6 +41,12 @@ static __always_inline int verdict(int reason)
 	return TC_ACT_UNSPEC;
 }
 
+/* Not a drop: what it brought comes in again. */
+static __always_inline bool is_held(int reason)
+{
+	return reason == REASON_PARKED || reason == REASON_REORDERED;
+}
+
 /* Told at once, by an ICMP error. */
 static __always_inline bool is_refusal(int reason)
 {
@@ -154,6 +160,9 @@ static __always_inline int ingress_without_ports(struct __sk_buff *ctx, const st
 		reason = translate_error(ctx, packet, false);
 	if (parsed == NO_PORTS)
 		reason = follow_fragment(ctx, packet, false);
+	if (reason == REASON_FRAGMENT)
+		reason = park_fragment(ctx, packet) ? REASON_PARKED
+						    : follow_fragment(ctx, packet, false);
 	if (reason != REASON_NOT_OURS && reason != REASON_FRAGMENT && reason != REASON_MALFORMED)
 		return reason;
 	if (!packet->family || !refuses(&packet->key.dst_addr, packet->scope))
@@ -172,6 +181,8 @@ static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
 	reason = parse(ctx, packet);
 	if (reason != UNDECIDED)
 		return ingress_without_ports(ctx, packet, reason);
+	if (packet->fragmented && release_fragments(ctx, packet))
+		return REASON_REORDERED;
 	flow = bpf_map_lookup_elem(&flows, &packet->key);
 	if (!flow)
 		return open_new(ctx, packet);
@@ -219,6 +230,8 @@ static __always_inline int receive(struct __sk_buff *ctx, enum scope scope)
 	count(HOOK_TC_INGRESS, reason);
 	if (is_ending(reason))
 		report(ctx, &packet, HOOK_TC_INGRESS, reason);
+	if (is_held(reason))
+		return TC_ACT_SHOT;
 	if (is_refusal(reason) || reason == REASON_ECHO)
 		return bpf_redirect(ctx->ifindex, 0);
 	return verdict(reason);

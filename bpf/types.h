@@ -250,6 +250,22 @@ struct fragment {
 	__u64 seen_ns; /* CLOCK_BOOTTIME, when the first fragment came */
 };
 
+/* parked_fragments: later fragments that came before their first one, as IP packets. */
+#define PARKED_PER_DATAGRAM 8
+#define PARKED_MAX_BYTES 2048
+
+struct parked_key {
+	struct fragment_key datagram;
+	__u32 place; /* below PARKED_PER_DATAGRAM */
+};
+
+struct parked_fragment {
+	__u64 seen_ns; /* CLOCK_BOOTTIME, when it came */
+	__u32 size;
+	__u32 pad;
+	__u8 bytes[PARKED_MAX_BYTES];
+};
+
 /* sockets: what a socket asked for and was given; lives and dies with the socket. */
 struct socket_peer {
 	struct addr vip;
@@ -368,7 +384,9 @@ enum reason {
 	REASON_STRAY_ICMP = 27,	    /* dropped: to a VIP, no ping and about no flow */
 	REASON_CONNTRACK = 28,	    /* pass: kube-proxy's rules set this connection up */
 	REASON_FROM_ITSELF = 29,    /* dropped: from the address that it is for, by a wire */
-	REASONS = 30,
+	REASON_PARKED = 30,	    /* held: a later fragment, until its first one comes */
+	REASON_REORDERED = 31,	    /* held: comes in again, and after it what was parked for it */
+	REASONS = 32,
 };
 
 /* listener: who wants events; one entry. Nothing is written when the time is over. */

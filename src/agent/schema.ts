@@ -92,6 +92,7 @@ export const SIZED_MAPS = [
   "flows",
   "expendables",
   "fragments",
+  "parked_fragments",
 ] as const satisfies readonly MapName[];
 
 const entries = integer(1, 2 ** 31 - 1, "a positive integer");

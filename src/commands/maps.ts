@@ -60,6 +60,7 @@ export const readMapUse = (store: MapStore): readonly MapUse[] => {
     affinity: countEntries(store, "affinity"),
     flows: countEntries(store, "flows"),
     fragments: countEntries(store, "fragments"),
+    parked_fragments: countEntries(store, "parked_fragments"),
   };
   return NAMES.map((map) => ({
     map,

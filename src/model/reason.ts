@@ -1,8 +1,8 @@
 // What happens to a packet or a socket call and why, for operators: the verdict, which way the packet was going, and a
 // sentence. The words are those of enum reason in bpf/types.h, in lower case and without the prefix.
 
-/** Whoever is refused is told at once, by ICMP or the errno of its call; a dropped packet ends in silence. */
-export type PacketVerdict = "passed" | "translated" | "answered" | "refused" | "dropped";
+/** What is held comes in again, and is counted again then. Whoever is refused is told at once, by ICMP or the errno of its call; a dropped packet ends in silence. */
+export type PacketVerdict = "passed" | "translated" | "held" | "answered" | "refused" | "dropped";
 
 /** As the connection goes, whatever the hook: from the client to the service, or back. */
 export type Direction = "to_backend" | "to_client";
@@ -16,6 +16,7 @@ export interface Meaning {
 
 const passed = (why: string): Meaning => ({ verdict: "passed", direction: null, text: `Passed untouched: ${why}` });
 const translated = (direction: Direction | null, text: string): Meaning => ({ verdict: "translated", direction, text });
+const held = (why: string): Meaning => ({ verdict: "held", direction: null, text: `Held: ${why}` });
 const refused = (why: string): Meaning => ({ verdict: "refused", direction: "to_backend", text: `Refused: ${why}` });
 const dropped = (why: string, direction: Direction | null = "to_backend"): Meaning => ({
   verdict: "dropped",
@@ -54,6 +55,8 @@ export const reasons = {
   protocol: refused("sent to a frontend or a VIP, of a protocol that is not handled"),
   echo: { verdict: "answered", direction: null, text: "Answered: a ping to a VIP" },
   early_fragment: dropped("a later fragment of a datagram to a VIP whose first one is not known as translated"),
+  parked: held("a later fragment that came before its first one waits for it"),
+  reordered: held("a first fragment that others waited for comes in again, and they behind it"),
   unreadable: dropped("sent to a VIP, too short or of wrong lengths"),
   stray_icmp: dropped("an ICMP message to a VIP that is no ping and about no known flow"),
   from_itself: dropped("it came by a wire from the address that it is for"),

@@ -34,6 +34,7 @@ test("they met every kind of answer", () => {
     ...["NOT_OURS", "NEW_FLOW", "ESTABLISHED", "REPLY", "ICMP_ERROR", "FRAGMENT", "MALFORMED", "LOOPBACK"],
     ...["NO_ENDPOINTS", "NO_LOCAL_ENDPOINTS", "SOURCE_RANGE", "NOT_HANDLED", "REPLY_FAILED"],
     ...["UNLISTED_PORT", "PROTOCOL", "ECHO", "STRAY_ICMP", "EARLY_FRAGMENT", "UNREADABLE"],
+    ...["PARKED", "REORDERED"],
   ]) {
     assert.ok(fuzzer.reasons.has(`REASON_${reason}`), `${reason} is not among ${[...fuzzer.reasons.keys()].join(" ")}`);
   }

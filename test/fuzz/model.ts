@@ -53,9 +53,13 @@ interface Translation {
 
 type Reason = string;
 
+/** As bpf/types.h has it. */
+const PARKED_PER_DATAGRAM = 8;
+
 const VERDICTS = {
   passed: "pass",
   translated: "pass",
+  held: "drop",
   answered: "send back",
   refused: "send back",
   dropped: "drop",
@@ -64,8 +68,10 @@ const VERDICTS = {
 export class Model {
   readonly #world: World;
   #connections: Connection[] = [];
-  /** The first one of each datagram that was translated, by hook and key. */
+  /** The first one of each datagram that was translated, or was for an address of ours, by hook and key. */
   readonly #fragments = new Map<string, WithPorts>();
+  /** Datagrams of which fragments were parked: how many. */
+  readonly #parked = new Map<string, number>();
   /** By service and client, of frontends with affinity. */
   readonly #affinity = new Map<string, Backend>();
   /** By service and five-tuple: the same packet finds the same backend in the same run. */
@@ -100,6 +106,7 @@ export class Model {
       case "answered":
         checkEcho(frame, outcome.frame, found);
         break;
+      case "held":
       case "dropped":
       case "translated":
     }
@@ -125,6 +132,7 @@ export class Model {
       case "later": {
         const first = this.#fragments.get(fragmentKey(inward, found));
         const step = first === undefined ? null : this.#stepOf(inward, first);
+        if (step === null && this.#mustPark(inward, found)) return this.#park(found, allow);
         if (step === null && refuses(found.dst)) return allow(...ofFragment(found));
         if (step === null) return allow("fragment", "not_ours");
         allow(reasonOf(step));
@@ -138,6 +146,7 @@ export class Model {
         return this.#checkTranslated(frame, outcome.frame, found, step);
       }
       case "ports": {
+        if (this.#comesAgain(inward, found)) return allow("reordered");
         const step = this.#stepOf(inward, found);
         if (step === null) return this.#judgeOpening(program, frame, outcome, found, reason);
         if (this.#mustStartAnew(step, found) || (mayStartAnew(step, found) && reason !== "established")) {
@@ -255,6 +264,35 @@ export class Model {
   #follow(inward: boolean, found: WithPorts, step: Step): void {
     if (found.closes) step.connection.closing = true;
     if (found.fragment !== null) this.#fragments.set(fragmentKey(inward, found), found);
+  }
+
+  // ---- fragments before their first one ------------------------------------------------------------------------------
+
+  #isPutInOrder(inward: boolean, { proto, dst }: WithPorts | LaterFragment): boolean {
+    return inward && (proto === 6 || proto === 17) && this.#world.isOurs(dst);
+  }
+
+  #mustPark(inward: boolean, found: LaterFragment): boolean {
+    const key = fragmentKey(inward, found);
+    return (
+      this.#isPutInOrder(inward, found) &&
+      !this.#fragments.has(key) &&
+      (this.#parked.get(key) ?? 0) < PARKED_PER_DATAGRAM
+    );
+  }
+
+  #park(found: LaterFragment, allow: (reason: Reason) => void): void {
+    allow("parked");
+    const key = fragmentKey(true, found);
+    this.#parked.set(key, (this.#parked.get(key) ?? 0) + 1);
+  }
+
+  /** A first one that others wait for: then nothing becomes of this one, and it is known from now on. */
+  #comesAgain(inward: boolean, found: WithPorts): boolean {
+    if (found.fragment === null || !this.#isPutInOrder(inward, found)) return false;
+    const key = fragmentKey(inward, found);
+    this.#fragments.set(key, found);
+    return this.#parked.delete(key);
   }
 
   /** Its backend is gone: UDP, which has no end, leaves it at once, TCP when the client begins again. */

@@ -1,6 +1,7 @@
 // Rounds of random packets through every program. A round starts with nothing remembered, so it can be run again by its
 // seed; what fails is made as small as it can be and still fail.
 import { EINVAL, isSystemError } from "../../src/dataplane/bpf/libbpf.ts";
+import { enterNetworkNamespace } from "../lib/socket.ts";
 import { type Change, generate, type Step } from "./generate.ts";
 import { Model } from "./model.ts";
 import { Random } from "./random.ts";
@@ -23,6 +24,7 @@ export class Fuzzer {
   readonly reasons = new Map<string, number>();
 
   constructor() {
+    enterNetworkNamespace([]); // what a program sends to its device again ends here
     this.#worlds = [
       new World({ socketLB: true, vips: ["cluster", "balancer", "cluster"], hash_seed: 1 }),
       new World({ socketLB: false, vips: ["cluster", "balancer", "node"], hash_seed: 0xdeadbeef }),

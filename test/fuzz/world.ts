@@ -118,6 +118,11 @@ export class World {
     return kind === "cluster" || (kind === "balancer" && program === "tc_ingress");
   }
 
+  /** A VIP or an address of the node. */
+  isOurs(address: Address): boolean {
+    return PLACES.some(({ vips, node, loopback }) => [...vips, node, loopback].includes(address));
+  }
+
   run(program: Program, frame: Uint8Array, gso: boolean): Outcome {
     const { datapath } = this;
     const context = gso ? GSO : undefined;

@@ -234,3 +234,19 @@ export const enterCgroup = (): { readonly path: string; leave(): void } => {
     },
   };
 };
+
+/** Sends IP packets, of one family, as they are, from this thread's network namespace; IPv4 checksums are the kernel's. */
+export const sendPackets = (packets: readonly Uint8Array[]): void => {
+  const [SOCK_RAW, IPPROTO_RAW] = [3, 255];
+  const v6 = (packets[0]?.[0] ?? 0) >> 4 === 6;
+  const fd = check("socket", calls.socket(v6 ? AF_INET6 : AF_INET, SOCK_RAW, IPPROTO_RAW) as number);
+  try {
+    for (const packet of packets) {
+      const to = v6 ? addressFromBytes(packet.slice(24, 40)) : [...packet.slice(16, 20)].join(".");
+      const name = encodeName([to, 0], v6);
+      check("sendto", calls.sendto(fd, packet, packet.length, 0, name, name.length) as number);
+    }
+  } finally {
+    calls.close(fd);
+  }
+};

@@ -53,8 +53,8 @@ for (const a of families) {
 
     test("Fault 67: a first fragment too small for the transport header (RFC 1858) is not translated, nor what follows", () => {
       for (const [flags, first, later] of [
-        [0, "pass MALFORMED", "pass FRAGMENT"],
-        [VIP, "drop UNREADABLE", "drop EARLY_FRAGMENT"],
+        [0, "pass MALFORMED", "drop PARKED"],
+        [VIP, "drop UNREADABLE", "drop PARKED"],
       ] as const) {
         serve(flags);
         const outcomes = splitFrame(tcp({ payload: "0123456789" }), 8, 10).map((frame) => datapath.ingress(frame));

@@ -2,8 +2,13 @@
 // joined to is compared with the datagram that should have arrived, checksum and all.
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
+import { maps } from "../../src/dataplane/bpf/abi.gen.ts";
+import type { Address } from "../../src/model/address.ts";
 import { Datapath, families, flowKey, type Outcome, publish } from "../lib/datapath.ts";
 import { buildFrame, ETHERNET, joinFragments, parseFrame, splitFrame } from "../lib/packet.ts";
+import { enterNetworkNamespace } from "../lib/socket.ts";
+
+enterNetworkNamespace([]); // what a program sends to its device again ends here
 
 let datapath: Datapath;
 beforeEach(() => {
@@ -87,17 +92,88 @@ for (const a of families) {
         assert.deepEqual([pick(0).to, pick(1).to], [a.local, a.other]);
       });
 
-      test("one that comes before its first passes untouched and is counted; those after it follow", () => {
+      test("those that come before their first wait for it; it comes in again, and they behind it, once", () => {
         serve(local);
         const [first, second, third] = fragments();
         assert.ok(first !== undefined && second !== undefined && third !== undefined);
-        untouched(third);
-        const rest = through("ingress", [first, second, third]);
-        assert.equal(reasons(rest), "pass NEW_FLOW, pass ESTABLISHED, pass ESTABLISHED");
-        joined(rest);
+        assert.equal(reasons(through("ingress", [third, second])), "drop PARKED, drop PARKED");
+        const [parked] = datapath.entries("parked_fragments").filter(([{ place }]) => place === 0);
+        assert.ok(parked !== undefined);
+        const packet = third.slice(ETHERNET);
+        assert.deepEqual(Uint8Array.from(parked[1].bytes.slice(0, parked[1].size)), packet);
+        assert.equal(reasons(through("ingress", [first])), "drop REORDERED");
+        assert.deepEqual([datapath.entries("parked_fragments").length, datapath.entries("flows").length], [0, 0]);
+        const again = through("ingress", [first, third, second]);
+        assert.equal(reasons(again), "pass NEW_FLOW, pass ESTABLISHED, pass ESTABLISHED");
+        joined([again[0], again[2], again[1]].filter((outcome) => outcome !== undefined));
       });
 
-      test("of another client, of another id, of what is not ours: untouched, and nothing is remembered of it", () => {
+      test("those for the node wait as well, whether its first one is ours or not", () => {
+        datapath.put("node_addresses", a.node as Address, { flags: 0 });
+        const own = buildFrame({ from: a.client, to: a.node, dport: 9, proto, payload: TEXT });
+        const [first, second] = fragments(own);
+        assert.ok(first !== undefined && second !== undefined);
+        assert.equal(reasons(through("ingress", [second, first])), "drop PARKED, drop REORDERED");
+        assert.equal(reasons(through("ingress", [first])), "pass NOT_OURS");
+        untouched(second);
+      });
+
+      test("those for anybody else do not wait, nor do those at egress", () => {
+        serve(local);
+        const [, second] = fragments(buildFrame({ from: a.client, to: a.remote, dport: 80, proto, payload: TEXT }));
+        assert.ok(second !== undefined);
+        untouched(second);
+        for (const frame of fragments().slice(1)) untouched(frame, "egress");
+        assert.equal(datapath.entries("parked_fragments").length, 0);
+      });
+
+      test("eight of a datagram wait, and none of more than 2,048 bytes", () => {
+        serve(local);
+        const many = splitFrame(request, 400, 5).slice(1, 10);
+        const waits = [...new Array(8).fill("drop PARKED"), "pass FRAGMENT"].join(", ");
+        assert.equal(reasons(through("ingress", many)), waits);
+        const big = buildFrame({ from: a.client, to: a.vip, dport: 80, proto, payload: TEXT + TEXT });
+        const header = a.family === "IPv4" ? 20 : 48;
+        const [, fits] = splitFrame(big, 2048 - header - ((2048 - header) % 8), 6);
+        const [, exceeds] = splitFrame(big, 2056 - header + ((8 - (header % 8)) % 8), 7);
+        assert.ok(fits !== undefined && exceeds !== undefined);
+        assert.equal(reasons(through("ingress", [fits, exceeds])), "drop PARKED, pass FRAGMENT");
+      });
+
+      test("after half a minute they have waited in vain, and make room", () => {
+        serve(local);
+        const frames = splitFrame(request, 400, 5);
+        const [first, ...later] = frames;
+        assert.ok(first !== undefined);
+        const age = (ns: bigint): void => {
+          for (const [key, value] of datapath.entries("parked_fragments")) {
+            datapath.put("parked_fragments", key, { ...value, seen_ns: value.seen_ns - ns });
+          }
+        };
+        through("ingress", later.slice(0, 8));
+        age(31n * S);
+        assert.equal(reasons(through("ingress", later.slice(8, 9))), "drop PARKED");
+        age(31n * S);
+        assert.equal(reasons(through("ingress", [first])), "pass NEW_FLOW");
+        assert.equal(datapath.entries("parked_fragments").length, 0);
+      });
+
+      test("a flood of later fragments takes the room there is and no more; what comes after it is put in order", () => {
+        serve(local);
+        for (let id = 1000; id < 2500; id++) {
+          const [, , last] = fragments(request, id);
+          assert.ok(last !== undefined);
+          datapath.time("tc_ingress", last, 1);
+        }
+        const { length } = datapath.entries("parked_fragments");
+        assert.ok(length > 256 && length <= maps.parked_fragments.max_entries, `${length} parked`);
+        const [first, second, third] = fragments();
+        assert.ok(first !== undefined && second !== undefined && third !== undefined);
+        const wanted = "drop PARKED, drop PARKED, drop REORDERED";
+        assert.equal(reasons(through("ingress", [third, second, first])), wanted);
+      });
+
+      test("of another client, of another id, of what is not translated: they follow nothing", () => {
         serve(local);
         const not_ours = buildFrame({ from: a.client, to: a.vip, dport: 82, proto, payload: TEXT });
         const [first, second] = fragments(not_ours);
@@ -105,13 +181,11 @@ for (const a of families) {
         assert.equal(datapath.ingress(first).reason, "REASON_NOT_OURS");
         untouched(second);
         untouched(second, "egress");
-        assert.equal(datapath.entries("fragments").length, 0);
         through("ingress", fragments());
-        assert.equal(datapath.entries("fragments").length, 1);
-        for (const frame of fragments(request, 78).slice(1)) untouched(frame);
+        const parked = (frame: Uint8Array) => assert.equal(datapath.ingress(frame).reason, "REASON_PARKED");
+        for (const frame of fragments(request, 78).slice(1)) parked(frame);
         const stranger = buildFrame({ from: a.other, to: a.vip, sport: 40000, dport: 80, proto, payload: TEXT });
-        for (const frame of fragments(stranger).slice(1)) untouched(frame);
-        for (const frame of fragments().slice(1)) untouched(frame, "egress");
+        for (const frame of fragments(stranger).slice(1)) parked(frame);
       });
 
       test("a first fragment is remembered for a minute, and no longer than its flow", () => {
@@ -125,7 +199,7 @@ for (const a of families) {
         datapath.put("fragments", entry[0], since(59n * S));
         assert.equal(datapath.ingress(second).reason, "REASON_ESTABLISHED");
         datapath.put("fragments", entry[0], since(61n * S));
-        untouched(second);
+        assert.equal(datapath.ingress(second).reason, "REASON_PARKED");
         datapath.put("fragments", entry[0], since(0n));
         datapath.remove("flows", flowKey([a.client, 40000], [a.vip, 80], proto));
         untouched(second);

@@ -272,6 +272,7 @@ frontends            6      131072     0.0%
 listener             -      1          -
 node_addresses       2      1024       0.2%
 nodeports            2      16384      0.0%
+parked_fragments     0      1024       0.0%
 services             2      65536      0.0%
 slots                3      1048576    0.0%
 sockets              -      -          -
@@ -531,7 +532,7 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["compile", "compile needs manifests: -f FILE or folder"],
   [
     "maps slotz",
-    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, event_budgets, expendable_cursor, expendables, flows, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, services, slots, sockets, source_ranges, tunnels",
+    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, event_budgets, expendable_cursor, expendables, flows, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, parked_fragments, services, slots, sockets, source_ranges, tunnels",
   ],
   ["trace", "beeline trace shows what is refused or dropped, and nothing else: beeline trace --drops"],
   ["trace --drop", "Unknown flag --drop (did you mean --drops?). See beeline trace --help"],

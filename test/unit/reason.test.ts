@@ -18,7 +18,13 @@ test("A reason that nobody knows has no words", () => {
 
 test("What is refused or dropped says so, and which way it was going unless nothing is known of it", () => {
   for (const [reason, { verdict, direction, text }] of Object.entries(reasons)) {
-    const words = { passed: "Passed untouched: ", refused: "Refused: ", dropped: "Dropped: ", answered: "Answered: " };
+    const words = {
+      passed: "Passed untouched: ",
+      held: "Held: ",
+      refused: "Refused: ",
+      dropped: "Dropped: ",
+      answered: "Answered: ",
+    };
     const word = verdict === "translated" ? "" : words[verdict];
     assert.ok(text.startsWith(word), text);
     if (verdict === "passed") assert.equal(direction, null, reason);

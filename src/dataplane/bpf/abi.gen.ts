@@ -158,6 +158,17 @@ export interface Options {
   readonly conntrack: number;
 }
 
+export interface ParkedFragment {
+  readonly seen_ns: bigint;
+  readonly size: number;
+  readonly bytes: readonly number[];
+}
+
+export interface ParkedKey {
+  readonly datagram: FragmentKey;
+  readonly place: number;
+}
+
 export interface Service {
   readonly namespace: string;
   readonly name: string;
@@ -233,6 +244,8 @@ export interface Records {
   readonly node_address: NodeAddress;
   readonly nodeport_key: NodeportKey;
   readonly options: Options;
+  readonly parked_fragment: ParkedFragment;
+  readonly parked_key: ParkedKey;
   readonly service: Service;
   readonly socket_peer: SocketPeer;
   readonly socket_peers: SocketPeers;
@@ -445,6 +458,21 @@ export const layouts = {
       { name: "conntrack", offset: 5, type: "u8" },
     ],
   },
+  parked_fragment: {
+    size: 2064,
+    fields: [
+      { name: "seen_ns", offset: 0, type: "u64" },
+      { name: "size", offset: 8, type: "u32" },
+      { name: "bytes", offset: 16, type: "u8", count: 2048 },
+    ],
+  },
+  parked_key: {
+    size: 44,
+    fields: [
+      { name: "datagram", offset: 0, type: "fragment_key" },
+      { name: "place", offset: 40, type: "u32" },
+    ],
+  },
   service: {
     size: 204,
     fields: [
@@ -616,7 +644,9 @@ export const reason = {
   REASON_STRAY_ICMP: 27,
   REASON_CONNTRACK: 28,
   REASON_FROM_ITSELF: 29,
-  REASONS: 30,
+  REASON_PARKED: 30,
+  REASON_REORDERED: 31,
+  REASONS: 32,
 } as const;
 
 export const scope = {
@@ -652,6 +682,7 @@ export const maps = {
   listener: { type: 2, key: "u32", value: "listener", max_entries: 1 },
   node_addresses: { type: 1, key: "addr", value: "node_address", max_entries: 1024 },
   nodeports: { type: 1, key: "nodeport_key", value: "frontend", max_entries: 16384 },
+  parked_fragments: { type: 9, key: "parked_key", value: "parked_fragment", max_entries: 1024 },
   services: { type: 1, key: "u32", value: "service", max_entries: 65536 },
   slots: { type: 2, key: "u32", value: "u32", max_entries: 1048576 },
   sockets: { type: 24, key: "i32", value: "socket_peers", max_entries: 0 },
@@ -665,4 +696,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "84710be40346";
+export const ABI_HASH = "a38c0f48297d";
