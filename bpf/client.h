@@ -21,6 +21,22 @@ static __always_inline bool is_of_host(struct bpf_sock_addr *ctx, const struct c
 	return bpf_get_netns_cookie(ctx) == config->host_netns_cookie;
 }
 
+/* Pods behind some devices are translated there. */
+static __always_inline bool is_unhooked(struct bpf_sock_addr *ctx)
+{
+	__u64 netns_cookie = bpf_get_netns_cookie(ctx);
+
+	return bpf_map_lookup_elem(&unhooked_netns, &netns_cookie);
+}
+
+static __always_inline bool is_translated_here(struct bpf_sock_addr *ctx,
+					       const struct config *config)
+{
+	if (options.socket_lb == SOCKET_LB_HOST)
+		return is_of_host(ctx, config);
+	return options.socket_lb != SOCKET_LB_OTHERS || !is_unhooked(ctx);
+}
+
 struct node_question {
 	__u32 service_id;
 	__u8 family;
@@ -97,7 +113,7 @@ static __always_inline int find_for_call(struct bpf_sock_addr *ctx, const struct
 	};
 	bool loopback = false;
 
-	if (options.socket_lb == SOCKET_LB_HOST && !is_of_host(ctx, config))
+	if (!is_translated_here(ctx, config))
 		return REASON_NOT_OURS;
 	if (!is_family_on(family_of(&to->addr)))
 		return REASON_NOT_OURS;

@@ -151,6 +151,15 @@ struct {
 } tunnels SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u64);   /* cookie of a network namespace whose sockets are not translated */
+	__type(value, __u32); /* interface index of the pod's device, where its packets are */
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} unhooked_netns SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);

@@ -337,8 +337,9 @@ struct options {
 /* Whose sockets are translated in their system calls. */
 enum socket_lb {
 	SOCKET_LB_ALL = 0,
-	SOCKET_LB_HOST = 1, /* those of the host's network namespace; pods at their devices */
-	SOCKET_LB_OFF = 2,  /* none; what the host itself sends is not translated at all */
+	SOCKET_LB_HOST = 1,   /* those of the host's network namespace; pods at their devices */
+	SOCKET_LB_OFF = 2,    /* none; what the host itself sends is not translated at all */
+	SOCKET_LB_OTHERS = 3, /* all but those of unhooked_netns */
 };
 
 /* counters: one per hook and reason, index hook * REASONS_PER_HOOK + reason. */

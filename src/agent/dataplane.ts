@@ -6,6 +6,7 @@ import { deviceKind } from "../dataplane/bpf/device.ts";
 import { countEntries, readCounters } from "../dataplane/bpf/inspect.ts";
 import { interfaceIndex } from "../dataplane/bpf/libbpf.ts";
 import type { MapName, MapStore } from "../dataplane/bpf/mapstore.ts";
+import { peerNetns } from "../dataplane/bpf/netns.ts";
 import { linksDirectory, pinDirectory } from "../dataplane/bpf/pins.ts";
 import { readSnatUse, type SnatUse } from "../dataplane/bpf/snat.ts";
 import type { StaleCounts } from "../dataplane/bpf/stale.ts";
@@ -119,7 +120,10 @@ const devicesAtStart = ({ bpf }: Config): Pick<BpfOptions, "devices" | "podDevic
 };
 
 /** Of a device of this network namespace. */
-export const deviceFacts = (name: string): DeviceFacts => ({ index: interfaceIndex(name), kind: deviceKind(name) });
+export const deviceFacts = (name: string): DeviceFacts => {
+  const [index, kind] = [interfaceIndex(name), deviceKind(name)];
+  return { index, kind, peerNetns: index === null || kind !== "veth" ? null : peerNetns(index) };
+};
 
 const bpfOptions = (config: Config, devices: Pick<BpfOptions, "devices" | "podDevices">, log: Log): BpfOptions => {
   const { bpf } = config;
@@ -128,7 +132,7 @@ const bpfOptions = (config: Config, devices: Pick<BpfOptions, "devices" | "podDe
     bpffs: bpf.pinPath,
     objects: objectDirectory(),
     cgroup: bpf.socketLB === "off" ? null : bpf.cgroupPath,
-    socketLB: bpf.socketLB,
+    socketLB: bpf.socketLB === "all" && bpf.podDevices !== null ? "others" : bpf.socketLB,
     ...devices,
     attach: bpf.attach,
     maxEntries: {

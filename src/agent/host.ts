@@ -19,10 +19,14 @@ export interface DeviceFacts {
   /** null: not asked for, or gone meanwhile. */
   readonly index: number | null;
   readonly kind: DeviceKind;
+  /** Of a veth whose other end is in another network namespace: this one's number for that one. */
+  readonly peerNetns: number | null;
 }
 
 /** `ask` says what devices are, where that matters. */
-export const readHost = (ask: (name: string) => DeviceFacts = () => ({ index: null, kind: "other" })): HostView => ({
+export const readHost = (
+  ask: (name: string) => DeviceFacts = () => ({ index: null, kind: "other", peerNetns: null }),
+): HostView => ({
   devices: parseDevices(readProc("dev")).map((name) => ({ name, ...ask(name) })),
   defaultRoutes: [...new Set([...parseRoutes4(readProc("route")), ...parseRoutes6(readProc("ipv6_route"))])].sort(),
   addresses: readAddresses(),

@@ -1,7 +1,7 @@
 // `beeline status`: is an agent there, what is attached, how full the maps are, what happened to packets.
 import { readFileSync, statSync } from "node:fs";
 import { linkPins } from "../dataplane/bpf/attach.ts";
-import { type Counter, readCounters } from "../dataplane/bpf/inspect.ts";
+import { type Counter, countEntries, readCounters } from "../dataplane/bpf/inspect.ts";
 import { closeFd, interfaceIndex, linkInfo, openPinned } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { type LinkPin, linkPinName, linksDirectory, pinDirectory } from "../dataplane/bpf/pins.ts";
@@ -24,6 +24,8 @@ export interface Status {
   /** Process id of the agent, null: none holds the pins. */
   readonly agent: number | null;
   readonly hooks: readonly Hook[];
+  /** Network namespaces of pods whose sockets the hooks leave alone. */
+  readonly unhookedNetns: number;
   readonly counts: {
     readonly servicePorts: number;
     readonly frontends: number;
@@ -63,6 +65,7 @@ const readStatus = (store: MapStore, bpffs: string): Status => {
     pins,
     agent: lockHolder(bpffs),
     hooks: readHooks(linksDirectory(pins)),
+    unhookedNetns: countEntries(store, "unhooked_netns"),
     counts: {
       servicePorts: services.length,
       frontends: services.reduce((sum, s) => sum + s.frontends.length, 0),
@@ -127,7 +130,7 @@ export const statusReport = (status: Status): Report => ({
         "Agent:",
         status.agent === null ? "not running (what is attached works on)" : `running, process ${status.agent}`,
       ],
-      ["Sockets:", socketText(status.hooks)],
+      ["Sockets:", socketText(status)],
       ["Devices:", deviceText(status.hooks, "node")],
       ["Pod devices:", deviceText(status.hooks, "pod")],
       ["Services:", `${count(counts.servicePorts, "service port")}, ${count(counts.frontends, "frontend")}`],
@@ -159,11 +162,15 @@ const snatText = ({ min, max, ports, destinations }: SnatUse): string => {
   return [`${min}-${max}, ${ports} towards each backend`, ...(words.length === 0 ? ["none taken"] : words)].join(", ");
 };
 
-const socketText = (hooks: readonly Hook[]): string => {
+const socketText = ({ hooks, unhookedNetns }: Status): string => {
   const sockets = hooks.filter((h) => h.role === null);
   const lost = sockets.filter((h) => !h.attached).map((h) => h.hook);
   if (sockets.length === 0) return "none";
-  return `${count(sockets.length - lost.length, "hook")}${lost.length === 0 ? "" : `, detached: ${list(lost)}`}`;
+  return [
+    count(sockets.length - lost.length, "hook"),
+    ...(unhookedNetns === 0 ? [] : [`not for ${count(unhookedNetns, "network namespace")}`]),
+    ...(lost.length === 0 ? [] : [`detached: ${list(lost)}`]),
+  ].join(", ");
 };
 
 /** Devices with the same hooks stand together; of very many their number. */

@@ -1,8 +1,10 @@
 // Pods whose sockets are not translated: served packet by packet at the node's end of their device, as by their sockets.
-// By bpf.socketLB (host, off) all pods of a node; by bpf.podDevices one, such as a virtual machine's.
+// By bpf.socketLB (host, off) all pods of a node; by bpf.podDevices those behind some devices, such as a virtual machine's.
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
+import { bootTime_ns } from "../../src/dataplane/bpf/libbpf.ts";
 import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
+import { BEELINE } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
 import { Host } from "../lib/host/host.ts";
 import { Lab } from "../lib/lab.ts";
@@ -74,6 +76,7 @@ const stopAgents = async (): Promise<void> => {
 
 interface Status {
   readonly hooks: readonly { readonly hook: string; readonly target: string; readonly role: string | null }[];
+  readonly unhookedNetns: number;
   readonly packets: readonly { readonly hook: string; readonly reason: string; readonly count: number }[];
 }
 
@@ -258,7 +261,7 @@ describe("bpf.socketLB off: packets alone", () => {
   });
 });
 
-describe("bpf.podDevices: a pod whose sockets the node does not see, beside pods whose sockets it does", () => {
+describe("bpf.podDevices: pods whose sockets the node does not see", () => {
   /** In the pod's network namespace, but in no cgroup of the node: as a virtual machine is. */
   const unseen = new Map<string, Host>();
 
@@ -281,21 +284,142 @@ describe("bpf.podDevices: a pod whose sockets the node does not see, beside pods
 
   podsReachServices(async (pod) => unseen.get(pod) ?? assert.fail(pod));
 
-  test("a socket that the node sees is translated in its call; at the device its packets are nobody's", async () => {
-    const before = [counted("node1", "sock", "new_flow"), counted("node1", "tc_ingress", "new_flow")];
-    const answer = await (await lab.host("pod1b")).connect("172.30.0.13", 80);
-    assert.partialDeepStrictEqual(answer, { ok: true, name: "pod1a", client: at("pod1b", "v4") });
-    const [calls = 0, packets = 0] = before;
-    assert.equal(counted("node1", "sock", "new_flow"), calls + 1);
-    assert.equal(counted("node1", "tc_ingress", "new_flow"), packets);
-  });
-
   test("a pod's device that appears is served within seconds, one that goes is let go", async () => {
     const script = "ip link add pod9a type veth peer name pod9x && ip link set pod9a up";
     assert.equal(lab.run("node1", ["sh", "-c", script]).status, 0);
     await eventually(() => assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b", "pod9a"]), 8000);
     assert.equal(lab.run("node1", ["ip", "link", "del", "pod9a"]).status, 0);
     await eventually(() => assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b"]), 8000);
+  });
+});
+
+interface Flow {
+  readonly kind: string;
+  readonly from: { readonly address: string; readonly port: number };
+  readonly to: { readonly address: string; readonly port: number };
+  readonly created_ns: string | number;
+}
+
+describe("bpf.podDevices: a pod whose sockets the node sees, beside one that is translated by its sockets", () => {
+  const ONE_POD = { podDevices: ["pod?b"] };
+  const restart = async (how: "stop" | "kill9", bpf: object): Promise<void> => {
+    await lab.agents.at(-1)?.[how]();
+    await lab.startAgent("node1", { manifests: manifests.path, bpf });
+  };
+  before(() => lab.startAgent("node1", { manifests: manifests.path, bpf: ONE_POD }));
+  after(stopAgents);
+
+  /**
+   * What calls of `pod` are translated by; their peer is the VIP either way, and the backend sees the pod. Flows are told
+   * by the calls' ports: connections of tests before may still be saying goodbye.
+   */
+  const assertTranslatedBy = async (hook: "sock" | "tc_ingress", pod: string): Promise<void> => {
+    const host = await lab.host(pod);
+    const start_ns = bootTime_ns();
+    const ends: string[] = [];
+    for (const family of FAMILIES) {
+      const [vip = ""] = vips(14, family);
+      const answers = [await host.connect(vip, 80), await host.udp(vip, 53), await host.connectedUdp(vip, 53)];
+      for (const answer of answers) {
+        const seen = { ok: true, name: "pod2b", peer: vip, client: at(pod, family) };
+        assert.partialDeepStrictEqual(answer, seen);
+        if (answer.ok) ends.push(`${answer.client} ${answer.clientPort} > ${answer.peer} ${answer.peerPort}`);
+      }
+    }
+    const opened = readFlowsSince(start_ns).filter((flow) => ends.includes(flow));
+    assert.deepEqual(opened.sort(), hook === "sock" ? [] : ends.sort(), pod);
+  };
+  /** `10.244.1.12 40000 > 172.30.0.14 80`, of those whose destination is rewritten. */
+  const readFlowsSince = (start_ns: bigint): string[] => {
+    const { status, stdout, stderr } = lab.beeline("node1", ["flows", "-o", "json"]);
+    assert.equal(status, 0, stderr);
+    const { items } = JSON.parse(stdout) as { readonly items: readonly Flow[] };
+    return items
+      .filter(({ kind, created_ns }) => kind === "DNAT" && BigInt(created_ns) >= start_ns)
+      .map(({ from, to }) => `${from.address} ${from.port} > ${to.address} ${to.port}`);
+  };
+  const assertOnePodUnhooked = async (): Promise<void> => {
+    assert.equal(statusOf("node1").unhookedNetns, 1);
+    await assertTranslatedBy("tc_ingress", "pod1b");
+    await assertTranslatedBy("sock", "pod1a");
+  };
+
+  test("it goes packet by packet; its neighbour by its sockets", async () => {
+    await assertOnePodUnhooked();
+    assert.match(lab.beeline("node1", ["status"]).stdout, /^Sockets: +9 hooks, not for 1 network namespace$/m);
+  });
+
+  test("the host's own processes go by their sockets", () => assertTranslatedBy("sock", "node1"));
+
+  test("a killed agent leaves it so, and the next one takes it over", async () => {
+    await lab.agents.at(-1)?.kill9();
+    await assertOnePodUnhooked();
+    await lab.startAgent("node1", { manifests: manifests.path, bpf: ONE_POD });
+    await assertOnePodUnhooked();
+  });
+
+  test("connections of its sockets from before go on", async () => {
+    await restart("stop", {});
+    const host = await lab.host("pod1b");
+    const [vip = ""] = vips(14, "v4");
+    const tcp = await host.hold(vip, 80, 20);
+    const { id } = await host.openUdp(4);
+    assert.partialDeepStrictEqual(await host.askUdp(id, { address: vip, port: 53 }), { ok: true, peer: vip });
+    await restart("stop", ONE_POD);
+    await assertOnePodUnhooked();
+    assert.partialDeepStrictEqual(await host.askUdp(id, { address: vip, port: 53 }), { ok: true, peer: vip });
+    const { echoed } = await host.beats(tcp.id);
+    await eventually(async () => {
+      const beats = await host.beats(tcp.id);
+      assert.ok(beats.ended === null && beats.echoed > echoed, JSON.stringify(beats));
+    });
+    await host.drop(tcp.id);
+    await host.drop(id);
+  });
+
+  test("without the pattern it goes by its sockets again", async () => {
+    await restart("kill9", {});
+    assert.equal(statusOf("node1").unhookedNetns, 0);
+    assert.deepEqual(podDevicesOf("node1"), []);
+    await assertTranslatedBy("sock", "pod1b");
+    await restart("stop", ONE_POD);
+    await assertOnePodUnhooked();
+  });
+
+  test("a pod whose device's other end is moved away later is found, one that goes is forgotten", async () => {
+    const netns = `${lab.name}-pod9`;
+    const run = (script: string): void => {
+      const { status, stderr } = lab.run("node1", ["sh", "-ec", script]);
+      assert.equal(status, 0, stderr);
+    };
+    const unhooked = (): number => statusOf("node1").unhookedNetns;
+    run(`ip netns add ${netns}`);
+    try {
+      run("ip link add pod9b type veth peer name pod9x && ip link set pod9b up");
+      await eventually(() => assert.deepEqual(podDevicesOf("node1"), ["pod1b", "pod9b"]), 8000);
+      assert.equal(unhooked(), 1);
+      run(`ip link set pod9x netns ${netns}`);
+      await eventually(() => assert.equal(unhooked(), 2), 8000);
+    } finally {
+      run(`ip netns del ${netns}`);
+    }
+    await eventually(() => assert.equal(unhooked(), 1), 8000);
+    await assertOnePodUnhooked();
+  });
+
+  test("who may not enter its network namespace says so, and the pod goes by its sockets", async () => {
+    await lab.agents.at(-1)?.stop();
+    const config = `${lab.directory}/node1-config.json`; // that of the agent
+    const place = ["--node", "node1", ...lab.placeArguments("node1"), "--config", config];
+    const unprivileged = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"];
+    const applied = lab.run("node1", [...unprivileged, BEELINE, "apply", "-f", manifests.path, ...place]);
+    assert.equal(applied.status, 0, applied.stderr);
+    assert.match(applied.stderr, /Sockets of the pod behind pod1b stay translated.*Cannot enter a network namespace/);
+    assert.equal(statusOf("node1").unhookedNetns, 0);
+    assert.deepEqual(podDevicesOf("node1"), ["pod1b"]);
+    await assertTranslatedBy("sock", "pod1b");
+    await lab.startAgent("node1", { manifests: manifests.path, bpf: ONE_POD });
+    await assertOnePodUnhooked();
   });
 });
 

@@ -140,3 +140,13 @@ for (const l3_device of [0, 1]) {
     loadObject(objectPath("tc"), { options, maxEntries: smallMaps }).close();
   });
 }
+
+for (const family of ["ipv4", "ipv6"] as const) {
+  test(`where some pods are translated at their devices, sock asks whose socket it is, ${family} alone and with the other`, () => {
+    const only = { ipv4: 0, ipv6: 0, [family]: 1 };
+    for (const families of [only, { ipv4: 1, ipv6: 1 }]) {
+      const options = loadOptions({ ...families, socket_lb: socket_lb.SOCKET_LB_OTHERS });
+      loadObject(objectPath("sock"), { options, maxEntries: smallMaps }).close();
+    }
+  });
+}

@@ -56,9 +56,9 @@ const address = (text: string): Address => {
 
 const HOST: HostView = {
   devices: [
-    { name: "eth0", index: 2, kind: "other" },
-    { name: "eth1", index: 3, kind: "other" },
-    { name: "veth9", index: 4, kind: "other" },
+    { name: "eth0", index: 2, kind: "other", peerNetns: null },
+    { name: "eth1", index: 3, kind: "other", peerNetns: null },
+    { name: "veth9", index: 4, kind: "other", peerNetns: null },
   ],
   defaultRoutes: ["eth1"],
   addresses: [
@@ -245,8 +245,14 @@ test("devices are those of default routes and of the Node's addresses; a new dev
   const s = start(t, NODE);
   await eventually(() => assert.deepEqual(s.devices[0], ["eth0", "eth1"]));
   const before = s.devices.length;
-  s.host = { ...HOST, devices: HOST.devices.map((d) => (d.name === "eth1" ? { ...d, index: 9, kind: "other" } : d)) };
+  s.host = {
+    ...HOST,
+    devices: HOST.devices.map((d) => (d.name === "eth1" ? { ...d, index: 9, kind: "other", peerNetns: null } : d)),
+  };
   await eventually(() => assert.ok(s.devices.length > before));
+  const replaced = s.devices.length;
+  s.host = { ...HOST, devices: s.host.devices.map((d) => (d.name === "eth1" ? { ...d, peerNetns: 3 } : d)) };
+  await eventually(() => assert.ok(s.devices.length > replaced, "its other end is in another namespace"));
   s.host = { ...HOST, devices: HOST.devices.filter((d) => d.name !== "eth1") };
   await eventually(() => assert.deepEqual(s.devices.at(-1), ["eth0"]));
 });

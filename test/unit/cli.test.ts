@@ -278,6 +278,7 @@ slots                3      1048576    0.0%
 sockets              -      -          -
 source_ranges        1      65536      0.0%
 tunnels              -      256        -
+unhooked_netns       0      4096       0.0%
 `,
   );
 });
@@ -438,6 +439,7 @@ test("status: on one screen, with what is not as it should be", async () => {
         attached: true,
       })),
     ],
+    unhookedNetns: 2,
     counts: { servicePorts: 2, frontends: 1, backends: 3, draining: 1 },
     nodeAddresses: [
       { address: address("127.0.0.1"), loopback: true, primary: false, nodePorts: true },
@@ -465,7 +467,7 @@ test("status: on one screen, with what is not as it should be", async () => {
     `
 Pins:             /sys/fs/bpf/beeline/0123456789ab
 Agent:            not running (what is attached works on)
-Sockets:          1 hook, detached: connect6
+Sockets:          1 hook, not for 2 network namespaces, detached: connect6
 Devices:          eth0 (tcx egress detached, tcx ingress)
 Pod devices:      veth1, veth2 (tcx ingress); 9 devices (clsact ingress)
 Services:         2 service ports, 1 frontend
@@ -532,7 +534,7 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["compile", "compile needs manifests: -f FILE or folder"],
   [
     "maps slotz",
-    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, event_budgets, expendable_cursor, expendables, flows, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, parked_fragments, services, slots, sockets, source_ranges, tunnels",
+    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, event_budgets, expendable_cursor, expendables, flows, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, parked_fragments, services, slots, sockets, source_ranges, tunnels, unhooked_netns",
   ],
   ["trace", "beeline trace shows what is refused or dropped, and nothing else: beeline trace --drops"],
   ["trace --drop", "Unknown flag --drop (did you mean --drops?). See beeline trace --help"],

@@ -50,11 +50,11 @@ test("a default route is 0.0.0.0/0 or ::/0, and never the kernel's own of lo", (
 
 const HOST: HostView = {
   devices: [
-    { name: "eth0", index: 2, kind: "veth" },
-    { name: "eth1", index: 3, kind: "other" },
-    { name: "flannel.1", index: 4, kind: "tunnel" },
-    { name: "tunl0", index: 5, kind: "tunnel" },
-    { name: "veth1", index: 6, kind: "veth" },
+    { name: "eth0", index: 2, kind: "veth", peerNetns: null },
+    { name: "eth1", index: 3, kind: "other", peerNetns: null },
+    { name: "flannel.1", index: 4, kind: "tunnel", peerNetns: null },
+    { name: "tunl0", index: 5, kind: "tunnel", peerNetns: null },
+    { name: "veth1", index: 6, kind: "veth", peerNetns: null },
   ],
   defaultRoutes: ["eth0"],
   addresses: [

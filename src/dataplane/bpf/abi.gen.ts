@@ -663,6 +663,7 @@ export const socket_lb = {
   SOCKET_LB_ALL: 0,
   SOCKET_LB_HOST: 1,
   SOCKET_LB_OFF: 2,
+  SOCKET_LB_OTHERS: 3,
 } as const;
 
 /** Map name to its BPF map type, key, value and default size in entries. */
@@ -688,6 +689,7 @@ export const maps = {
   sockets: { type: 24, key: "i32", value: "socket_peers", max_entries: 0 },
   source_ranges: { type: 11, key: "source_range_key", value: "source_range", max_entries: 65536 },
   tunnels: { type: 1, key: "u32", value: "tunnel", max_entries: 256 },
+  unhooked_netns: { type: 1, key: "u64", value: "u32", max_entries: 4096 },
 } as const;
 
 /** Ring buffer to its record and its size in bytes. */
@@ -696,4 +698,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "a38c0f48297d";
+export const ABI_HASH = "f0b560237f14";

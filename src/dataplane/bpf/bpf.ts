@@ -32,6 +32,7 @@ import { tablesToDesired } from "./readback.ts";
 import { createStaleSockets, type StaleCounts, type StaleSockets } from "./stale.ts";
 import { type ByState, encodeByState, expendablesFor } from "./states.ts";
 import { NO_ADDRESS, readTables } from "./tables.ts";
+import { createUnhooked } from "./unhooked.ts";
 
 export type { Log } from "./hooks.ts";
 export { pinDirectory } from "./pins.ts";
@@ -50,8 +51,9 @@ export interface BpfOptions extends HookOptions {
   readonly timeouts_s: ByState;
   readonly ipv4: boolean;
   readonly ipv6: boolean;
-  /** Whose sockets are translated; `cgroup` is null when it is nobody's. */
-  readonly socketLB: "all" | "host" | "off";
+  /** Whose sockets are translated: by `others` everybody's but those of the pods behind podDevices. `cgroup` is null when it is
+   * nobody's. */
+  readonly socketLB: keyof typeof SOCKET_LB;
 }
 
 export interface BpfDataplane extends Dataplane {
@@ -107,7 +109,8 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
       l3 = known;
       return known;
     };
-    const hooks = createHooks(options, directory, { tc: tcFor, sock });
+    const unhooked = createUnhooked(store, options.socketLB === "others", options.log);
+    const hooks = createHooks(options, directory, { tc: tcFor, sock }, unhooked);
     if (adopted) hooks.attach();
     return dataplane(store, hooks, { expiry, stale }, () => {
       for (const object of objects) object.close();
@@ -235,6 +238,7 @@ const checkKernel = ({ bpffs, cgroup, attach, log }: BpfOptions): void => {
 
 const SOCKET_LB = {
   all: socket_lb.SOCKET_LB_ALL,
+  others: socket_lb.SOCKET_LB_OTHERS,
   host: socket_lb.SOCKET_LB_HOST,
   off: socket_lb.SOCKET_LB_OFF,
 } as const;

@@ -19,6 +19,7 @@ import { interfaceIndex, type LoadedObject } from "./libbpf.ts";
 import { linksDirectory } from "./pins.ts";
 import { hasTcx } from "./probe.ts";
 import { removeOtherVersions } from "./reset.ts";
+import type { Unhooked } from "./unhooked.ts";
 
 export type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
 
@@ -47,7 +48,7 @@ export interface Hooks {
   attachments(): readonly Attachment[];
 }
 
-export const createHooks = (options: HookOptions, directory: string, objects: Objects): Hooks => {
+export const createHooks = (options: HookOptions, directory: string, objects: Objects, unhooked: Unhooked): Hooks => {
   const { log, cgroup } = options;
   const links = linksDirectory(directory);
   const useTcx = options.attach === "tcx" || (options.attach === "auto" && hasTcx());
@@ -74,7 +75,9 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
     return [];
   };
 
+  /** A pod has its sockets' hooks or its device's, at every moment. */
   const attachDevices = (): Attachment[] => {
+    unhooked.keep(podDevicesOf(wanted));
     const attached = [...wanted].flatMap(([device, role]) =>
       DIRECTIONS.flatMap((direction) => attachDevice({ device, role, direction }) ?? []),
     );
@@ -84,6 +87,9 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
       const stays = held.kind === kind || !attached.some((one) => one.target === held.device);
       if (wanted.get(held.device) !== held.role || interfaceIndex(held.device) === null || !stays) detach(links, held);
     }
+    const isServed = (device: string): boolean =>
+      attached.filter((one) => one.target === device).length === DIRECTIONS.length;
+    unhooked.set(podDevicesOf(wanted).filter(isServed));
     return attached;
   };
 
@@ -117,6 +123,9 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
 
   return { attach, setDevices, attachments: () => [...sockets, ...devices] };
 };
+
+const podDevicesOf = (roles: ReadonlyMap<string, Role>): string[] =>
+  [...roles].filter(([, role]) => role === "pod").map(([device]) => device);
 
 /** A device that is both is the node's: what comes in there may be from anywhere. */
 const rolesOf = (devices: readonly string[], podDevices: readonly string[]): ReadonlyMap<string, Role> =>

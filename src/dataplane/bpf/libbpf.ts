@@ -698,18 +698,41 @@ export const openFile = (path: string): number => {
 };
 
 /** A socket to ask this network namespace's sockets by (NETLINK_SOCK_DIAG). The caller closes it. */
-export const openSockDiag = (): number => {
-  const [AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_SOCK_DIAG] = [16, 3 | 0o2000000, 4];
-  return checkLibc("Cannot open sock_diag", lib().socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_SOCK_DIAG) as number);
+export const openSockDiag = (): number => openNetlink("sock_diag", 4);
+
+/** A socket to ask this network namespace's devices by (NETLINK_ROUTE). The caller closes it. */
+export const openRouteNetlink = (): number => openNetlink("rtnetlink", 0);
+
+const openNetlink = (name: string, protocol: number): number => {
+  const [AF_NETLINK, SOCK_RAW_CLOEXEC] = [16, 3 | 0o2000000];
+  return checkLibc(`Cannot open ${name}`, lib().socket(AF_NETLINK, SOCK_RAW_CLOEXEC, protocol) as number);
 };
 
 /** Sends one netlink request that asks to be acknowledged; answers 0, or the kernel's errno. */
 export const netlinkRequest = (fd: number, request: Uint8Array): number => {
-  checkLibc("Cannot ask by netlink", Number(lib().send(fd, request, request.length, 0)));
-  const answer = new Uint8Array(512);
-  checkLibc("Cannot read netlink's answer", Number(lib().recv(fd, answer, answer.length, 0)));
-  return -new DataView(answer.buffer).getInt32(16, true); // struct nlmsgerr, behind struct nlmsghdr
+  return errnoIn(exchange(fd, request));
 };
+
+/** Sends one netlink request; the one message that answers it, header and all. Throws SystemError when it is refused. */
+export const netlinkAsk = (fd: number, request: Uint8Array): Uint8Array => {
+  const NLMSG_ERROR = 2;
+  const answer = exchange(fd, request);
+  if (new DataView(answer.buffer).getUint16(4, true) === NLMSG_ERROR) {
+    throw new SystemError("Cannot ask by netlink", errnoIn(answer));
+  }
+  return answer;
+};
+
+const exchange = (fd: number, request: Uint8Array): Uint8Array<ArrayBuffer> => {
+  const LONGEST = 16_384; // more than a device with all of its attributes has
+  checkLibc("Cannot ask by netlink", Number(lib().send(fd, request, request.length, 0)));
+  const answer = new Uint8Array(LONGEST);
+  const length = Number(lib().recv(fd, answer, answer.length, 0));
+  return answer.subarray(0, checkLibc("Cannot read netlink's answer", length));
+};
+
+/** struct nlmsgerr, behind struct nlmsghdr. */
+const errnoIn = (answer: Uint8Array<ArrayBuffer>): number => -new DataView(answer.buffer).getInt32(16, true);
 
 const SYS_MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283 };
 

@@ -77,7 +77,10 @@ const probePrivileges = (): string => {
 
 const probeOtherNamespaces = (): string => {
   if (capabilityTest()("CAP_SYS_ADMIN")) return "CAP_SYS_ADMIN";
-  throw new Error("missing CAP_SYS_ADMIN: connected UDP sockets of pods keep sending to backends that are removed");
+  throw new Error(
+    "missing CAP_SYS_ADMIN: connected UDP sockets of pods keep sending to backends that are removed, and " +
+      "bpf.podDevices takes no pod out of the socket hooks",
+  );
 };
 
 // ---- the kernel --------------------------------------------------------------------------------------------------

@@ -1,8 +1,7 @@
 // Connected UDP sockets whose backend was removed: translated once, in connect(), they would send there for ever. They are
 // destroyed (ECONNABORTED), in every network namespace of this machine, so that their owners connect again. TCP drains, and
 // unconnected UDP chooses again by itself.
-import { readdirSync, readSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { readSync } from "node:fs";
 import { messageOf } from "../../lib/errors.ts";
 import { addressToBytes, familyOf } from "../../model/address.ts";
 import type { StaleSocket } from "./abi.gen.ts";
@@ -11,15 +10,14 @@ import type { Log } from "./hooks.ts";
 import {
   closeFd,
   ENOENT,
-  inNetns,
   iterCreate,
   type LoadedObject,
   linkIterator,
   netlinkRequest,
-  openFile,
   openSockDiag,
   SystemError,
 } from "./libbpf.ts";
+import { inNetnsOf, netnsFiles } from "./netns.ts";
 
 export interface StaleSockets {
   /** Finds and destroys them. Never throws: what cannot be done is named in the log. */
@@ -78,7 +76,7 @@ const destroyAll = (stale: readonly StaleSocket[], log: Log): StaleCounts => {
   let [destroyed, left] = [0, 0];
   if (stale.length === 0) return { destroyed, left };
   const byNetns = Map.groupBy(stale, (socket) => socket.netns_inode);
-  const files = netnsFiles(new Set(byNetns.keys()));
+  const files = filesOf(new Set(byNetns.keys()));
   for (const [inode, sockets] of byNetns) {
     try {
       destroyed += destroyIn(files.get(inode), sockets);
@@ -95,47 +93,14 @@ const destroyAll = (stale: readonly StaleSocket[], log: Log): StaleCounts => {
   return { destroyed, left };
 };
 
-// ---- network namespaces --------------------------------------------------------------------------------------------
-
-const OWN = "/proc/self/ns/net";
-/** Where `ip netns`, containerd and CRI-O, and Docker keep theirs. */
-const NAMED = ["/run/netns", "/run/docker/netns"];
-
-/** Files that lead to these namespaces, by inode; the processes are asked only for what has no name. */
-const netnsFiles = (wanted: ReadonlySet<number>): ReadonlyMap<number, string> => {
+/** Files that lead to these namespaces, by inode. */
+const filesOf = (wanted: ReadonlySet<number>): ReadonlyMap<number, string> => {
   const files = new Map<number, string>();
-  const look = (paths: readonly string[]): void => {
-    for (const path of paths) {
-      if (files.size === wanted.size) return;
-      const inode = inodeOf(path);
-      if (wanted.has(inode) && !files.has(inode)) files.set(inode, path);
-    }
-  };
-  look([OWN]);
-  for (const folder of NAMED) if (files.size < wanted.size) look(list(folder).map((name) => join(folder, name)));
-  if (files.size < wanted.size) {
-    const processes = list("/proc").filter((name) => /^\d+$/.test(name));
-    look(processes.map((pid) => `/proc/${pid}/ns/net`));
+  for (const { inode, path } of netnsFiles()) {
+    if (wanted.has(inode)) files.set(inode, path);
+    if (files.size === wanted.size) break;
   }
   return files;
-};
-
-const NO_INODE = -1;
-
-const inodeOf = (path: string): number => {
-  try {
-    return statSync(path).ino;
-  } catch {
-    return NO_INODE; // gone meanwhile, or a process that we may not look at
-  }
-};
-
-const list = (folder: string): readonly string[] => {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return []; // not on this machine
-  }
 };
 
 // ---- sock_diag -----------------------------------------------------------------------------------------------------
@@ -151,13 +116,7 @@ const destroyIn = (file: string | undefined, sockets: readonly StaleSocket[]): n
 
 const openDiagIn = (file: string | undefined): number => {
   if (file === undefined) throw new Error("no file below /run/netns or /proc leads to this namespace");
-  if (file === OWN) return openSockDiag();
-  const netns = openFile(file);
-  try {
-    return inNetns(netns, openSockDiag);
-  } finally {
-    closeFd(netns);
-  }
+  return inNetnsOf(file, openSockDiag);
 };
 
 /** False: it has been closed, or connected elsewhere, meanwhile. */
