@@ -16,6 +16,9 @@ import {
   splitFrame,
   tagFrame,
 } from "../lib/packet.ts";
+import { enterNetworkNamespace } from "../lib/socket.ts";
+
+enterNetworkNamespace([]); // what a program sends to its device again ends here
 
 let datapath: Datapath;
 beforeEach(() => {
