@@ -1,5 +1,7 @@
 // What a command is, and what it may use of the world. The table of them all is commands.ts.
+
 import type { Flags } from "../agent/config.ts";
+import type { BenchFlags } from "../bench/choice.ts";
 
 /** Where a command reads from and writes to; the process's own, or a test's. */
 export interface Io {
@@ -19,7 +21,7 @@ export interface Io {
 export type Format = "table" | "wide" | "json" | "yaml";
 
 /** Every option and positional of every command, as yargs hands them over. */
-export interface Args extends Flags {
+export interface Args extends Flags, BenchFlags {
   readonly output?: Format | undefined;
   readonly watch?: boolean | undefined;
   readonly noHeaders?: boolean | undefined;
@@ -41,13 +43,6 @@ export interface Args extends Flags {
   readonly address?: string | undefined;
   readonly count?: number | undefined;
   readonly rate?: number | undefined;
-  readonly modes?: string | undefined;
-  readonly metrics?: string | undefined;
-  readonly services?: string | undefined;
-  readonly rounds?: number | undefined;
-  readonly seconds?: number | undefined;
-  readonly quick?: boolean | undefined;
-  readonly baseline?: string | undefined;
   readonly save?: string | undefined;
   readonly report?: string | undefined;
   readonly results?: readonly string[] | undefined;
