@@ -8,7 +8,8 @@ import { BEELINE } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
 import { Host } from "../lib/host/host.ts";
 import { Lab } from "../lib/lab.ts";
-import { Manifests, type ServiceWords } from "../lib/objects.ts";
+import { Manifests } from "../lib/objects.ts";
+import { serviceOf } from "../lib/served-lab.ts";
 import { assertFails, assertReaches, assertRefusedByIcmp, type Tried } from "../lib/traffic.ts";
 
 const lab = await Lab.create();
@@ -19,30 +20,17 @@ afterEach((t) => {
 const manifests = new Manifests(lab);
 const PODS = ["pod1a", "pod1b", "pod2a", "pod2b"] as const;
 
-const service = (name: string, number: number, words: Partial<ServiceWords> = {}): ServiceWords => ({
-  name,
-  type: "LoadBalancer",
-  clusterIPs: [`172.30.0.${number}`, `fd00:172:30::${number}`],
-  loadBalancerIPs: [`198.51.100.${number}`, `fd00:198::${number}`],
-  externalIPs: [`198.51.100.1${number}`, `fd00:198::1${number}`],
-  ports: [
-    { name: "tcp", port: 80, protocol: "TCP", nodePort: 30000 + number },
-    { name: "udp", port: 53, protocol: "UDP", nodePort: 30100 + number },
-  ],
-  ...words,
-});
-
 before(async () => {
-  manifests.service(service("web", 10), ["pod1a", "pod2a"]);
-  manifests.service(service("local", 11, { externalTrafficPolicy: "Local", internalTrafficPolicy: "Local" }), [
+  manifests.service(serviceOf("web", 10), ["pod1a", "pod2a"]);
+  manifests.service(serviceOf("local", 11, { externalTrafficPolicy: "Local", internalTrafficPolicy: "Local" }), [
     "pod2a",
   ]);
-  manifests.service(service("empty", 12), []);
-  manifests.service(service("alone", 13), ["pod1a"]);
-  manifests.service(service("far", 14), ["pod2b"]);
-  manifests.service(service("host", 15), ["node1", "node2"]);
-  manifests.service(service("guarded", 16, { sourceRanges: ["10.244.1.11/32", "fd00:244:1::11/128"] }), ["pod2a"]);
-  manifests.service(service("sticky", 17, { affinity_timeout_s: 100 }), PODS);
+  manifests.service(serviceOf("empty", 12), []);
+  manifests.service(serviceOf("alone", 13), ["pod1a"]);
+  manifests.service(serviceOf("far", 14), ["pod2b"]);
+  manifests.service(serviceOf("host", 15), ["node1", "node2"]);
+  manifests.service(serviceOf("guarded", 16, { sourceRanges: ["10.244.1.11/32", "fd00:244:1::11/128"] }), ["pod2a"]);
+  manifests.service(serviceOf("sticky", 17, { affinity_timeout_s: 100 }), PODS);
   await lab.startHosts();
   for (const name of [...PODS, "node1", "node2"]) await (await lab.host(name)).serve(name, 8080, "TCP", "UDP");
 });
