@@ -199,23 +199,25 @@ SUBPROGRAM int release_fragments(struct __sk_buff *ctx, const struct packet *pac
 /* The transport checksum is in the first fragment, and was changed there for all of them. */
 SUBPROGRAM int follow_fragment(struct __sk_buff *ctx, const struct packet *packet, bool is_outward)
 {
+	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ends to = {};
 	struct flow *flow;
-	__u32 change;
+	__u64 change;
 
 	if (!packet)
 		return REASON_FRAGMENT;
 	flow = find_flow_of_fragment(packet);
 	if (!flow)
 		return REASON_FRAGMENT;
-	change =
-		difference(is_outward ? &packet->key.src_addr : &packet->key.dst_addr, &flow->addr);
-	if (!write_addr(ctx, packet->l3, packet->family, is_outward ? SOURCE : DESTINATION,
-			&flow->addr, change))
+	to.source = is_outward ? &flow->addr : &packet->key.src_addr;
+	to.dest = is_outward ? &packet->key.dst_addr : &flow->addr;
+	change = change_of(packet, &to).addrs;
+	if (!write_addrs(start, end, packet, &to, change))
 		return failure_of(flow);
 	/* An IPv4 header takes up the change in its own checksum; where the device has summed up
 	 * an IPv6 packet (CHECKSUM_COMPLETE), that sum has changed. */
 	if (packet->family == FAMILY_IPV6)
-		bpf_csum_update(ctx, change);
+		bpf_csum_update(ctx, fold_to_word(change));
 	return reason_of(flow);
 }
 

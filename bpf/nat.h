@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Writes another address and port over one side of a packet, and maybe another port over the
- * other, and keeps its checksums as right or wrong as they were: incremental update, RFC 1624,
- * never computed anew.
+ * Writes other addresses and ports over a packet, one side of it or both at once, and keeps its
+ * checksums as right or wrong as they were: incremental update, RFC 1624, never computed anew.
  */
 #ifndef BEELINE_NAT_H
 #define BEELINE_NAT_H
@@ -14,13 +13,22 @@ enum side {
 	DESTINATION,
 };
 
-/* One's complement `new - old`, unfolded. */
-static __always_inline __u32 difference(const struct addr *old, const struct addr *new)
-{
-	__u64 sum = 0;
+/* What a packet says afterwards. */
+struct ends {
+	const struct addr *source;
+	const struct addr *dest;
+	struct ports ports;
+};
 
-	for (int i = 0; i < 4; i++)
-		sum += (__u64)(__u32)~old->word[i] + new->word[i];
+/* What the pseudo-header and the ports become more: one's complement sums, unfolded. Apart,
+ * because a checksum that the device is yet to complete has no ports in it. */
+struct change {
+	__u64 addrs;
+	__u64 ports;
+};
+
+static __always_inline __u32 fold_to_word(__u64 sum)
+{
 	sum = (sum & 0xffffffff) + (sum >> 32);
 	return (__u32)sum + (__u32)(sum >> 32);
 }
@@ -33,56 +41,21 @@ static __always_inline __u16 fold(__u64 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
-static __always_inline bool write_ipv4_addr(struct iphdr *ip, void *end, enum side side,
-					    const struct addr *addr, __u32 change)
+static __always_inline __u64 difference(__u32 old, __u32 new)
 {
-	if (ip + 1 > end)
-		return false;
-	ip->check = ~fold((__u64)(__u16)~ip->check + change);
-	if (side == SOURCE)
-		ip->saddr = addr->word[3];
-	else
-		ip->daddr = addr->word[3];
-	return true;
+	return (__u64)(__u32)~old + new;
 }
 
-static __always_inline bool write_ipv6_addr(struct ipv6hdr *ip, void *end, enum side side,
-					    const struct addr *addr)
+/* Of IPv4 addresses all but the last words are alike. */
+static __always_inline __u64 addr_difference(__u8 family, const struct addr *old,
+					     const struct addr *new)
 {
-	if (ip + 1 > end)
-		return false;
-	__builtin_memcpy(side == SOURCE ? &ip->saddr : &ip->daddr, addr, sizeof(*addr));
-	return true;
-}
+	__u64 sum = difference(old->word[3], new->word[3]);
 
-static __always_inline bool write_ports(struct ports *ports, void *end, struct ports new)
-{
-	if (ports + 1 > end)
-		return false;
-	*ports = new;
-	return true;
-}
-
-static __always_inline bool write_addr(struct __sk_buff *ctx, __u32 l3, __u8 family, enum side side,
-				       const struct addr *to, __u32 change)
-{
-	void *start = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
-
-	if (family == FAMILY_IPV4)
-		return write_ipv4_addr(start + l3, end, side, to, change);
-	return write_ipv6_addr(start + l3, end, side, to);
-}
-
-static __always_inline bool write_headers(struct __sk_buff *ctx, const struct packet *packet,
-					  enum side side, const struct addr *to, struct ports ports,
-					  __u32 change)
-{
-	void *start = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
-
-	return packet->l4 <= MAX_L4_OFFSET && write_ports(start + packet->l4, end, ports) &&
-	       write_addr(ctx, packet->l3, packet->family, side, to, change);
+	if (family == FAMILY_IPV6)
+		for (int i = 0; i < 3; i++)
+			sum += difference(old->word[i], new->word[i]);
+	return sum;
 }
 
 static __always_inline struct ports packet_ports(const struct packet *packet)
@@ -99,9 +72,93 @@ static __always_inline __u32 word_of(struct ports ports)
 	return word;
 }
 
+static __always_inline struct change change_of(const struct packet *packet, const struct ends *to)
+{
+	return (struct change){
+		.addrs = addr_difference(packet->family, &packet->key.src_addr, to->source) +
+			 addr_difference(packet->family, &packet->key.dst_addr, to->dest),
+		.ports = difference(word_of(packet_ports(packet)), word_of(to->ports)),
+	};
+}
+
+static __always_inline bool write_ipv4_addrs(struct iphdr *ip, void *end, const struct ends *to,
+					     __u64 change)
+{
+	if (ip + 1 > end)
+		return false;
+	ip->check = ~fold((__u16)~ip->check + change);
+	ip->saddr = to->source->word[3];
+	ip->daddr = to->dest->word[3];
+	return true;
+}
+
+static __always_inline bool write_ipv6_addrs(struct ipv6hdr *ip, void *end, const struct ends *to)
+{
+	if (ip + 1 > end)
+		return false;
+	__builtin_memcpy(&ip->saddr, to->source, sizeof(*to->source));
+	__builtin_memcpy(&ip->daddr, to->dest, sizeof(*to->dest));
+	return true;
+}
+
+/* `change`: of the addresses. The checksum of an IPv4 header goes with them. */
+static __always_inline bool write_addrs(void *start, void *end, const struct packet *packet,
+					const struct ends *to, __u64 change)
+{
+	if (packet->family == FAMILY_IPV4)
+		return write_ipv4_addrs(start + packet->l3, end, to, change);
+	return write_ipv6_addrs(start + packet->l3, end, to);
+}
+
+static __always_inline bool write_ports(struct ports *ports, void *end, struct ports new)
+{
+	if (ports + 1 > end)
+		return false;
+	*ports = new;
+	return true;
+}
+
+/* All but the transport checksum. */
+static __always_inline bool write_ends(void *start, void *end, const struct packet *packet,
+				       const struct ends *to, const struct change *change)
+{
+	return packet->l4 <= MAX_L4_OFFSET && write_ports(start + packet->l4, end, to->ports) &&
+	       write_addrs(start, end, packet, to, change->addrs);
+}
+
 static __always_inline __u32 checksum_offset(const struct packet *packet)
 {
 	return packet->l4 + (packet->key.proto == IPPROTO_TCP ? 16 : 6);
+}
+
+/* A checksum that is complete. Of UDP 0 says that there is none. */
+static __always_inline __u16 corrected(__u16 check, __u64 change, __u8 proto)
+{
+	if (proto == IPPROTO_UDP && !check)
+		return 0;
+	check = ~fold((__u16)~check + change);
+	return proto == IPPROTO_UDP && !check ? 0xffff : check;
+}
+
+static __always_inline bool correct_checksum(void *start, void *end, const struct packet *packet,
+					     const struct change *change)
+{
+	__u16 *check = start + checksum_offset(packet);
+
+	if (packet->l4 > MAX_L4_OFFSET || check + 1 > end)
+		return false;
+	*check = corrected(*check, change->addrs + change->ports, packet->key.proto);
+	return true;
+}
+
+/* Of a packet that is nothing but its bytes (XDP): its checksum is complete. */
+static __always_inline bool rewrite_frame(const struct frame *frame, const struct packet *packet,
+					  const struct ends *to)
+{
+	struct change change = change_of(packet, to);
+
+	return write_ends(frame->start, frame->end, packet, to, &change) &&
+	       correct_checksum(frame->start, frame->end, packet, &change);
 }
 
 /*
@@ -113,38 +170,54 @@ static __always_inline __u32 checksum_offset(const struct packet *packet)
  * adding it back works everywhere.)
  */
 static __always_inline bool fix_checksum(struct __sk_buff *ctx, const struct packet *packet,
-					 __u32 change, struct ports ports)
+					 const struct change *change, struct ports ports)
 {
-	__u32 offset = checksum_offset(packet);
+	__u32 offset = checksum_offset(packet), addrs = fold_to_word(change->addrs);
 	__u32 old = word_of(packet_ports(packet)), new = word_of(ports);
 	__u64 flags = packet->key.proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 
-	if (bpf_l4_csum_replace(ctx, offset, 0, change, BPF_F_PSEUDO_HDR | flags))
+	if (bpf_l4_csum_replace(ctx, offset, 0, addrs, BPF_F_PSEUDO_HDR | flags))
 		return false;
 	if (packet->family == FAMILY_IPV6)
-		bpf_csum_update(ctx, change);
+		bpf_csum_update(ctx, addrs);
 	if (old == new)
 		return true;
 	return !bpf_l4_csum_replace(ctx, offset, old, new, flags | sizeof(new));
 }
 
-static __always_inline struct ports translated_ports(const struct packet *packet, enum side side,
-						     const struct translation *to)
+static __always_inline bool rewrite_ends(struct __sk_buff *ctx, const struct packet *packet,
+					 const struct ends *to)
+{
+	struct change change = change_of(packet, to);
+	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+
+	return write_ends(start, end, packet, to, &change) &&
+	       fix_checksum(ctx, packet, &change, to->ports);
+}
+
+/* One side, and maybe the port of the other. */
+static __always_inline struct ends ends_of(const struct packet *packet, enum side side,
+					   const struct translation *to)
 {
 	if (side == SOURCE)
-		return (struct ports){to->port, to->other_port ?: packet->key.dst_port};
-	return (struct ports){to->other_port ?: packet->key.src_port, to->port};
+		return (struct ends){
+			.source = &to->addr,
+			.dest = &packet->key.dst_addr,
+			.ports = {to->port, to->other_port ?: packet->key.dst_port},
+		};
+	return (struct ends){
+		.source = &packet->key.src_addr,
+		.dest = &to->addr,
+		.ports = {to->other_port ?: packet->key.src_port, to->port},
+	};
 }
 
 static __always_inline bool rewrite(struct __sk_buff *ctx, const struct packet *packet,
 				    enum side side, const struct translation *to)
 {
-	const struct flow_key *key = &packet->key;
-	__u32 change = difference(side == SOURCE ? &key->src_addr : &key->dst_addr, &to->addr);
-	struct ports ports = translated_ports(packet, side, to);
+	struct ends ends = ends_of(packet, side, to);
 
-	return write_headers(ctx, packet, side, &to->addr, ports, change) &&
-	       fix_checksum(ctx, packet, change, ports);
+	return rewrite_ends(ctx, packet, &ends);
 }
 
 #endif

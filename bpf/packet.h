@@ -251,7 +251,16 @@ SUBPROGRAM __u32 skip_vlan_tags(struct __sk_buff *ctx)
 	return 0;
 }
 
-static __always_inline int parse_frame(struct __sk_buff *ctx, struct packet *packet)
+static __always_inline int parse_ip(const struct frame *frame, struct packet *packet, __be16 type)
+{
+	if (type == bpf_htons(ETH_P_IP) && options.ipv4)
+		return parse_ipv4(frame, packet);
+	if (type == bpf_htons(ETH_P_IPV6) && options.ipv6)
+		return parse_ipv6(frame, packet);
+	return REASON_NOT_OURS;
+}
+
+static __always_inline int parse_skb(struct __sk_buff *ctx, struct packet *packet)
 {
 	struct frame frame = {
 		.start = (void *)(long)ctx->data,
@@ -275,11 +284,7 @@ static __always_inline int parse_frame(struct __sk_buff *ctx, struct packet *pac
 		packet->l3 = found >> 16 & 31;
 		type = found;
 	}
-	if (type == bpf_htons(ETH_P_IP) && options.ipv4)
-		return parse_ipv4(&frame, packet);
-	if (type == bpf_htons(ETH_P_IPV6) && options.ipv6)
-		return parse_ipv6(&frame, packet);
-	return REASON_NOT_OURS;
+	return parse_ip(&frame, packet, type);
 }
 
 /* UNDECIDED: `packet` is filled, its headers lie in the linear part. Else why not. A packet is
@@ -288,7 +293,7 @@ static __always_inline int parse(struct __sk_buff *ctx, struct packet *packet)
 {
 #pragma clang loop unroll(disable)
 	for (int attempt = 0; attempt < 2; attempt++) {
-		int reason = parse_frame(ctx, packet);
+		int reason = parse_skb(ctx, packet);
 
 		if (reason != TOO_SHORT)
 			return reason;
@@ -296,6 +301,18 @@ static __always_inline int parse(struct __sk_buff *ctx, struct packet *packet)
 			break;
 	}
 	return REASON_MALFORMED;
+}
+
+/* The same of a frame as the driver has it. Not looked behind are VLAN tags; nothing is pulled
+ * together: TOO_SHORT. */
+static __always_inline int parse_frame(const struct frame *frame, struct packet *packet)
+{
+	const struct ethhdr *eth = frame->start;
+
+	if (eth + 1 > frame->end)
+		return TOO_SHORT;
+	packet->l3 = sizeof(*eth);
+	return parse_ip(frame, packet, eth->h_proto);
 }
 
 #endif

@@ -102,8 +102,9 @@ static __always_inline struct flow_key turned_round(const struct flow_key *key)
 
 /* The quoted packet's transport checksum, where the quote goes that far. Returns by how much
  * that changes the sum of the quoted bytes. */
-static __always_inline __u64 correct_checksum(struct __sk_buff *ctx, const struct packet *error,
-					      const struct packet *quoted, __u64 change)
+static __always_inline __u64 correct_quoted_checksum(struct __sk_buff *ctx,
+						     const struct packet *error,
+						     const struct packet *quoted, __u64 change)
 {
 	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 offset = checksum_offset(quoted);
@@ -115,11 +116,7 @@ static __always_inline __u64 correct_checksum(struct __sk_buff *ctx, const struc
 	if (quoted->key.proto == IPPROTO_SCTP || check + 1 > end)
 		return 0;
 	old = *check;
-	if (quoted->key.proto == IPPROTO_UDP && !old)
-		return 0;
-	new = ~fold((__u64)(__u16)~old + change);
-	if (quoted->key.proto == IPPROTO_UDP && !new)
-		new = 0xffff;
+	new = corrected(old, change, quoted->key.proto);
 	*check = new;
 	return (__u64)(__u16)~old + new;
 }
@@ -132,16 +129,16 @@ static __always_inline bool correct_quoted(struct __sk_buff *ctx, const struct p
 					   const struct packet *quoted, enum side side,
 					   const struct translation *to)
 {
-	const struct flow_key *key = &quoted->key;
-	__u32 change = difference(side == SOURCE ? &key->src_addr : &key->dst_addr, &to->addr);
-	struct ports ports = translated_ports(quoted, side, to);
-	__u64 sum = (__u64)(__u32)~word_of(packet_ports(quoted)) + word_of(ports);
+	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ends ends = ends_of(quoted, side, to);
+	struct change change = change_of(quoted, &ends);
+	__u64 sum = change.ports;
 
-	if (!write_headers(ctx, quoted, side, &to->addr, ports, change))
+	if (!write_ends(start, end, quoted, &ends, &change))
 		return false;
-	sum += correct_checksum(ctx, error, quoted, sum + change);
+	sum += correct_quoted_checksum(ctx, error, quoted, change.addrs + change.ports);
 	if (quoted->family == FAMILY_IPV6)
-		sum += change;
+		sum += change.addrs;
 	return !bpf_l4_csum_replace(ctx, error->l4 + offsetof(struct icmp, check), 0, fold(sum), 0);
 }
 
@@ -149,16 +146,17 @@ static __always_inline bool correct_quoted(struct __sk_buff *ctx, const struct p
 static __always_inline bool correct_error(struct __sk_buff *ctx, const struct packet *error,
 					  enum side side, const struct translation *to)
 {
-	const struct flow_key *key = &error->key;
-	__u32 change = difference(side == SOURCE ? &key->src_addr : &key->dst_addr, &to->addr);
+	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ends ends = ends_of(error, side, to);
+	__u64 change = change_of(error, &ends).addrs;
 
-	if (!write_addr(ctx, error->l3, error->family, side, &to->addr, change))
+	if (!write_addrs(start, end, error, &ends, change))
 		return false;
 	if (error->family == FAMILY_IPV4)
 		return true;
-	bpf_csum_update(ctx, change); /* see fix_checksum() */
-	return !bpf_l4_csum_replace(ctx, error->l4 + offsetof(struct icmp, check), 0, change,
-				    BPF_F_PSEUDO_HDR);
+	bpf_csum_update(ctx, fold_to_word(change)); /* see fix_checksum() */
+	return !bpf_l4_csum_replace(ctx, error->l4 + offsetof(struct icmp, check), 0,
+				    fold_to_word(change), BPF_F_PSEUDO_HDR);
 }
 
 /* UNDECIDED: `quoted` is filled, and its headers lie in the linear part. */
