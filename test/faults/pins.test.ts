@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
-import { ABI_HASH } from "../../src/dataplane/bpf/abi.gen.ts";
+import { ABI_HASH, type Config as FullConfig } from "../../src/dataplane/bpf/abi.gen.ts";
 import { SOCKET_HOOKS } from "../../src/dataplane/bpf/attach.ts";
 import { kill, lines, logs, Node, noDataplane, results } from "../lib/dataplane-node.ts";
 import { type Options, type Step, toText } from "../lib/dataplane-steps.ts";
@@ -28,6 +28,8 @@ type Links = Readonly<
   Record<string, { readonly id: number; readonly program_id: number; readonly target: number } | null>
 >;
 
+type Config = Pick<FullConfig, "hash_seed" | "backend_ids_end">;
+
 // ---- adopting ----------------------------------------------------------------------------------------------------
 
 for (const attach of ["tcx", "clsact"] as const) {
@@ -39,11 +41,11 @@ for (const attach of ["tcx", "clsact"] as const) {
       { open: true },
       { apply: desired },
       { print: "links" },
-      { print: "hash seed" },
+      { print: "config" },
       { hold: true },
     ]);
     await kill(first);
-    const [, , linksBefore, seed] = results(lines(first.stdout)) as [unknown, unknown, Links, number];
+    const [, , linksBefore, config] = results(lines(first.stdout)) as [unknown, unknown, Links, Config];
     const [hooksMeanwhile] = results(node.run([{ print: "hooks" }]));
     assert.deepEqual(hooksMeanwhile, EVERY_HOOK_ONCE);
     const steps: Step[] = [
@@ -52,20 +54,21 @@ for (const attach of ["tcx", "clsact"] as const) {
       { print: "hooks" },
       { print: "links" },
       { apply: desired },
-      { print: "hash seed" },
+      { print: "config" },
     ];
-    const [, held, hooks, linksAfter, applied, seedAfter] = results(node.run(steps)) as [
+    const [, held, hooks, linksAfter, applied, configAfter] = results(node.run(steps)) as [
       unknown,
       unknown,
       unknown,
       Links,
       unknown,
-      number,
+      Config,
     ];
     assert.deepEqual(held, { ...desired, services: [...desired.services].reverse() }, "sorted by name: dns, web");
     assert.deepEqual(hooks, EVERY_HOOK_ONCE);
     assert.deepEqual(applied, { written: {}, removed: {} });
-    assert.ok(seed > 0 && seedAfter === seed, "a client's hash finds the same backend again");
+    assert.ok(config.hash_seed > 0, "drawn");
+    assert.equal(configAfter.hash_seed, config.hash_seed, "a client's hash finds the same backend again");
     for (const [name, link] of Object.entries(linksBefore)) {
       if (link === null) continue;
       assert.equal(linksAfter[name]?.id, link.id, `${name} is still the same link`);
@@ -84,6 +87,19 @@ for (const attach of ["tcx", "clsact"] as const) {
     assert.ok(watched.looks > 50, `${watched.looks} looks`);
   });
 }
+
+test("Backends of a map that is new need not be read; those of one that was there are, whatever became of the rest", {
+  skip,
+}, async (t) => {
+  const node = await Node.create(t);
+  const [, config] = results(node.run([{ open: true }, { print: "config" }, { apply: desired }, { close: true }]));
+  assert.equal((config as Config).backend_ids_end, 1, "below the first id there is none");
+  const shell = `rm ${node.options.bpffs}/${ABI_HASH}/maps/config`;
+  const again: Step[] = [{ shell }, { open: true }, { print: "config" }, { print: "readBack" }];
+  const [, , unknown, held] = results(node.run(again));
+  assert.equal((unknown as Config).backend_ids_end, 0);
+  assert.deepEqual((held as typeof desired).services, [...desired.services].reverse());
+});
 
 test("The one kind of tc attachment takes over from the other, and each hook has one program again", {
   skip,

@@ -16,14 +16,14 @@ import {
 import { openPinnedMaps } from "../../src/dataplane/bpf/pinned.ts";
 import { linksDirectory, parseLinkPin, pinDirectory } from "../../src/dataplane/bpf/pins.ts";
 import { tablesToDesired } from "../../src/dataplane/bpf/readback.ts";
-import { readTables } from "../../src/dataplane/bpf/tables.ts";
+import { readConfig, readTables } from "../../src/dataplane/bpf/tables.ts";
 import { type Desired, servicePortKey } from "../../src/model/desired.ts";
 
 export type Step =
   | { readonly open: true }
   | { readonly apply: DesiredText; readonly prune?: boolean }
   | { readonly setDevices: readonly string[] }
-  | { readonly print: "attachments" | "readBack" | "pinned" | "links" | "hooks" | "pressure" | "hash seed" }
+  | { readonly print: "attachments" | "readBack" | "pinned" | "links" | "hooks" | "pressure" | "config" }
   /** Applies these in turn until it is killed. */
   | { readonly churn: readonly DesiredText[] }
   /** Looks at every hook of eth0 and of the cgroup for so long, and prints how often one had no program. */
@@ -91,8 +91,8 @@ const main = async (options: Options, steps: readonly Step[]): Promise<void> => 
         return hooks(options);
       case "pressure":
         return dataplane().pressure();
-      case "hash seed":
-        return Buffer.from(dataplane().store.lookup("config", new Uint8Array(4)) ?? []).readUInt32LE(40);
+      case "config":
+        return readConfig(dataplane().store);
     }
   };
   for (const step of steps) {

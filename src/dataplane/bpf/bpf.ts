@@ -91,6 +91,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     mkdirSync(mapsDirectory(directory), { recursive: true, mode: 0o700 });
     mkdirSync(linksDirectory(directory), { recursive: true, mode: 0o700 });
     const adopted = (Object.keys(maps) as MapName[]).every((map) => existsSync(mapPin(directory, map)));
+    const neverHeld = !existsSync(mapPin(directory, "backends"));
     const maxEntries = sizesToUse(directory, options);
     const tc = load(options, "tc", directory, maxEntries);
     objects.push(tc);
@@ -100,7 +101,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     const expiry = load(options, "expiry", directory, maxEntries);
     objects.push(expiry);
     const store = createKernelStore((map) => tc.map(map));
-    writeConfig(store, options);
+    writeConfig(store, options, neverHeld);
     writeTunnels(store, options.devices);
     const tcFor = (header: Header): LoadedObject => {
       if (header === "ethernet") return tc;
@@ -325,14 +326,18 @@ const pinnedSize = (path: string): number | null => {
   }
 };
 
-/** Before any program runs. The seed stays, so that a client's hash finds the same backend after a restart. */
-const writeConfig = (store: MapStore, { snatPorts, timeouts_s }: BpfOptions): void => {
+/**
+ * Before any program runs. The seed stays, so that a client's hash finds the same backend after a restart. `neverHeld`: map
+ * backends is new, so nobody need read all of it to know that it is empty (40 ms).
+ */
+const writeConfig = (store: MapStore, { snatPorts, timeouts_s }: BpfOptions, neverHeld: boolean): void => {
   const key = encode("u32", 0);
   const held = decode("config", store.lookup("config", key) ?? new Uint8Array(sizeOf("config")));
   const config = {
     ...held, // the SNAT addresses are written from Desired
     host_netns_cookie: netnsCookie(),
     hash_seed: held.hash_seed === 0 ? randomInt(1, 2 ** 32) : held.hash_seed,
+    backend_ids_end: neverHeld ? 1 : held.backend_ids_end,
     snat_port_min: snatPorts.min,
     snat_port_max: snatPorts.max,
     expendables: store.capacity("expendables"),
