@@ -80,7 +80,7 @@ static __always_inline void visit_head(const struct flow_key *at, const struct f
 		return;
 	}
 	pass->it.connections[state_of(head, key.proto) & (TIMEOUTS - 1)]++;
-	pass->it.entries += head->snat_port ? 4 : 2;
+	pass->it.entries += head->far_port ? 4 : 2;
 	if (pass->it.thorough && heal(&key, head))
 		pass->it.healed++;
 }
@@ -105,7 +105,7 @@ static __always_inline bool has_head(const struct flow_key *at, const struct flo
 	if (flow->kind != FLOW_UNDO_DNAT)
 		undo = bpf_map_lookup_elem(&flows, &undo_key);
 	head = undo ? find_head(&undo_key, undo, &key) : NULL;
-	return head && (flow->kind == FLOW_UNDO_DNAT || head->snat_port == snat_port);
+	return head && (flow->kind == FLOW_UNDO_DNAT || head->far_port == snat_port);
 }
 
 SUBPROGRAM int is_orphan(const struct flow_key *key, const struct flow *flow)

@@ -17,6 +17,7 @@ enum claim {
 	FAILED,
 };
 
+#define ENOENT 2
 #define EEXIST 17
 
 struct connection {
@@ -100,6 +101,16 @@ static __always_inline struct party translation_of(const struct flow *flow)
 	return (struct party){.addr = flow->addr, .port = flow->port};
 }
 
+/* What is written at the hook that has the flow, on the kernel's way. */
+static __always_inline struct translation translation_by(const struct flow *flow)
+{
+	return (struct translation){
+		.addr = flow->addr,
+		.port = flow->port,
+		.other_port = flow->kind == FLOW_UNDO_SNAT ? 0 : flow->client_port,
+	};
+}
+
 static __always_inline bool is_translation_of(const struct flow *flow, const struct party *to)
 {
 	return flow->port == to->port && same_addr(&flow->addr, &to->addr);
@@ -139,22 +150,42 @@ static __always_inline const struct party *translation_in(const struct connectio
 	}
 }
 
-/* What a flow writes over the client's port; 0: nothing. */
+/* What a flow knows to be written over the client's port; 0: nothing. */
 static __always_inline __be16 client_port_in(const struct connection *c, __u32 kind)
 {
-	if (c->inner_port == c->client.port)
+	if (c->inner_port == c->client.port || kind == FLOW_SNAT)
 		return 0;
-	if (kind == FLOW_DNAT)
-		return c->inner_port;
-	return kind == FLOW_UNDO_DNAT ? c->client.port : 0;
+	return kind == FLOW_DNAT ? c->inner_port : c->client.port;
 }
+
+/* What the other hook writes over the other side; port 0: nothing. */
+static __always_inline struct party far_side_in(const struct connection *c, __u32 kind)
+{
+	if (kind == FLOW_DNAT)
+		return c->node;
+	return kind == FLOW_UNDO_SNAT ? c->vip : (struct party){};
+}
+
+/* A flow that is to be written: too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow);
+} scratch_flow SEC(".maps");
 
 /* 0, or a negative errno. */
 static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 flags)
 {
 	struct flow_key key = key_in(c, kind);
 	const struct party *to = translation_in(c, kind);
-	struct flow flow = {
+	struct party far = far_side_in(c, kind);
+	__u32 zero = 0;
+	struct flow *flow = bpf_map_lookup_elem(&scratch_flow, &zero);
+
+	if (!flow)
+		return -ENOENT;
+	*flow = (struct flow){
 		.addr = to->addr,
 		.port = kind == FLOW_UNDO_SNAT ? c->inner_port : to->port,
 		.kind = kind,
@@ -162,13 +193,13 @@ static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 f
 		.service_id = c->service_id,
 		.backend_id = c->backend_id,
 		.generation = c->generation,
-		.snat_port = kind == FLOW_DNAT ? c->node.port : 0,
 		.client_port = client_port_in(c, kind),
 		.created_ns = c->now_ns,
 		.last_seen_ns = c->now_ns,
+		.far_addr = far.addr,
+		.far_port = far.port,
 	};
-
-	return bpf_map_update_elem(&flows, &key, &flow, flags);
+	return bpf_map_update_elem(&flows, &key, flow, flags);
 }
 
 static __noinline struct flow *find_flow(const struct connection *c, __u32 kind)
@@ -230,31 +261,18 @@ static __always_inline struct flow *find_head(const struct flow_key *undo_key,
 static __always_inline void recover(const struct flow_key *key, const struct flow *head,
 				    struct connection *c)
 {
-	const struct config *config = get_config();
-	const struct flow *snat;
-
 	c->client = source_of(key);
 	c->vip = destination_of(key);
 	c->backend = translation_of(head);
 	c->inner_port = head->client_port ?: c->client.port;
 	c->proto = key->proto;
-	c->needs_snat = head->snat_port;
+	c->node = (struct party){.addr = head->far_addr, .port = head->far_port};
+	c->needs_snat = head->far_port;
 	c->service_id = head->service_id;
 	c->backend_id = head->backend_id;
 	c->generation = head->generation;
 	c->now_ns = head->last_seen_ns;
 	c->hash = 0;
-	c->node = (struct party){};
-	if (!head->snat_port)
-		return;
-	/* The node may have had another address then. */
-	snat = find_flow(c, FLOW_SNAT);
-	if (snat) {
-		c->node = translation_of(snat);
-	} else if (config) {
-		c->node.addr = *snat_addr(config, family_of(&c->backend.addr));
-		c->node.port = head->snat_port;
-	}
 }
 
 /* A connection leaves nothing of its own behind, and nothing of another's is touched: another

@@ -197,7 +197,7 @@ SUBPROGRAM int translate_error(struct __sk_buff *ctx, const struct packet *error
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow || !same_addr(&error->key.dst_addr, &quoted.key.src_addr))
 		return REASON_NOT_OURS;
-	to = (struct translation){flow->addr, flow->port, flow->client_port};
+	to = translation_by(flow);
 	if (!correct_quoted(ctx, error, &quoted, is_outward ? DESTINATION : SOURCE, &to) ||
 	    !correct_error(ctx, error, is_outward ? SOURCE : DESTINATION, &to))
 		return failure_of(flow);

@@ -51,7 +51,7 @@ find_holder(const struct connection *c, const struct flow *undo_snat, struct flo
 	const struct flow *undo = bpf_map_lookup_elem(&flows, &undo_key);
 	const struct flow *head = undo ? find_head(&undo_key, undo, key) : NULL;
 
-	return head && head->snat_port == c->node.port ? head : NULL;
+	return head && head->far_port == c->node.port ? head : NULL;
 }
 
 SUBPROGRAM __u64 availability(const struct connection *c)

@@ -98,7 +98,7 @@ SUBPROGRAM int report(struct __sk_buff *ctx, const struct packet *packet, __u32 
 static __always_inline int follow(struct __sk_buff *ctx, const struct packet *packet,
 				  struct flow *flow, enum side side)
 {
-	struct translation to = {flow->addr, flow->port, flow->client_port};
+	struct translation to = translation_by(flow);
 	int reason = reason_of(flow), failure = failure_of(flow);
 
 	touch(flow);

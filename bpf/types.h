@@ -193,6 +193,24 @@ enum flow_state {
 
 #define TIMEOUTS 8 /* one for each state, and padding */
 
+/* How a packet goes on, once both its sides are written. */
+enum way {
+	WAY_KERNEL = 0, /* not known, or only the kernel can: it routes the packet */
+	WAY_PEER = 1,	/* into the pod behind the device */
+	WAY_WIRE = 2,	/* out by the device */
+};
+
+/* Where it goes without being routed: found once, good while config has the same generation. */
+struct next_hop {
+	__u32 ifindex;
+	__u16 generation; /* of config, when it was found */
+	__u16 mtu;	  /* of the route; an IP packet may be as large */
+	__u8 smac[6];
+	__u8 dmac[6];
+	__u8 way; /* enum way */
+	__u8 pad[3];
+};
+
 struct flow {
 	struct addr addr;
 	__be16 port;
@@ -202,14 +220,19 @@ struct flow {
 	__u32 backend_id;
 	__u32 generation;   /* of the backend; a flow to another generation is to a backend that is
 			       gone */
-	__be16 snat_port;   /* FLOW_DNAT to a remote backend: the port that SNAT took; else 0 */
+	__be16 far_port;    /* 0: nothing is written over the far side */
 	__be16 client_port; /* FLOW_DNAT and FLOW_UNDO_DNAT write it over the client's port, where
-			       the backend sees another one; else 0 */
+			       the backend sees another one; FLOW_UNDO_SNAT: what FLOW_UNDO_DNAT
+			       will write there; else 0 */
 	__u32 last_tick;    /* the kernel tick (jiffies) in which last_seen_ns was written */
 	__u32 awaited_ack;  /* FLOW_DNAT: what acknowledges the backend's SYN; 0: any */
 	__u32 pad;
 	__u64 created_ns; /* CLOCK_BOOTTIME */
 	__u64 last_seen_ns;
+	/* What the other hook writes over the other side. FLOW_DNAT to a remote backend: this node
+	 * and the port that SNAT took. FLOW_UNDO_SNAT: the VIP and its port. */
+	struct addr far_addr;
+	struct next_hop next_hop;
 };
 
 /* expendables: a ring of connections that give way to newer ones, if they are still half-open
@@ -307,6 +330,18 @@ struct tunnel {
 	struct addr addr_v6;
 };
 
+/* devices: what may be done with a packet by a device of the node, besides leaving it to the
+ * kernel. One that is not here: nothing. */
+enum device_flag {
+	DEVICE_PEER = 1, /* a pod is at its other end, and nothing on the way there is skipped */
+	DEVICE_WIRE = 2, /* Ethernet: frames may be sent out by it */
+	DEVICE_XDP = 4,	 /* the XDP program is on it, so XDP may send out by it */
+};
+
+struct device {
+	__u32 flags; /* enum device_flag */
+};
+
 /* config: what the agent tells the programs at run time; one entry. */
 struct config {
 	struct addr
@@ -320,6 +355,9 @@ struct config {
 				      unknown */
 	__u32 expendables;	   /* places in that ring */
 	__u32 timeout_s[TIMEOUTS]; /* by enum flow_state */
+	__u16 next_hop_generation; /* another one after each change of routes, neighbours or
+				      devices; 0: all packets are left to the kernel's routing */
+	__u8 pad[6];
 };
 
 /* options: fixed when a program is loaded, so that the verifier removes what is off. Every
@@ -331,7 +369,8 @@ struct options {
 	__u8 socket_lb;	    /* enum socket_lb */
 	__u8 l3_device;	    /* packets start with the IP header: tunnels, WireGuard */
 	__u8 conntrack;	    /* the kernel can be asked for tracked connections */
-	__u8 pad[2];
+	__u8 direct;	    /* packets may go on without being routed by the kernel */
+	__u8 pad;
 };
 
 /* Whose sockets are translated in their system calls. */

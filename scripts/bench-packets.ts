@@ -15,6 +15,7 @@ import {
 } from "../src/dataplane/bpf/libbpf.ts";
 import type { Address } from "../src/model/address.ts";
 import { type Addresses, Datapath, families, flowKey, ObjectUnderTest, publish } from "../test/lib/datapath.ts";
+import { flowOf } from "../test/lib/flow.ts";
 import { buildFrame, type Transport } from "../test/lib/packet.ts";
 import { enterCgroup, enterNetworkNamespace, Socket } from "../test/lib/socket.ts";
 
@@ -75,15 +76,11 @@ const putLoop = (tc: Datapath, a: Addresses, program: Program, kind: number, pro
       service_id: 1,
       backend_id: 1,
       generation: 1,
-      snat_port: 0,
-      client_port: 0,
       flags: flow_flag.FLOW_SETTLED,
-      last_tick: 0,
-      awaited_ack: 0,
       created_ns: 1n,
       last_seen_ns: 1n,
     };
-    tc.put("flows", key, { ...base, addr: to[0] as Address, port: to[1], kind });
+    tc.put("flows", key, flowOf({ ...base, addr: to[0] as Address, port: to[1], kind }));
   }
   const ends = program === "tc_ingress" ? { from: peer, to: here } : { from: here, to: peer };
   return buildFrame({

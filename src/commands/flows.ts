@@ -25,7 +25,7 @@ export const flowReport = (store: MapStore, now_ns: bigint): Report => {
         headers
           ? [
               ...["PROTO", "FROM", "TO", "DOES", "WITH", "IDLE", "STATE", "SERVICE"],
-              ...(wide ? ["AGE", "SERVICE-ID", "BACKEND-ID", "GENERATION", "SNAT-PORT", "CLIENT-PORT"] : []),
+              ...(wide ? ["AGE", "SERVICE-ID", "BACKEND-ID", "GENERATION", "FAR-SIDE", "CLIENT-PORT"] : []),
             ]
           : null,
         all.map((flow) => [
@@ -40,7 +40,9 @@ export const flowReport = (store: MapStore, now_ns: bigint): Report => {
           ...(wide
             ? [
                 sinceNow(flow.created_ns),
-                ...[flow.service_id, flow.backend_id, flow.generation, flow.snat_port, flow.client_port].map(String),
+                ...[flow.service_id, flow.backend_id, flow.generation].map(String),
+                flow.far === null ? "-" : end(flow.far),
+                String(flow.client_port),
               ]
             : []),
         ]),

@@ -13,6 +13,7 @@ import { FakeStore } from "../../src/dataplane/fake/fakestore.ts";
 import type { Address } from "../../src/model/address.ts";
 import { checkConsistency } from "../lib/consistency.ts";
 import { desiredLists } from "../lib/desireds.ts";
+import { flowOf } from "../lib/flow.ts";
 import { clusterIP, desiredOf, serviceOf } from "../lib/services.ts";
 import { noRealMaps } from "../lib/stores.ts";
 
@@ -155,22 +156,25 @@ test("Flows and affinity are read as records, backends' statistics and counters 
     "../../src/dataplane/bpf/inspect.ts"
   );
   withMaps(SMALL, (store) => {
-    const [client, vip, backend] = ["203.0.113.5", "198.51.100.1", "10.244.0.1"] as [Address, Address, Address];
+    const [client, vip] = ["203.0.113.5", "198.51.100.1"] as [Address, Address];
+    const [backend, node] = ["10.244.0.1", "192.0.2.11"] as [Address, Address];
     const seen = { service_id: 3, backend_id: 4, generation: 5, created_ns: 6n, last_seen_ns: 7n };
     store.update("flows", [
       [
         encode("flow_key", { src_addr: client, dst_addr: vip, src_port: 50_000, dst_port: 80, proto: 17, outward: 0 }),
-        encode("flow", {
-          addr: backend,
-          port: 8080,
-          kind: 1,
-          flags: 1,
-          snat_port: 61_000,
-          client_port: 61_001,
-          last_tick: 1,
-          awaited_ack: 0,
-          ...seen,
-        }),
+        encode(
+          "flow",
+          flowOf({
+            addr: backend,
+            port: 8080,
+            kind: 1,
+            flags: 1,
+            far_addr: node,
+            far_port: 61_000,
+            client_port: 61_001,
+            ...seen,
+          }),
+        ),
       ],
     ]);
     assert.deepEqual(readFlows(store), [
@@ -180,7 +184,7 @@ test("Flows and affinity are read as records, backends' statistics and counters 
         from: { address: client, port: 50_000 },
         to: { address: vip, port: 80 },
         rewrite: { address: backend, port: 8080 },
-        snat_port: 61_000,
+        far: { address: node, port: 61_000 },
         client_port: 61_001,
         state: "udpStream",
         ...seen,

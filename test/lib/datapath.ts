@@ -82,7 +82,16 @@ export const TIMEOUTS_S = {
 } as const;
 
 export const loadOptions = (options: Partial<Records["options"]> = {}): Uint8Array =>
-  encode("options", { ipv4: 1, ipv6: 1, backend_stats: 1, socket_lb: 0, l3_device: 0, conntrack: 0, ...options });
+  encode("options", {
+    ipv4: 1,
+    ipv6: 1,
+    backend_stats: 1,
+    socket_lb: 0,
+    l3_device: 0,
+    conntrack: 0,
+    direct: 0,
+    ...options,
+  });
 
 export type ObjectName = "sock" | "stale" | "tc" | "expiry";
 
@@ -115,6 +124,7 @@ export class ObjectUnderTest {
       backend_ids_end: 0,
       expendables: this.#expendables,
       timeout_s: Object.values(TIMEOUTS_S),
+      next_hop_generation: 0,
       ...change,
     });
   }

@@ -240,7 +240,7 @@ for (const a of families) {
 
   describe(`Fault 83: ${a.family}: SNAT ports`, () => {
     const undoSnat = (port: number) => flowKey([a.remote, 8080], [a.node, port]);
-    const portOf = (sport: number) => datapath.get("flows", dnat(sport))?.snat_port ?? 0;
+    const portOf = (sport: number) => datapath.get("flows", dnat(sport))?.far_port ?? 0;
     const range = (min: number, max: number) => {
       publish(datapath, { address: a.vip, port: 80 }, [remote]);
       datapath.configure({ snat_port_min: min, snat_port_max: max });

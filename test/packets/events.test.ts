@@ -6,6 +6,7 @@ import { flow_kind, frontend_flag, hook, reason, rings } from "../../src/datapla
 import { bootTime_ns } from "../../src/dataplane/bpf/libbpf.ts";
 import type { Address } from "../../src/model/address.ts";
 import { Datapath, families, flowKey, publish, type ReasonName } from "../lib/datapath.ts";
+import { flowOf } from "../lib/flow.ts";
 import { buildError, buildFrame, type FrameOptions, protocolNumber } from "../lib/packet.ts";
 
 let datapath: Datapath;
@@ -228,9 +229,8 @@ for (const a of families) {
   test(`${a.family}: a flow of the other hook with the same key says nothing of the packet`, () => {
     publish(datapath, restricted, [backend]);
     const other = { service_id: 8, backend_id: 4, generation: 1, kind: flow_kind.FLOW_SNAT, flags: 0 };
-    const times = { last_tick: 0, awaited_ack: 0, created_ns: 1n, last_seen_ns: 1n };
-    const where = { addr: a.local as Address, port: 8080, snat_port: 0, client_port: 0 };
-    datapath.put("flows", flowKey([a.client, 40000], [a.vip, 80], "TCP", "out"), { ...other, ...times, ...where });
+    const where = { addr: a.local as Address, port: 8080, created_ns: 1n, last_seen_ns: 1n };
+    datapath.put("flows", flowKey([a.client, 40000], [a.vip, 80], "TCP", "out"), flowOf({ ...other, ...where }));
     datapath.listen(100);
     assert.equal(datapath.ingress(syn()).reason, "REASON_SOURCE_RANGE");
     const [event] = datapath.events();

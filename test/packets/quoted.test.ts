@@ -55,7 +55,7 @@ for (const a of families) {
           return {
             inner: [a.client, dnat.client_port || 40000] as const,
             backend: [backend.address, 8080] as const,
-            node: [a.node, dnat.snat_port] as const,
+            node: [a.node, dnat.far_port] as const,
           };
         };
         const local = () => connect({ address: a.local, local: true });

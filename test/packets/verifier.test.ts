@@ -26,6 +26,7 @@ const VALUES: Readonly<Record<keyof Options, Partial<Record<(typeof OBJECTS)[num
   },
   l3_device: { tc: [0, 1] },
   conntrack: {}, // below
+  direct: {},
 };
 const smallMaps = { slots: 64, backends: 64, backend_stats: 64, flows: 64, frontends: 64, affinity: 64, nodeports: 64 };
 

@@ -20,6 +20,7 @@ import { TableProgrammer } from "../../src/dataplane/bpf/programmer.ts";
 import { FakeStore } from "../../src/dataplane/fake/fakestore.ts";
 import { readManifestText } from "../../src/k8s/manifests.ts";
 import { type Address, parseAddress } from "../../src/model/address.ts";
+import { flowOf } from "../lib/flow.ts";
 
 const CLUSTER = `
 apiVersion: v1
@@ -262,6 +263,7 @@ backend_stats        -      262144     -
 backends             2      262144     0.0%
 config               -      1          -
 counters             -      256        -
+devices              0      4096       0.0%
 event_budgets        -      256        -
 expendable_cursor    -      1          -
 expendables          -      32768      -
@@ -314,7 +316,7 @@ const addFlow = (store: MapStore): void => {
     proto: 6,
     outward: 0,
   });
-  const flow = encode("flow", {
+  const flow = flowOf({
     addr: address("10.244.2.2"),
     port: 8080,
     kind: 1,
@@ -322,14 +324,13 @@ const addFlow = (store: MapStore): void => {
     service_id: 2,
     backend_id: 2,
     generation: 1,
-    snat_port: 61000,
+    far_addr: address("192.0.2.11"),
+    far_port: 61000,
     client_port: 1024,
-    last_tick: 0,
-    awaited_ack: 0,
     created_ns: 5n * SECOND_NS,
     last_seen_ns: 60n * SECOND_NS,
   });
-  store.update("flows", [[key, flow]]);
+  store.update("flows", [[key, encode("flow", flow)]]);
 };
 
 test("flows: each direction, with what is written over it", async () => {
@@ -338,8 +339,8 @@ test("flows: each direction, with what is written over it", async () => {
   await assertScreen(
     flowReport(store, 65n * SECOND_NS),
     `
-PROTO   FROM                TO                 DOES   WITH              IDLE   STATE         SERVICE             AGE   SERVICE-ID   BACKEND-ID   GENERATION   SNAT-PORT   CLIENT-PORT
-TCP     203.0.113.9:40000   192.0.2.11:30080   DNAT   10.244.2.2:8080   5s     established   shop/web:http/TCP   60s   2            2            1            61000       1024
+PROTO   FROM                TO                 DOES   WITH              IDLE   STATE         SERVICE             AGE   SERVICE-ID   BACKEND-ID   GENERATION   FAR-SIDE           CLIENT-PORT
+TCP     203.0.113.9:40000   192.0.2.11:30080   DNAT   10.244.2.2:8080   5s     established   shop/web:http/TCP   60s   2            2            1            192.0.2.11:61000   1024
 `,
     { output: "wide" },
   );
@@ -377,7 +378,7 @@ CLIENT        SERVICE             BACKEND           EXPIRES
 });
 
 const FLOW: readonly string[] = [
-  ...["kind", "protocol", "from", "to", "rewrite", "service_id", "backend_id", "generation", "snat_port"],
+  ...["kind", "protocol", "from", "to", "rewrite", "service_id", "backend_id", "generation", "far"],
   ...["client_port", "state"],
   ...["created_ns", "last_seen_ns", "service"],
 ];
@@ -534,7 +535,7 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["compile", "compile needs manifests: -f FILE or folder"],
   [
     "maps slotz",
-    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, event_budgets, expendable_cursor, expendables, flows, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, parked_fragments, services, slots, sockets, source_ranges, tunnels, unhooked_netns",
+    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, devices, event_budgets, expendable_cursor, expendables, flows, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, parked_fragments, services, slots, sockets, source_ranges, tunnels, unhooked_netns",
   ],
   ["trace", "beeline trace shows what is refused or dropped, and nothing else: beeline trace --drops"],
   ["trace --drop", "Unknown flag --drop (did you mean --drops?). See beeline trace --help"],

@@ -8,6 +8,7 @@ import type { MapStore } from "../../src/dataplane/bpf/mapstore.ts";
 import { readSnatUse } from "../../src/dataplane/bpf/snat.ts";
 import { readConfig } from "../../src/dataplane/bpf/tables.ts";
 import { FakeStore } from "../../src/dataplane/fake/fakestore.ts";
+import { flowOf } from "../lib/flow.ts";
 import { address } from "../lib/snapshots.ts";
 
 const PORTS = { snat_port_min: 61000, snat_port_max: 61009 } as const;
@@ -25,11 +26,8 @@ const keyOf = (backend: string, port: number, taken: number, proto: number): Uin
   });
 
 const put = (store: MapStore, backend: string, port: number, taken: number, kind: number, proto = 6): void => {
-  const flow = encode("flow", {
-    ...{ addr: address("203.0.113.9"), port: 40000, kind, flags: 0, service_id: 1, backend_id: 1, generation: 1 },
-    ...{ snat_port: 0, client_port: 0, last_tick: 0, awaited_ack: 0, created_ns: 0n, last_seen_ns: 0n },
-  });
-  store.update("flows", [[keyOf(backend, port, taken, proto), flow]]);
+  const flow = flowOf({ addr: address("203.0.113.9"), port: 40000, kind, service_id: 1, backend_id: 1, generation: 1 });
+  store.update("flows", [[keyOf(backend, port, taken, proto), encode("flow", flow)]]);
 };
 
 const take = (store: MapStore, backend: string, port: number, many: number, proto = 6): void => {

@@ -37,6 +37,11 @@ export interface Config {
   readonly backend_ids_end: number;
   readonly expendables: number;
   readonly timeout_s: readonly number[];
+  readonly next_hop_generation: number;
+}
+
+export interface Device {
+  readonly flags: number;
 }
 
 export interface Event {
@@ -82,12 +87,14 @@ export interface Flow {
   readonly service_id: number;
   readonly backend_id: number;
   readonly generation: number;
-  readonly snat_port: number;
+  readonly far_port: number;
   readonly client_port: number;
   readonly last_tick: number;
   readonly awaited_ack: number;
   readonly created_ns: bigint;
   readonly last_seen_ns: bigint;
+  readonly far_addr: Address;
+  readonly next_hop: NextHop;
 }
 
 export interface FlowKey {
@@ -138,6 +145,15 @@ export interface Listener {
   readonly interval_ns: bigint;
 }
 
+export interface NextHop {
+  readonly ifindex: number;
+  readonly generation: number;
+  readonly mtu: number;
+  readonly smac: readonly number[];
+  readonly dmac: readonly number[];
+  readonly way: number;
+}
+
 export interface NodeAddress {
   readonly flags: number;
 }
@@ -156,6 +172,7 @@ export interface Options {
   readonly socket_lb: number;
   readonly l3_device: number;
   readonly conntrack: number;
+  readonly direct: number;
 }
 
 export interface ParkedFragment {
@@ -229,6 +246,7 @@ export interface Records {
   readonly backend: Backend;
   readonly backend_stats: BackendStats;
   readonly config: Config;
+  readonly device: Device;
   readonly event: Event;
   readonly event_budget: EventBudget;
   readonly expendable: Expendable;
@@ -241,6 +259,7 @@ export interface Records {
   readonly frontend_address: FrontendAddress;
   readonly frontend_key: FrontendKey;
   readonly listener: Listener;
+  readonly next_hop: NextHop;
   readonly node_address: NodeAddress;
   readonly nodeport_key: NodeportKey;
   readonly options: Options;
@@ -296,7 +315,7 @@ export const layouts = {
     ],
   },
   config: {
-    size: 88,
+    size: 96,
     fields: [
       { name: "snat_addr_v4", offset: 0, type: "addr" },
       { name: "snat_addr_v6", offset: 16, type: "addr" },
@@ -307,6 +326,13 @@ export const layouts = {
       { name: "backend_ids_end", offset: 48, type: "u32" },
       { name: "expendables", offset: 52, type: "u32" },
       { name: "timeout_s", offset: 56, type: "u32", count: 8 },
+      { name: "next_hop_generation", offset: 88, type: "u16" },
+    ],
+  },
+  device: {
+    size: 4,
+    fields: [
+      { name: "flags", offset: 0, type: "u32" },
     ],
   },
   event: {
@@ -353,7 +379,7 @@ export const layouts = {
     ],
   },
   flow: {
-    size: 64,
+    size: 104,
     fields: [
       { name: "addr", offset: 0, type: "addr" },
       { name: "port", offset: 16, type: "be16" },
@@ -362,12 +388,14 @@ export const layouts = {
       { name: "service_id", offset: 20, type: "u32" },
       { name: "backend_id", offset: 24, type: "u32" },
       { name: "generation", offset: 28, type: "u32" },
-      { name: "snat_port", offset: 32, type: "be16" },
+      { name: "far_port", offset: 32, type: "be16" },
       { name: "client_port", offset: 34, type: "be16" },
       { name: "last_tick", offset: 36, type: "u32" },
       { name: "awaited_ack", offset: 40, type: "u32" },
       { name: "created_ns", offset: 48, type: "u64" },
       { name: "last_seen_ns", offset: 56, type: "u64" },
+      { name: "far_addr", offset: 64, type: "addr" },
+      { name: "next_hop", offset: 80, type: "next_hop" },
     ],
   },
   flow_key: {
@@ -432,6 +460,17 @@ export const layouts = {
       { name: "interval_ns", offset: 8, type: "u64" },
     ],
   },
+  next_hop: {
+    size: 24,
+    fields: [
+      { name: "ifindex", offset: 0, type: "u32" },
+      { name: "generation", offset: 4, type: "u16" },
+      { name: "mtu", offset: 6, type: "u16" },
+      { name: "smac", offset: 8, type: "u8", count: 6 },
+      { name: "dmac", offset: 14, type: "u8", count: 6 },
+      { name: "way", offset: 20, type: "u8" },
+    ],
+  },
   node_address: {
     size: 4,
     fields: [
@@ -456,6 +495,7 @@ export const layouts = {
       { name: "socket_lb", offset: 3, type: "u8" },
       { name: "l3_device", offset: 4, type: "u8" },
       { name: "conntrack", offset: 5, type: "u8" },
+      { name: "direct", offset: 6, type: "u8" },
     ],
   },
   parked_fragment: {
@@ -673,6 +713,7 @@ export const maps = {
   backends: { type: 2, key: "u32", value: "backend", max_entries: 262144 },
   config: { type: 2, key: "u32", value: "config", max_entries: 1 },
   counters: { type: 6, key: "u32", value: "u64", max_entries: 256 },
+  devices: { type: 1, key: "u32", value: "device", max_entries: 4096 },
   event_budgets: { type: 6, key: "u32", value: "event_budget", max_entries: 256 },
   expendable_cursor: { type: 2, key: "u32", value: "u32", max_entries: 1 },
   expendables: { type: 2, key: "u32", value: "expendable", max_entries: 32768 },
@@ -698,4 +739,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "f0b560237f14";
+export const ABI_HASH = "2cbadaa85584";

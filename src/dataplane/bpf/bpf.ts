@@ -258,6 +258,7 @@ const load = (
     socket_lb: SOCKET_LB[options.socketLB],
     l3_device: Number(header === "ip"),
     conntrack: Number(hasConntrack()),
+    direct: 0,
   };
   const path = `${options.objects}/${name}.bpf.o`;
   try {

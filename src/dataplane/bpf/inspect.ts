@@ -73,8 +73,8 @@ export interface FlowRecord {
   readonly service_id: number;
   readonly backend_id: number;
   readonly generation: number;
-  /** 0: none. */
-  readonly snat_port: number;
+  /** Written over the other side by the other hook; null: nothing is. */
+  readonly far: { readonly address: Address; readonly port: number } | null;
   /** Written over the client's port, where its own was taken; 0: nothing is. */
   readonly client_port: number;
   /** Of its connection; null: the flow belongs to none. */
@@ -99,7 +99,7 @@ export const readFlows = (store: MapStore): readonly FlowRecord[] => {
       service_id: flow.service_id,
       backend_id: flow.backend_id,
       generation: flow.generation,
-      snat_port: flow.snat_port,
+      far: flow.far_port === 0 ? null : { address: flow.far_addr, port: flow.far_port },
       client_port: flow.client_port,
       state: stateIn(key, flow),
       created_ns: flow.created_ns,

@@ -104,6 +104,7 @@ const emptyConfig: abi.Config = {
   backend_ids_end: 0,
   expendables: 0,
   timeout_s: encodeByState(NONE_BY_STATE),
+  next_hop_generation: 0,
 };
 
 // ---- keys and flags as text --------------------------------------------------------------------------------------

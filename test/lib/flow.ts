@@ -1,0 +1,26 @@
+// A row of `flows` by what a test says of it.
+import type { Flow } from "../../src/dataplane/bpf/abi.gen.ts";
+import { NO_ADDRESS } from "../../src/dataplane/bpf/tables.ts";
+
+const NO_MAC = [0, 0, 0, 0, 0, 0];
+
+const NOTHING: Flow = {
+  addr: NO_ADDRESS,
+  port: 0,
+  kind: 0,
+  flags: 0,
+  service_id: 0,
+  backend_id: 0,
+  generation: 0,
+  far_port: 0,
+  client_port: 0,
+  last_tick: 0,
+  awaited_ack: 0,
+  created_ns: 0n,
+  last_seen_ns: 0n,
+  far_addr: NO_ADDRESS,
+  next_hop: { ifindex: 0, generation: 0, mtu: 0, smac: NO_MAC, dmac: NO_MAC, way: 0 },
+};
+
+/** What is not said is 0. */
+export const flowOf = (said: Partial<Flow>): Flow => ({ ...NOTHING, ...said });
