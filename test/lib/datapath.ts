@@ -34,6 +34,7 @@ import {
 import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
 import { readRing } from "../../src/dataplane/bpf/ring.ts";
 import type { Address } from "../../src/model/address.ts";
+import { giveBack, takeObject } from "./emptied.ts";
 import { protocolNumber, type Transport } from "./packet.ts";
 
 export type KeyOf<M extends MapName> = Records[(typeof maps)[M]["key"]];
@@ -99,9 +100,10 @@ export const objectPath = (name: ObjectName): string => `${import.meta.dirname}/
 
 export type Sizes = Readonly<Partial<Record<MapName, number>>>;
 
-/** One object, loaded, with maps of its own. Close it. */
+/** One object with maps of its own, empty at first. Close it. */
 export class ObjectUnderTest {
   protected readonly object: LoadedObject;
+  readonly #recipe: string;
   readonly #cpus = possibleCpus();
   readonly #expendables: number;
   #ring: MappedRing | null = null;
@@ -110,7 +112,8 @@ export class ObjectUnderTest {
     const sizes = { ...smallMaps, ...maxEntries };
     const load = { options: loadOptions(options), maxEntries: sizes };
     this.#expendables = sizes.expendables;
-    this.object = loadObject(objectPath(name), load);
+    this.#recipe = JSON.stringify([name, options, sizes]);
+    this.object = takeObject(this.#recipe, () => loadObject(objectPath(name), load));
     this.configure();
   }
 
@@ -220,8 +223,9 @@ export class ObjectUnderTest {
   }
 
   close(): void {
+    this.events();
     this.#ring?.close();
-    this.object.close();
+    giveBack(this.#recipe, this.object);
   }
 }
 

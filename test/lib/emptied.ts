@@ -1,0 +1,56 @@
+// Objects that are loaded once and used by one test after another: each finds every map as empty as if it had just been
+// loaded. Loading goes through the verifier, which takes longer than most tests.
+import { maps } from "../../src/dataplane/bpf/abi.gen.ts";
+import { type StructName, sizeOf } from "../../src/dataplane/bpf/codec.ts";
+import {
+  type LoadedObject,
+  mapDelete,
+  mapInfo,
+  mapNextKey,
+  mapUpdateBatch,
+  possibleCpus,
+} from "../../src/dataplane/bpf/libbpf.ts";
+import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
+
+/** By what they were loaded with; the one that was used last comes last. */
+const idle: { readonly recipe: string; readonly object: LoadedObject }[] = [];
+const IDLE = 2;
+
+/** One of this recipe that nobody uses, or a new one. */
+export const takeObject = (recipe: string, load: () => LoadedObject): LoadedObject => {
+  const at = idle.findLastIndex((one) => one.recipe === recipe);
+  return idle.splice(at, Number(at !== -1))[0]?.object ?? load();
+};
+
+/** Empties it for the next one. */
+export const giveBack = (recipe: string, object: LoadedObject): void => {
+  for (const name of Object.keys(maps) as MapName[]) emptyMap(object, name);
+  idle.push({ recipe, object });
+  if (idle.length > IDLE) idle.shift()?.object.close();
+};
+
+const [ARRAY, PERCPU_ARRAY, SK_STORAGE] = [2, 6, 24];
+
+const emptyMap = (object: LoadedObject, name: MapName): void => {
+  const { type, key, value } = maps[name];
+  if (type === SK_STORAGE) return;
+  const map = object.map(name);
+  if (type === ARRAY) return zero(map, sizeOf(value as StructName));
+  if (type === PERCPU_ARRAY) return zero(map, sizeOf(value as StructName) * possibleCpus());
+  const size = sizeOf(key as StructName);
+  for (let first = mapNextKey(map, null, size); first !== null; first = mapNextKey(map, null, size)) {
+    mapDelete(map, first);
+  }
+};
+
+const zero = (map: number, value_size: number): void => {
+  const { max_entries } = mapInfo(map);
+  const keys = Uint32Array.from({ length: max_entries }, (_, i) => i);
+  const { errno } = mapUpdateBatch(
+    map,
+    new Uint8Array(keys.buffer),
+    new Uint8Array(max_entries * value_size),
+    max_entries,
+  );
+  if (errno !== 0) throw new Error(`Cannot empty a map: errno ${errno}`);
+};
