@@ -48,10 +48,10 @@ export class Generator {
   }
 
   /** Packets a second, over 64 flows or each of another flow. */
-  async rate(metric: "packets" | "new-flows", seconds: number): Promise<number> {
+  async rate(kind: "established" | "new", seconds: number): Promise<number> {
     const before = await this.#counted();
     const to = `${TARGET.address}:${TARGET.port}`;
-    const flows = metric === "packets" ? GREET_FLOWS : 0;
+    const flows = kind === "established" ? GREET_FLOWS : 0;
     const run = frames.parse(await this.#frames.ask(`run ${to} ${to} ${flows} ${seconds} 1e12`));
     return (run.rate * ((await this.#counted()) - before)) / run.sent;
   }

@@ -104,7 +104,7 @@ export const runBenchmark = async (options: RunOptions): Promise<Outcome> => {
       return { name, title, summary, beeline, counts_services, skipped: skipped.get(mode) ?? null };
     }),
     metrics,
-    gaps: [...modes.flatMap((mode) => gapsOf(mode, options.metrics)), ...run.gaps].filter(isListed),
+    gaps: [...modes.flatMap((mode) => gapsOf(mode, options.metrics, options.services)), ...run.gaps].filter(isListed),
     samples: run.samples,
     generator: run.generator.filter(isListed),
     problems: [...(restless === null ? [] : [restless]), ...run.problems],
@@ -166,7 +166,7 @@ class Run {
 
   async #measureAll(): Promise<void> {
     const { seconds, warm_up_s, rounds } = this.#options;
-    const steps = schedule(this.#measurements, this.stacks, rounds, canMeasure);
+    const steps = schedule(this.#measurements, this.stacks, rounds, canMeasure(this.#options.services));
     const each_s = ({ extra_s }: Measurement): number => extra_s + seconds + warm_up_s;
     const installs_s = this.stacks.map(({ services, mode }) => expectedInstall(mode, services));
     this.#total_s = steps.reduce((sum, { measurement }) => sum + each_s(measurement), sumOf(installs_s) + LAB_S);
@@ -242,16 +242,23 @@ class Run {
   async #measureLimit(round: number): Promise<void> {
     if (this.#limit === null) return;
     this.#tell(`round ${round + 1} of ${this.#options.rounds}: the generator's limit`);
-    for (const metric of ["packets", "new-flows"] as const) {
-      if (!this.#options.metrics.has(metric)) continue;
-      this.generator.push({ metric, round, value: await this.#limit.rate(metric, this.#options.seconds) });
+    for (const flows of ["established", "new"] as const) {
+      const bounded = BOUNDED[flows];
+      if (!this.#measurements.some(({ metrics }) => metrics.some(({ name }) => bounded.includes(name)))) continue;
+      const value = await this.#limit.rate(flows, this.#options.seconds);
+      this.generator.push(...bounded.map((metric) => ({ metric, round, value })));
     }
+  }
+
+  /** Of established flows. */
+  #limitOf(round: number): number | null {
+    return this.generator.find((one) => one.round === round && BOUNDED.established.includes(one.metric))?.value ?? null;
   }
 
   async #measure(measurement: Measurement, stack: Stack, round: number): Promise<void> {
     const { asks } = measurement;
     if (asks !== null) await stack.ask("reset", asks);
-    const measured = await measurement.run(stack, this.#options);
+    const measured = await measurement.run(stack, this.#options, this.#limitOf(round));
     const proof =
       asks === null
         ? await servicesProof(stack)
@@ -269,11 +276,18 @@ class Run {
     }
     for (const metric of names) {
       const { values, sent, lost } = measured;
-      const value = values[metric] ?? 0;
+      const value = values[metric];
+      if (value === undefined) continue;
       this.samples.push({ mode: stack.mode.name, metric, services: stack.services, round, value, sent, lost, proof });
     }
   }
 }
+
+/** Metrics that the generator bounds, by the flows that it makes. */
+const BOUNDED: Readonly<Record<"established" | "new", readonly string[]>> = {
+  established: ["packets", "packets-away"],
+  new: ["new-flows"],
+};
 
 /** Nothing is no figure: it would look like the best one. */
 const KERNEL_MEMORY = "kernel-memory";
@@ -281,7 +295,7 @@ const isMemory = ({ name }: { readonly name: string }): boolean => name === KERN
 const SHRANK = "it cannot be told: the kernel's memory did not grow, since something else gave as much back meanwhile";
 
 /** What the mode does not have. */
-const gapsOf = (mode: Mode, metrics: ReadonlySet<string>): readonly Gap[] => {
+const gapsOf = (mode: Mode, metrics: ReadonlySet<string>, sizes: readonly number[]): readonly Gap[] => {
   const gap = (why: string) => (metric: string) => ({ mode: mode.name, metric, services: null, why });
   const namesOf = (all: readonly Pick<Measurement, "metrics">[]): readonly string[] =>
     all.flatMap((one) => one.metrics.map(({ name }) => name)).filter((name) => metrics.has(name));
@@ -290,11 +304,28 @@ const gapsOf = (mode: Mode, metrics: ReadonlySet<string>): readonly Gap[] => {
   return [
     ...fromWires.map(gap("it translates calls of sockets on this node; packets that come by a wire are not its own")),
     ...(mode.counts_services ? [] : namesOf(ofServices).map(gap("it has no services"))),
+    ...(mode.counts_services ? sizes : []).flatMap((services) =>
+      namesOf(MEASUREMENTS.filter((one) => canReach(one, mode) && isBetween(services, sizes, one.metrics))).map(
+        (metric) => ({ mode: mode.name, metric, services, why: BETWEEN }),
+      ),
+    ),
   ];
 };
 
-const canMeasure = ({ packets, asks }: Measurement, { mode }: Stack): boolean =>
-  (mode.packets || !packets) && (mode.counts_services || asks !== null);
+const canMeasure =
+  (sizes: readonly number[]) =>
+  (measurement: Measurement, { mode, services }: Stack): boolean =>
+    canReach(measurement, mode) &&
+    (mode.counts_services || measurement.asks !== null) &&
+    !isBetween(services, sizes, measurement.metrics);
+
+const canReach = ({ packets }: Measurement, mode: Mode): boolean => mode.packets || !packets;
+
+const BETWEEN = "measured at the fewest and the most services only";
+
+/** What a report shows for the fewest and the most services only is measured there only: that is minutes. */
+const isBetween = (services: number, sizes: readonly number[], metrics: Measurement["metrics"]): boolean =>
+  services > 0 && services !== sizes[0] && services !== sizes.at(-1) && metrics.every(({ axis }) => axis === "mode");
 
 const titleOf = ({ mode, services }: Stack): string =>
   services === 0 ? mode.name : `${mode.name} with ${services} services`;

@@ -65,13 +65,21 @@ export const timesBetter = (
 /** What timesBetter() is the spread of. */
 export const ratiosToBaseline = (
   samples: readonly Sample[],
-  { name, better }: Pick<MetricOfResult, "name" | "better">,
+  metric: Pick<MetricOfResult, "name" | "better">,
   modes: { readonly mode: string; readonly baseline: string },
   services: number,
+): readonly number[] =>
+  ratiosBetween(samples, metric, { mode: modes.mode, services }, { mode: modes.baseline, services });
+
+/** A mode at a number of services against another, or the same at another number; by round. */
+export const ratiosBetween = (
+  samples: readonly Sample[],
+  { name: metric, better }: Pick<MetricOfResult, "name" | "better">,
+  own: Omit<Place, "metric">,
+  than: Omit<Place, "metric">,
 ): readonly number[] => {
-  const own = byRound(samples, name, modes.mode, services);
-  const base = byRound(samples, name, modes.baseline, services);
-  return [...own].flatMap(([round, value]) => {
+  const base = byRound(samples, { metric, ...than });
+  return [...byRound(samples, { metric, ...own })].flatMap(([round, value]) => {
     const other = base.get(round);
     if (other === undefined) return [];
     if (other === value) return [1];
@@ -80,13 +88,8 @@ export const ratiosToBaseline = (
 };
 
 /** At that number of services; of a mode that has none, at 0. */
-const byRound = (
-  samples: readonly Sample[],
-  metric: string,
-  mode: string,
-  services: number,
-): ReadonlyMap<number, number> => {
-  const exact = samplesAt(samples, { metric, mode, services });
-  const found = exact.length > 0 ? exact : samplesAt(samples, { metric, mode, services: 0 });
+const byRound = (samples: readonly Sample[], place: Place): ReadonlyMap<number, number> => {
+  const exact = samplesAt(samples, place);
+  const found = exact.length > 0 ? exact : samplesAt(samples, { ...place, services: 0 });
   return new Map(found.map((s) => [s.round, s.value]));
 };

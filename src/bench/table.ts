@@ -1,6 +1,7 @@
 // A result for a terminal: one block for each metric when all is done, and one line for each mode and size while it is
 // measured. Pure.
 import { columns, count } from "../lib/text.ts";
+import { GOAL_HEADS, goalRow, goalsAnswer, judge } from "./goals.ts";
 import { timesText } from "./quantity.ts";
 import type { MetricOfResult, Result, Sample } from "./result.ts";
 import { answer, comparisonsOf, rowsBehind } from "./standing.ts";
@@ -18,7 +19,15 @@ export const resultTable = (result: Result): string => {
   );
   const blocks = result.metrics.map((metric) => metricBlock(result, metric)).filter((block) => block !== "");
   const troubles = problems.map((problem) => `problem: ${problem}`);
-  return `${[...head, ...skipped].join("\n")}\n\n${blocks.join("\n")}\n${behindBlock(result)}${troubles.length > 0 ? `\n${troubles.join("\n")}\n` : ""}`;
+  return `${[...head, ...skipped].join("\n")}\n\n${blocks.join("\n")}\n${goalsBlock(result)}${behindBlock(result)}${troubles.length > 0 ? `\n${troubles.join("\n")}\n` : ""}`;
+};
+
+const goalsBlock = (result: Result): string => {
+  const all = judge(result);
+  if (all.judged.length === 0) return "";
+  const [what = "", ...heads] = GOAL_HEADS.map((head) => head.toUpperCase());
+  const rows = all.judged.map((one) => goalRow(result, one).map((text, i) => (i === 0 ? `  ${text}` : text)));
+  return `${columns([`Goals: ${what}`, ...heads], rows)}${goalsAnswer(all)}\n\n`;
 };
 
 /** Last, so that it stands right above the prompt. */

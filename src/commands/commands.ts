@@ -274,7 +274,7 @@ export const COMMANDS: readonly Command[] = [
     usage: "bench [results..]",
     summary: "Measure beeline, kube-proxy's modes and plain routing side by side, in a lab of this machine",
     examples: [
-      ["beeline bench --quick", "all modes, two sizes, in under two minutes"],
+      ["beeline bench --quick", "all modes with ten services, in about 90 seconds"],
       ["beeline bench --save result.json --report report.html", "the whole of it, some ten minutes, with plots"],
       ["beeline bench result.json --report report.html", "the plots of a run that was saved"],
       ["beeline bench --compare before.json after.json", "did anything get worse, beyond the noise?"],
@@ -296,16 +296,16 @@ export const COMMANDS: readonly Command[] = [
       },
       services: {
         type: "string",
-        describe: "numbers of services, with commas [default: 10,1000,10000; --quick: 10,1000]",
+        describe: "numbers of services, with commas [default: 10,1000,10000; --quick: 10]",
       },
       metrics: {
         type: "string",
         describe:
           "with commas: packets, new-flows, connect-p50, requests, udp, bulk, update, install, … [default: all]",
       },
-      rounds: { type: "number", describe: "how often each mode has its turn [default: 5; --quick: 2]" },
-      seconds: { type: "number", describe: "of each measurement, without its warm-up [default: 0.4; --quick: 0.2]" },
-      quick: { type: "boolean", describe: "fewer and shorter: under two minutes" },
+      rounds: { type: "number", describe: "how often each mode has its turn [default: 5; --quick: 3]" },
+      seconds: { type: "number", describe: "of each measurement, without its warm-up [default: 0.3; --quick: 0.2]" },
+      quick: { type: "boolean", describe: "fewer and shorter: about 90 seconds" },
       baseline: { type: "string", describe: "the mode that ratios refer to [default: iptables-legacy]" },
       save: { type: "string", describe: "write the result, with every sample, to this file as JSON" },
       report: { type: "string", describe: "write an HTML page with plots to this file" },

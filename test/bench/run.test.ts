@@ -60,6 +60,9 @@ const isRestoring = (lab: string): boolean =>
 const troubles = ({ result }: Outcome): readonly string[] =>
   result.problems.filter((problem) => !problem.startsWith("The machine was busy"));
 
+/** Differences to the generator alone, which in a few milliseconds may be slower than a mode. */
+const MAY_BE_NOISE = ["packet-net", "packet-away-net"];
+
 test("every mode is measured by every metric that it has, and shows that it carried the traffic", async () => {
   const outcome = await run(METRICS.map(({ name }) => name));
   assert.deepEqual(troubles(outcome), []);
@@ -71,6 +74,7 @@ test("every mode is measured by every metric that it has, and shows that it carr
     result.generator.map(({ metric, value }) => [metric, value > 0]),
     [
       ["packets", true],
+      ["packets-away", true],
       ["new-flows", true],
     ],
   );
@@ -78,7 +82,9 @@ test("every mode is measured by every metric that it has, and shows that it carr
     const gaps = result.gaps.filter((gap) => gap.mode === mode.name).map(({ metric }) => metric);
     for (const { name } of METRICS) {
       const samples = result.samples.filter((sample) => sample.mode === mode.name && sample.metric === name);
-      assert.equal(samples.length, gaps.includes(name) ? 0 : 1, `${mode.name} ${name}`);
+      const least = gaps.includes(name) || MAY_BE_NOISE.includes(name) ? 0 : 1;
+      assert.ok(samples.length >= least && samples.length <= 1, `${mode.name} ${name}: ${samples.length} samples`);
+      if (gaps.includes(name)) assert.deepEqual(samples, []);
       for (const { proof, value, services } of samples) {
         assert.ok(
           proof.expected > 0 && proof.counted >= proof.expected,

@@ -47,19 +47,33 @@ export const troublesOf = ({ samples, problems }: Result): readonly string[] => 
 
 export const isProven = ({ proof }: Sample): boolean => proof.counted >= proof.expected;
 
-/** What is not in a result though it could be, and why. */
+/** What is not in a result though it could be, and why. Modes that lack the same for the same reason share a row. */
 export const missingFrom = ({ modes, metrics, gaps }: Result): readonly (readonly [what: string, why: string])[] => {
   const titles = new Map([...modes, ...metrics].map(({ name, title }) => [name, title]));
-  const perMode = new Map<string, { readonly of: string; readonly why: string; readonly what: string[] }>();
-  for (const { mode, metric, services, why } of gaps) {
+  const titleOf = (name: string): string => titles.get(name) ?? name;
+  const perMode = together(gaps, ({ mode, services, why }) => [mode, services, why]).map((group) => ({
+    ...group[0],
+    what: list(group.map(({ metric }) => titleOf(metric))),
+  }));
+  const rows = together(perMode, ({ services, why, what }) => [services, why, what]).map((group) => {
+    const { services, why, what } = group[0];
     const at = services === null ? "" : ` at ${grouped(services)} services`;
-    const of = `${titles.get(mode) ?? mode}${at}`;
-    const group = perMode.get(JSON.stringify([of, why])) ?? { of, why, what: [] };
-    perMode.set(JSON.stringify([of, why]), group);
-    group.what.push(titles.get(metric) ?? metric);
-  }
+    return [`${list(group.map(({ mode }) => titleOf(mode)))}${at}: ${what}`, why] as const;
+  });
   return [
     ...[...modes, ...metrics].flatMap(({ title, skipped }) => (skipped === null ? [] : [[title, skipped] as const])),
-    ...[...perMode.values()].map(({ of, why, what }) => [`${of}: ${list(what)}`, why] as const),
+    ...rows,
   ];
+};
+
+/** Together what has the same key, in the order in which it first comes. */
+const together = <T>(all: readonly T[], keyOf: (one: T) => unknown): readonly (readonly [T, ...T[]])[] => {
+  const groups = new Map<string, [T, ...T[]]>();
+  for (const one of all) {
+    const key = JSON.stringify(keyOf(one));
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [one]);
+    else group.push(one);
+  }
+  return [...groups.values()];
 };

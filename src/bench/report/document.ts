@@ -1,4 +1,5 @@
 // A result for docs/benchmarks.md: the same answers as the page as Markdown, and each plot as an SVG file of its own.
+import { GOAL_HEADS, goalRow, goalsAnswer, judge } from "../goals.ts";
 import { grouped, timesRange, timesText } from "../quantity.ts";
 import type { MetricOfResult, Result } from "../result.ts";
 import { answer, comparisonsOf, isLimit, rowsBehind } from "../standing.ts";
@@ -30,6 +31,7 @@ export const documentOf = (result: Result, folder: string): Document => {
     troubles(result),
     `### Where beeline is slower, or needs more\n\n${answer(comparisonsOf(result))}`,
     behind(result),
+    goals(result),
     ratios(result),
     `### Plots\n\nBars and markers are medians of the rounds, whiskers reach from the least to the most, dots are rounds.`,
     plots,
@@ -67,6 +69,13 @@ const behind = (result: Result): string => {
   ]);
   if (rows.length === 0) return "";
   return `${table(["what", "beeline", "services", "times as good as", "certain"], rows)}\n\n0.90× is 10 % behind, whichever way a metric goes.`;
+};
+
+const goals = (result: Result): string => {
+  const all = judge(result);
+  if (all.judged.length === 0) return "";
+  const rows = all.judged.map((one) => goalRow(result, one));
+  return `### Goals\n\n${goalsAnswer(all)} Medians of ratios taken round by round, with the least and the greatest.\n\n${table(GOAL_HEADS, rows)}`;
 };
 
 const ratios = (result: Result): string => {

@@ -3,6 +3,7 @@
 import type { Result } from "../result.ts";
 import { day, machineText, PARTIAL, troublesOf, whatText } from "./about.ts";
 import { behindSection } from "./behind.ts";
+import { goalsSection } from "./goals.ts";
 import { looksOf } from "./looks.ts";
 import { embedJson, type Markup, markup, NOTHING } from "./markup.ts";
 import { methodSection, missingSection } from "./method.ts";
@@ -16,6 +17,7 @@ export const page = (result: Result): string => {
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark"><meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"><title>${`beeline benchmark, ${day(result.started)}`}</title><style>${{ markup: PAGE_STYLE }}</style></head><body><main>
 <header><p class="eyebrow">beeline benchmark · ${day(result.started)}</p>${banners(result)}<p class="lead">${whatText(result)}</p><p class="machine">${machineText(result)}</p></header>
 ${behindSection(result, looks)}
+${goalsSection(result)}
 ${ratiosSection(result, looks)}
 ${metricsSection(result, looks)}
 ${methodSection(result, looks)}
