@@ -200,15 +200,17 @@ enum way {
 	WAY_WIRE = 2,	/* out by the device */
 };
 
-/* Where it goes without being routed: found once, good while config has the same generation. */
+/* Where it goes without being routed. The last eight bytes are written at once. */
 struct next_hop {
-	__u32 ifindex;
-	__u16 generation; /* of config, when it was found */
-	__u16 mtu;	  /* of the route; an IP packet may be as large */
-	__u8 smac[6];
+	__u32 from;    /* interface index of the device by which the packets come */
+	__u32 ifindex; /* of the one by which they go on */
 	__u8 dmac[6];
-	__u8 way; /* enum way */
-	__u8 pad[3];
+	__u8 smac[6];
+	__u16 mtu;	  /* of the route; an IP packet may be as large */
+	__u8 way;	  /* enum way */
+	__u8 version;	  /* changes with each writing; odd: somebody is at it */
+	__u16 generation; /* of config, when it was found; 0: never */
+	__u16 window;	  /* of time, when it was found */
 };
 
 struct flow {
@@ -226,13 +228,12 @@ struct flow {
 			       will write there; else 0 */
 	__u32 last_tick;    /* the kernel tick (jiffies) in which last_seen_ns was written */
 	__u32 awaited_ack;  /* FLOW_DNAT: what acknowledges the backend's SYN; 0: any */
-	__u32 pad;
+	struct next_hop next_hop;
 	__u64 created_ns; /* CLOCK_BOOTTIME */
 	__u64 last_seen_ns;
 	/* What the other hook writes over the other side. FLOW_DNAT to a remote backend: this node
 	 * and the port that SNAT took. FLOW_UNDO_SNAT: the VIP and its port. */
 	struct addr far_addr;
-	struct next_hop next_hop;
 };
 
 /* expendables: a ring of connections that give way to newer ones, if they are still half-open
@@ -357,7 +358,8 @@ struct config {
 	__u32 timeout_s[TIMEOUTS]; /* by enum flow_state */
 	__u16 next_hop_generation; /* another one after each change of routes, neighbours or
 				      devices; 0: all packets are left to the kernel's routing */
-	__u8 pad[6];
+	__u8 has_tunnels;	   /* 0: there is none in tunnels */
+	__u8 pad[5];
 };
 
 /* options: fixed when a program is loaded, so that the verifier removes what is off. Every
@@ -427,6 +429,26 @@ enum reason {
 	REASON_PARKED = 30,	    /* held: a later fragment, until its first one comes */
 	REASON_REORDERED = 31,	    /* held: comes in again, and after it what was parked for it */
 	REASONS = 32,
+};
+
+/* forwards: how packets that are translated went on, index hook * FORWARDS_PER_HOOK + forward; of
+ * those that the kernel routes, as all do when config says so, those that it need not have. */
+#define FORWARDS_PER_HOOK 16
+
+enum forward {
+	FORWARD_PEER = 0,      /* into a pod */
+	FORWARD_WIRE = 1,      /* out by a device, to a MAC address that is remembered */
+	FORWARD_NEIGHBOUR = 2, /* out by a device, to the MAC address that the kernel finds */
+	/* To the kernel, because: */
+	FORWARD_NEXT_HOP = 3,  /* its routing knows no plain next hop by a device that is known */
+	FORWARD_HOP_LIMIT = 4, /* it may not live on */
+	FORWARD_HEADERS = 5,   /* of IPv4 options, or IPv6 extension headers */
+	FORWARD_FRAGMENT = 6,
+	FORWARD_TOO_LARGE = 7, /* for the route's MTU */
+	FORWARD_VLAN = 8,      /* it has a tag */
+	FORWARD_L3_DEVICE = 9, /* it came without an Ethernet header */
+	FORWARD_HAIRPIN = 10,  /* a pod asks itself */
+	FORWARDS = 11,
 };
 
 /* listener: who wants events; one entry. Nothing is written when the time is over. */

@@ -126,6 +126,7 @@ const byKey = ([a = ""]: readonly string[], [b = ""]: readonly string[]): number
 /** Per-CPU maps. */
 const sumsOfCpus: Readonly<Partial<Record<MapName, (perCpu: Uint8Array) => unknown>>> = {
   counters: (perCpu) => sumOfCpus(perCpu),
+  forwards: (perCpu) => sumOfCpus(perCpu),
   event_budgets: sumEventCounts,
 };
 

@@ -128,6 +128,7 @@ export class ObjectUnderTest {
       expendables: this.#expendables,
       timeout_s: Object.values(TIMEOUTS_S),
       next_hop_generation: 0,
+      has_tunnels: 0,
       ...change,
     });
   }

@@ -19,7 +19,17 @@ const NOTHING: Flow = {
   created_ns: 0n,
   last_seen_ns: 0n,
   far_addr: NO_ADDRESS,
-  next_hop: { ifindex: 0, generation: 0, mtu: 0, smac: NO_MAC, dmac: NO_MAC, way: 0 },
+  next_hop: {
+    from: 0,
+    ifindex: 0,
+    dmac: NO_MAC,
+    smac: NO_MAC,
+    mtu: 0,
+    way: 0,
+    version: 0,
+    generation: 0,
+    window: 0,
+  },
 };
 
 /** What is not said is 0. */

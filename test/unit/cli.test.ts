@@ -268,6 +268,7 @@ event_budgets        -      256        -
 expendable_cursor    -      1          -
 expendables          -      32768      -
 flows                0      524288     0.0%
+forwards             -      64         -
 fragments            0      16384      0.0%
 frontend_addresses   3      131072     0.0%
 frontends            6      131072     0.0%
@@ -535,7 +536,7 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["compile", "compile needs manifests: -f FILE or folder"],
   [
     "maps slotz",
-    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, devices, event_budgets, expendable_cursor, expendables, flows, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, parked_fragments, services, slots, sockets, source_ranges, tunnels, unhooked_netns",
+    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, devices, event_budgets, expendable_cursor, expendables, flows, forwards, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, parked_fragments, services, slots, sockets, source_ranges, tunnels, unhooked_netns",
   ],
   ["trace", "beeline trace shows what is refused or dropped, and nothing else: beeline trace --drops"],
   ["trace --drop", "Unknown flag --drop (did you mean --drops?). See beeline trace --help"],

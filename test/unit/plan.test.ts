@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { Config } from "../../src/dataplane/bpf/abi.gen.ts";
 import { isCapacityError } from "../../src/dataplane/bpf/capacity.ts";
+import { encode } from "../../src/dataplane/bpf/codec.ts";
 import type { MapName, MapStore } from "../../src/dataplane/bpf/mapstore.ts";
 import { TableProgrammer } from "../../src/dataplane/bpf/programmer.ts";
 import { tablesToDesired } from "../../src/dataplane/bpf/readback.ts";
-import { formatTables, readTables } from "../../src/dataplane/bpf/tables.ts";
+import { formatTables, readConfig, readTables } from "../../src/dataplane/bpf/tables.ts";
 import { FakeStore, WatchedStore } from "../../src/dataplane/fake/fakestore.ts";
 import type { Desired } from "../../src/model/desired.ts";
 import {
@@ -112,6 +114,20 @@ test("The same again writes nothing, also after a restart", () => {
   assert.deepEqual(apply(structuredClone(desired)), []);
   const applied = new TableProgrammer(watched, { now_ns: () => 0n }).apply(desired, PRUNE);
   assert.deepEqual(applied, { written: {}, removed: {} });
+});
+
+test("What others wrote into config since stays: a next_hop_generation that comes back would bring back old next hops", () => {
+  const { apply, store } = programmed();
+  const key = encode("u32", 0);
+  const change = (some: Partial<Config>): void =>
+    store.update("config", [[key, encode("config", { ...readConfig(store), ...some })]]);
+  change({ next_hop_generation: 7 });
+  apply(desiredOn([nodeAddress("192.168.0.1", { primary: true })]));
+  change({ next_hop_generation: 8, has_tunnels: 1 });
+  apply(desiredOn([nodeAddress("192.168.0.2", { primary: true })]));
+  const { next_hop_generation, has_tunnels, snat_addr_v4 } = readConfig(store);
+  assert.deepEqual({ next_hop_generation, has_tunnels }, { next_hop_generation: 8, has_tunnels: 1 });
+  assert.equal(snat_addr_v4, "192.168.0.2");
 });
 
 test("A change writes the changed service and no other", () => {

@@ -38,6 +38,7 @@ export interface Config {
   readonly expendables: number;
   readonly timeout_s: readonly number[];
   readonly next_hop_generation: number;
+  readonly has_tunnels: number;
 }
 
 export interface Device {
@@ -91,10 +92,10 @@ export interface Flow {
   readonly client_port: number;
   readonly last_tick: number;
   readonly awaited_ack: number;
+  readonly next_hop: NextHop;
   readonly created_ns: bigint;
   readonly last_seen_ns: bigint;
   readonly far_addr: Address;
-  readonly next_hop: NextHop;
 }
 
 export interface FlowKey {
@@ -146,12 +147,15 @@ export interface Listener {
 }
 
 export interface NextHop {
+  readonly from: number;
   readonly ifindex: number;
-  readonly generation: number;
-  readonly mtu: number;
-  readonly smac: readonly number[];
   readonly dmac: readonly number[];
+  readonly smac: readonly number[];
+  readonly mtu: number;
   readonly way: number;
+  readonly version: number;
+  readonly generation: number;
+  readonly window: number;
 }
 
 export interface NodeAddress {
@@ -327,6 +331,7 @@ export const layouts = {
       { name: "expendables", offset: 52, type: "u32" },
       { name: "timeout_s", offset: 56, type: "u32", count: 8 },
       { name: "next_hop_generation", offset: 88, type: "u16" },
+      { name: "has_tunnels", offset: 90, type: "u8" },
     ],
   },
   device: {
@@ -392,10 +397,10 @@ export const layouts = {
       { name: "client_port", offset: 34, type: "be16" },
       { name: "last_tick", offset: 36, type: "u32" },
       { name: "awaited_ack", offset: 40, type: "u32" },
-      { name: "created_ns", offset: 48, type: "u64" },
-      { name: "last_seen_ns", offset: 56, type: "u64" },
-      { name: "far_addr", offset: 64, type: "addr" },
-      { name: "next_hop", offset: 80, type: "next_hop" },
+      { name: "next_hop", offset: 44, type: "next_hop" },
+      { name: "created_ns", offset: 72, type: "u64" },
+      { name: "last_seen_ns", offset: 80, type: "u64" },
+      { name: "far_addr", offset: 88, type: "addr" },
     ],
   },
   flow_key: {
@@ -461,14 +466,17 @@ export const layouts = {
     ],
   },
   next_hop: {
-    size: 24,
+    size: 28,
     fields: [
-      { name: "ifindex", offset: 0, type: "u32" },
-      { name: "generation", offset: 4, type: "u16" },
-      { name: "mtu", offset: 6, type: "u16" },
-      { name: "smac", offset: 8, type: "u8", count: 6 },
-      { name: "dmac", offset: 14, type: "u8", count: 6 },
-      { name: "way", offset: 20, type: "u8" },
+      { name: "from", offset: 0, type: "u32" },
+      { name: "ifindex", offset: 4, type: "u32" },
+      { name: "dmac", offset: 8, type: "u8", count: 6 },
+      { name: "smac", offset: 14, type: "u8", count: 6 },
+      { name: "mtu", offset: 20, type: "u16" },
+      { name: "way", offset: 22, type: "u8" },
+      { name: "version", offset: 23, type: "u8" },
+      { name: "generation", offset: 24, type: "u16" },
+      { name: "window", offset: 26, type: "u16" },
     ],
   },
   node_address: {
@@ -594,6 +602,12 @@ export const backend_state = {
   BACKEND_DRAINING: 2,
 } as const;
 
+export const device_flag = {
+  DEVICE_PEER: 1,
+  DEVICE_WIRE: 2,
+  DEVICE_XDP: 4,
+} as const;
+
 export const family = {
   FAMILY_IPV4: 4,
   FAMILY_IPV6: 6,
@@ -623,6 +637,21 @@ export const flow_state = {
   STATE_UDP: 5,
   STATE_UDP_STREAM: 6,
   FLOW_STATES: 7,
+} as const;
+
+export const forward = {
+  FORWARD_PEER: 0,
+  FORWARD_WIRE: 1,
+  FORWARD_NEIGHBOUR: 2,
+  FORWARD_NEXT_HOP: 3,
+  FORWARD_HOP_LIMIT: 4,
+  FORWARD_HEADERS: 5,
+  FORWARD_FRAGMENT: 6,
+  FORWARD_TOO_LARGE: 7,
+  FORWARD_VLAN: 8,
+  FORWARD_L3_DEVICE: 9,
+  FORWARD_HAIRPIN: 10,
+  FORWARDS: 11,
 } as const;
 
 export const frontend_address_flag = {
@@ -706,6 +735,12 @@ export const socket_lb = {
   SOCKET_LB_OTHERS: 3,
 } as const;
 
+export const way = {
+  WAY_KERNEL: 0,
+  WAY_PEER: 1,
+  WAY_WIRE: 2,
+} as const;
+
 /** Map name to its BPF map type, key, value and default size in entries. */
 export const maps = {
   affinity: { type: 9, key: "affinity_key", value: "affinity", max_entries: 65536 },
@@ -718,6 +753,7 @@ export const maps = {
   expendable_cursor: { type: 2, key: "u32", value: "u32", max_entries: 1 },
   expendables: { type: 2, key: "u32", value: "expendable", max_entries: 32768 },
   flows: { type: 1, key: "flow_key", value: "flow", max_entries: 524288 },
+  forwards: { type: 6, key: "u32", value: "u64", max_entries: 64 },
   fragments: { type: 9, key: "fragment_key", value: "fragment", max_entries: 16384 },
   frontend_addresses: { type: 1, key: "addr", value: "frontend_address", max_entries: 131072 },
   frontends: { type: 1, key: "frontend_key", value: "frontend", max_entries: 131072 },
@@ -739,4 +775,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "2cbadaa85584";
+export const ABI_HASH = "9756638215a0";

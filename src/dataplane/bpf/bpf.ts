@@ -31,7 +31,7 @@ import { TableProgrammer } from "./programmer.ts";
 import { tablesToDesired } from "./readback.ts";
 import { createStaleSockets, type StaleCounts, type StaleSockets } from "./stale.ts";
 import { type ByState, encodeByState, expendablesFor } from "./states.ts";
-import { NO_ADDRESS, readTables } from "./tables.ts";
+import { NO_ADDRESS, readConfig, readTables } from "./tables.ts";
 import { createUnhooked } from "./unhooked.ts";
 
 export type { Log } from "./hooks.ts";
@@ -363,4 +363,6 @@ const writeTunnels = (store: MapStore, devices: readonly string[]): void => {
     .map(([key]) => key)
     .filter((key) => !wanted.some(([index]) => index === String(decode("u32", key))));
   store.delete("tunnels", gone);
+  const config = encode("config", { ...readConfig(store), has_tunnels: Number(wanted.length > 0) });
+  store.update("config", [[encode("u32", 0), config]]);
 };

@@ -7,7 +7,7 @@ import { CapacityError } from "./capacity.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
 import { type Changes, type Phase, type PhaseName, phases } from "./order.ts";
 import { type Plan, plan } from "./plan.ts";
-import { readTables } from "./tables.ts";
+import { readConfig, readTables } from "./tables.ts";
 
 export interface ProgrammerOptions {
   /** A clock that never goes back; runs rest by it. */
@@ -33,6 +33,7 @@ export class TableProgrammer {
   apply(desired: Desired, options: { readonly prune: boolean }): Applied {
     const actual = this.#actual ?? this.#recover();
     this.#actual = null; // until every write is done
+    actual.config = readConfig(this.#store); // not all of it is written from Desired
     let planned = this.#plan(actual, desired, options.prune);
     let applied = this.#write(planned);
     if (planned.refused.length > 0) {

@@ -105,6 +105,7 @@ const emptyConfig: abi.Config = {
   expendables: 0,
   timeout_s: encodeByState(NONE_BY_STATE),
   next_hop_generation: 0,
+  has_tunnels: 0,
 };
 
 // ---- keys and flags as text --------------------------------------------------------------------------------------
