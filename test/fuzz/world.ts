@@ -3,7 +3,8 @@
 import { backend_state, frontend_address_flag, frontend_flag, maps, scope } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
 import type { Address } from "../../src/model/address.ts";
-import { Datapath, NODE_V4, NODE_V6, type Outcome, publish, putBackend } from "../lib/datapath.ts";
+import { NODE_V4, NODE_V6 } from "../lib/crossing.ts";
+import { Datapath, type Outcome, publish, putBackend } from "../lib/datapath.ts";
 import type { Transport } from "../lib/packet.ts";
 
 export type Program = "tc_ingress" | "tc_pod_ingress" | "tc_egress";
@@ -51,7 +52,7 @@ export const PLACES: readonly Places[] = [
     vips: addresses("203.0.113.10", "203.0.113.11", "203.0.113.12"),
     pods: addresses("10.1.0.5", "10.1.0.6"),
     remotes: addresses("10.2.0.5", "10.2.0.6"),
-    node: NODE_V4 as Address,
+    node: NODE_V4,
     loopback: "127.0.0.1" as Address,
     router: "192.0.2.1" as Address,
   },
@@ -60,7 +61,7 @@ export const PLACES: readonly Places[] = [
     vips: addresses("2001:db8:2::10", "2001:db8:2::11", "2001:db8:2::12"),
     pods: addresses("fd00:1::5", "fd00:1::6"),
     remotes: addresses("fd00:2::5", "fd00:2::6"),
-    node: NODE_V6 as Address,
+    node: NODE_V6,
     loopback: "::1" as Address,
     router: "2001:db8:9::1" as Address,
   },

@@ -34,6 +34,8 @@ import {
 import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
 import { readRing } from "../../src/dataplane/bpf/ring.ts";
 import type { Address } from "../../src/model/address.ts";
+import { meaningOf } from "../../src/model/reason.ts";
+import { NODE_V4, NODE_V6 } from "./crossing.ts";
 import { giveBack, takeObject } from "./emptied.ts";
 import { protocolNumber, type Transport } from "./packet.ts";
 
@@ -42,19 +44,28 @@ export type ValueOf<M extends MapName> = Records[(typeof maps)[M]["value"]];
 export type ReasonName = Exclude<keyof typeof reasons, "REASONS">;
 
 export interface Outcome {
+  /** `pass`: it goes on. */
   readonly verdict: "pass" | "drop" | "send back";
   readonly reason: ReasonName;
+  /** Does it go on without being routed by the kernel? */
+  readonly direct: boolean;
   readonly frame: Uint8Array;
   readonly duration_ns: number;
 }
 
 const REASONS_PER_HOOK = 64;
 const reasonNames = Object.keys(reasons);
-const TC_ACT_UNSPEC = 0xffffffff;
-const verdicts: Readonly<Record<number, Outcome["verdict"]>> = { [TC_ACT_UNSPEC]: "pass", 2: "drop", 7: "send back" };
+const [TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT] = [0xffffffff, 2, 7];
 
-export const NODE_V4 = "192.168.0.1" as Address;
-export const NODE_V6 = "fd00:168::1" as Address;
+/** Sent back are refusals and answers; what is translated and redirected goes on. */
+const verdictOf = (retval: number, at: "tc_ingress" | "tc_egress", reason: string): Outcome["verdict"] => {
+  if (retval === TC_ACT_UNSPEC) return "pass";
+  if (retval === TC_ACT_SHOT) return "drop";
+  if (retval !== TC_ACT_REDIRECT) throw new Error(`Unexpected verdict ${retval}`);
+  const meaning = meaningOf(at, reason.slice("REASON_".length).toLowerCase());
+  return meaning?.verdict === "translated" ? "pass" : "send back";
+};
+
 export const PORTS = { min: 61000, max: 61999 } as const;
 
 const smallMaps = {
@@ -275,9 +286,9 @@ export class Datapath extends ObjectUnderTest {
     const [reason] = counted;
     if (run === undefined || reason === undefined || counted.length !== 1)
       throw new Error(`One reason should be counted: ${counted.join(" ")}`);
-    const verdict = verdicts[run.retval];
-    if (verdict === undefined) throw new Error(`Unexpected verdict ${run.retval}`);
-    return { verdict, reason, frame: run.data, duration_ns: run.duration_ns };
+    const verdict = verdictOf(run.retval, at === hook.HOOK_TC_EGRESS ? "tc_egress" : "tc_ingress", reason);
+    const direct = verdict === "pass" && run.retval === TC_ACT_REDIRECT;
+    return { verdict, reason, direct, frame: run.data, duration_ns: run.duration_ns };
   }
 }
 

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
 import { node_address_flag } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { Address } from "../../src/model/address.ts";
-import { Datapath, families, PORTS, publish } from "../lib/datapath.ts";
+import { type Datapath, families, PORTS, publish } from "../lib/datapath.ts";
+import { inEveryForwarding } from "../lib/forwarding.ts";
 import { buildFrame, formatFrame, parseFrame } from "../lib/packet.ts";
 
 const at = (address: string, port: number): string =>
@@ -17,137 +18,139 @@ const assertWhole = (frame: Uint8Array, ttl = 64): void => {
   assert.equal(f.ttl, ttl, "TTL is the kernel's business");
 };
 
-for (const a of families) {
-  for (const proto of ["TCP", "UDP"] as const) {
-    const mark = proto === "UDP" ? "UDP" : "S";
-    describe(`${a.family} ${proto}`, () => {
-      let datapath: Datapath;
-      const request = {
-        from: a.client,
-        to: a.vip,
-        sport: 40000,
-        dport: 80,
-        proto,
-        flags: "S",
-        payload: "hello",
-      } as const;
-
-      beforeEach(() => {
-        datapath = new Datapath();
-      });
-
-      test("local backend: DNAT in, VIP restored out, no SNAT, source address kept", () => {
-        publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.local, local: true }]);
-        const inward = datapath.ingress(buildFrame(request));
-        assert.equal(inward.verdict, "pass");
-        assert.equal(inward.reason, "REASON_NEW_FLOW");
-        assert.equal(formatFrame(inward.frame), `${at(a.client, 40000)} > ${at(a.local, 8080)} ${mark}`);
-        assertWhole(inward.frame);
-
-        const reply = buildFrame({
-          from: a.local,
-          to: a.client,
-          sport: 8080,
-          dport: 40000,
+inEveryForwarding((newDatapath) => {
+  for (const a of families) {
+    for (const proto of ["TCP", "UDP"] as const) {
+      const mark = proto === "UDP" ? "UDP" : "S";
+      describe(`${a.family} ${proto}`, () => {
+        let datapath: Datapath;
+        const request = {
+          from: a.client,
+          to: a.vip,
+          sport: 40000,
+          dport: 80,
           proto,
-          flags: "SA",
-          payload: "hi",
+          flags: "S",
+          payload: "hello",
+        } as const;
+
+        beforeEach(() => {
+          datapath = newDatapath();
         });
-        const outward = datapath.egress(reply);
-        assert.equal(outward.verdict, "pass");
-        assert.equal(outward.reason, "REASON_REPLY");
-        assert.equal(
-          formatFrame(outward.frame),
-          `${at(a.vip, 80)} > ${at(a.client, 40000)} ${proto === "UDP" ? "UDP" : "SA"}`,
-        );
-        assertWhole(outward.frame);
 
-        const more = datapath.ingress(buildFrame({ ...request, flags: "A", ttl: 3 }));
-        assert.equal(more.reason, "REASON_ESTABLISHED");
-        assert.equal(
-          formatFrame(more.frame),
-          `${at(a.client, 40000)} > ${at(a.local, 8080)} ${proto === "UDP" ? "UDP" : "A"}`,
-        );
-        assertWhole(more.frame, 3);
-        assert.equal(datapath.entries("flows").length, 2, "two flows for a local backend");
-        datapath.close();
-      });
+        test("local backend: DNAT in, VIP restored out, no SNAT, source address kept", () => {
+          publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.local, local: true }]);
+          const inward = datapath.ingress(buildFrame(request));
+          assert.equal(inward.verdict, "pass");
+          assert.equal(inward.reason, "REASON_NEW_FLOW");
+          assert.equal(formatFrame(inward.frame), `${at(a.client, 40000)} > ${at(a.local, 8080)} ${mark}`);
+          assertWhole(inward.frame);
 
-      test("remote backend: DNAT and SNAT out, both undone for the reply", () => {
-        publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.remote }]);
-        const inward = datapath.ingress(buildFrame(request));
-        assert.equal(inward.reason, "REASON_NEW_FLOW");
-        assert.equal(formatFrame(inward.frame), `${at(a.client, 40000)} > ${at(a.remote, 8080)} ${mark}`);
+          const reply = buildFrame({
+            from: a.local,
+            to: a.client,
+            sport: 8080,
+            dport: 40000,
+            proto,
+            flags: "SA",
+            payload: "hi",
+          });
+          const outward = datapath.egress(reply);
+          assert.equal(outward.verdict, "pass");
+          assert.equal(outward.reason, "REASON_REPLY");
+          assert.equal(
+            formatFrame(outward.frame),
+            `${at(a.vip, 80)} > ${at(a.client, 40000)} ${proto === "UDP" ? "UDP" : "SA"}`,
+          );
+          assertWhole(outward.frame);
 
-        const onward = datapath.egress(inward.frame);
-        assert.equal(onward.reason, "REASON_ESTABLISHED");
-        const sent = parseFrame(onward.frame);
-        assert.equal(sent.from, a.node);
-        assert.ok(sent.sport >= PORTS.min && sent.sport <= PORTS.max, `port ${sent.sport}`);
-        assertWhole(onward.frame);
+          const more = datapath.ingress(buildFrame({ ...request, flags: "A", ttl: 3 }));
+          assert.equal(more.reason, "REASON_ESTABLISHED");
+          assert.equal(
+            formatFrame(more.frame),
+            `${at(a.client, 40000)} > ${at(a.local, 8080)} ${proto === "UDP" ? "UDP" : "A"}`,
+          );
+          assertWhole(more.frame, 3);
+          assert.equal(datapath.entries("flows").length, 2, "two flows for a local backend");
+          datapath.close();
+        });
 
-        const reply = buildFrame({ from: a.remote, to: a.node, sport: 8080, dport: sent.sport, proto, flags: "SA" });
-        const back = datapath.ingress(reply);
-        assert.equal(back.reason, "REASON_REPLY");
-        assert.equal(
-          formatFrame(back.frame),
-          `${at(a.remote, 8080)} > ${at(a.client, 40000)} ${proto === "UDP" ? "UDP" : "SA"}`,
-        );
-        const home = datapath.egress(back.frame);
-        assert.equal(home.reason, "REASON_REPLY");
-        assert.equal(
-          formatFrame(home.frame),
-          `${at(a.vip, 80)} > ${at(a.client, 40000)} ${proto === "UDP" ? "UDP" : "SA"}`,
-        );
-        assertWhole(home.frame);
+        test("remote backend: DNAT and SNAT out, both undone for the reply", () => {
+          publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.remote }]);
+          const inward = datapath.ingress(buildFrame(request));
+          assert.equal(inward.reason, "REASON_NEW_FLOW");
+          assert.equal(formatFrame(inward.frame), `${at(a.client, 40000)} > ${at(a.remote, 8080)} ${mark}`);
 
-        assert.equal(datapath.ingress(buildFrame({ ...request, flags: "A" })).reason, "REASON_ESTABLISHED");
-        assert.equal(datapath.entries("flows").length, 4, "four flows for a remote backend");
-        datapath.close();
-      });
+          const onward = datapath.egress(inward.frame);
+          assert.equal(onward.reason, "REASON_ESTABLISHED");
+          const sent = parseFrame(onward.frame);
+          assert.equal(sent.from, a.node);
+          assert.ok(sent.sport >= PORTS.min && sent.sport <= PORTS.max, `port ${sent.sport}`);
+          assertWhole(onward.frame);
 
-      test("NodePort: at every node address, never at a loopback or a closed one, never at another's", () => {
-        publish(datapath, { address: null, family: a.family, port: 30080, proto }, [
-          { id: 1, address: a.local, local: true },
-        ]);
-        datapath.put("node_addresses", a.node as Address, { flags: 0 });
-        datapath.put("node_addresses", a.other as Address, { flags: node_address_flag.NODE_ADDRESS_LOOPBACK });
-        datapath.put("node_addresses", a.vip as Address, { flags: node_address_flag.NODE_ADDRESS_NO_NODEPORTS });
-        const to = (address: string) => datapath.ingress(buildFrame({ ...request, to: address, dport: 30080 }));
-        assert.equal(to(a.node).reason, "REASON_NEW_FLOW");
-        assert.equal(to(a.other).reason, "REASON_NOT_OURS");
-        assert.equal(to(a.vip).reason, "REASON_NOT_OURS");
-        assert.equal(to(a.vip2).reason, "REASON_NOT_OURS");
-        datapath.close();
-      });
+          const reply = buildFrame({ from: a.remote, to: a.node, sport: 8080, dport: sent.sport, proto, flags: "SA" });
+          const back = datapath.ingress(reply);
+          assert.equal(back.reason, "REASON_REPLY");
+          assert.equal(
+            formatFrame(back.frame),
+            `${at(a.remote, 8080)} > ${at(a.client, 40000)} ${proto === "UDP" ? "UDP" : "SA"}`,
+          );
+          const home = datapath.egress(back.frame);
+          assert.equal(home.reason, "REASON_REPLY");
+          assert.equal(
+            formatFrame(home.frame),
+            `${at(a.vip, 80)} > ${at(a.client, 40000)} ${proto === "UDP" ? "UDP" : "SA"}`,
+          );
+          assertWhole(home.frame);
 
-      test("what is not ours is left as it is, in both directions", () => {
-        publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.local, local: true }]);
-        for (const frame of [
-          buildFrame({ ...request, dport: 81 }),
-          buildFrame({ ...request, to: a.vip2 }),
-          buildFrame({ ...request, proto: proto === "TCP" ? "UDP" : "TCP" }),
-        ]) {
-          for (const outcome of [datapath.ingress(frame), datapath.egress(frame)]) {
-            assert.equal(outcome.reason, "REASON_NOT_OURS");
-            assert.equal(outcome.verdict, "pass");
-            assert.deepEqual(outcome.frame, frame);
+          assert.equal(datapath.ingress(buildFrame({ ...request, flags: "A" })).reason, "REASON_ESTABLISHED");
+          assert.equal(datapath.entries("flows").length, 4, "four flows for a remote backend");
+          datapath.close();
+        });
+
+        test("NodePort: at every node address, never at a loopback or a closed one, never at another's", () => {
+          publish(datapath, { address: null, family: a.family, port: 30080, proto }, [
+            { id: 1, address: a.local, local: true },
+          ]);
+          datapath.put("node_addresses", a.node as Address, { flags: 0 });
+          datapath.put("node_addresses", a.other as Address, { flags: node_address_flag.NODE_ADDRESS_LOOPBACK });
+          datapath.put("node_addresses", a.vip as Address, { flags: node_address_flag.NODE_ADDRESS_NO_NODEPORTS });
+          const to = (address: string) => datapath.ingress(buildFrame({ ...request, to: address, dport: 30080 }));
+          assert.equal(to(a.node).reason, "REASON_NEW_FLOW");
+          assert.equal(to(a.other).reason, "REASON_NOT_OURS");
+          assert.equal(to(a.vip).reason, "REASON_NOT_OURS");
+          assert.equal(to(a.vip2).reason, "REASON_NOT_OURS");
+          datapath.close();
+        });
+
+        test("what is not ours is left as it is, in both directions", () => {
+          publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.local, local: true }]);
+          for (const frame of [
+            buildFrame({ ...request, dport: 81 }),
+            buildFrame({ ...request, to: a.vip2 }),
+            buildFrame({ ...request, proto: proto === "TCP" ? "UDP" : "TCP" }),
+          ]) {
+            for (const outcome of [datapath.ingress(frame), datapath.egress(frame)]) {
+              assert.equal(outcome.reason, "REASON_NOT_OURS");
+              assert.equal(outcome.verdict, "pass");
+              assert.deepEqual(outcome.frame, frame);
+            }
           }
-        }
-        assert.equal(datapath.entries("flows").length, 0);
-        datapath.close();
-      });
+          assert.equal(datapath.entries("flows").length, 0);
+          datapath.close();
+        });
 
-      test("no config yet: pass, untouched", () => {
-        publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.local, local: true }]);
-        datapath.clearConfig();
-        const frame = buildFrame(request);
-        const outcome = datapath.ingress(frame);
-        assert.equal(outcome.reason, "REASON_NO_CONFIG");
-        assert.equal(outcome.verdict, "pass");
-        assert.deepEqual(outcome.frame, frame);
-        datapath.close();
+        test("no config yet: pass, untouched", () => {
+          publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.local, local: true }]);
+          datapath.clearConfig();
+          const frame = buildFrame(request);
+          const outcome = datapath.ingress(frame);
+          assert.equal(outcome.reason, "REASON_NO_CONFIG");
+          assert.equal(outcome.verdict, "pass");
+          assert.deepEqual(outcome.frame, frame);
+          datapath.close();
+        });
       });
-    });
+    }
   }
-}
+});

@@ -5,366 +5,377 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 import { flow_flag, flow_kind } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { ExpiryOptions } from "../../src/dataplane/bpf/expiry.ts";
 import { type ConnectionState, NONE_BY_STATE, stateOf } from "../../src/dataplane/bpf/states.ts";
-import { type BackendSpec, Datapath, families, flowKey, type KeyOf, type Outcome, publish } from "../lib/datapath.ts";
+import {
+  type BackendSpec,
+  type Datapath,
+  families,
+  flowKey,
+  type KeyOf,
+  type Outcome,
+  publish,
+} from "../lib/datapath.ts";
+import { inEveryForwarding } from "../lib/forwarding.ts";
 import { buildFrame, type FrameOptions, parseFrame } from "../lib/packet.ts";
 
 const EXPENDABLES = 8;
 const S = 1_000_000_000n;
 
-let datapath: Datapath;
-beforeEach(() => {
-  datapath = new Datapath({}, { expendables: EXPENDABLES });
-});
-afterEach(() => datapath.close());
-
-const flowCount = (): number => datapath.entries("flows").length;
-
-const age = (by_s: bigint, which: (kind: number, key: KeyOf<"flows">) => boolean = () => true): void => {
-  for (const [key, flow] of datapath.entries("flows")) {
-    if (which(flow.kind, key)) datapath.put("flows", key, { ...flow, last_seen_ns: flow.last_seen_ns - by_s * S });
-  }
-};
-
-for (const a of families) {
-  for (const backend of [
-    { id: 1, address: a.local, local: true },
-    { id: 1, address: a.remote },
-  ] as BackendSpec[]) {
-    const per = backend.local ? 2 : 4;
-    const send = (change: Partial<FrameOptions> = {}): Outcome =>
-      datapath.ingress(buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, flags: "S", ...change }));
-    const reply = (inward: Outcome, change: Partial<FrameOptions> = {}): Outcome => {
-      const seen = parseFrame(inward.frame);
-      const out = backend.local ? seen : parseFrame(datapath.egress(inward.frame).frame);
-      const proto = seen.proto === 17 ? "UDP" : "TCP";
-      const ends = { from: out.to, to: out.from, sport: out.dport, dport: out.sport };
-      const answer = buildFrame({ ...ends, proto, flags: "SA", ...change });
-      return datapath.egress(backend.local ? answer : datapath.ingress(answer).frame);
-    };
-    const establish = (change: Partial<FrameOptions> = {}): Outcome => {
-      const first = send(change);
-      reply(first);
-      send({ ...change, flags: "A", ack: 1001 });
-      return first;
-    };
-    const head = (sport = 40000, proto: "TCP" | "UDP" = "TCP") => flowKey([a.client, sport], [a.vip, 80], proto);
-    const state = (sport = 40000, proto: "TCP" | "UDP" = "TCP"): ConnectionState | "gone" => {
-      const flow = datapath.get("flows", head(sport, proto));
-      return flow === null ? "gone" : stateOf(proto === "TCP" ? 6 : 17, flow.flags);
-    };
-    const serve = () => {
-      publish(datapath, { address: a.vip, port: 80 }, [backend]);
-      publish(datapath, { address: a.vip, port: 80, proto: "UDP", slot_base: 1 }, [backend]);
-    };
-
-    describe(`${a.family}, ${backend.local ? "local" : "remote"} backend: states`, () => {
-      beforeEach(serve);
-
-      test("TCP: half-open until the client acknowledges the backend's SYN", () => {
-        const first = send();
-        assert.equal(state(), "tcpHalfOpen");
-        send({ flags: "A", ack: 1001 });
-        assert.equal(state(), "tcpHalfOpen", "nobody has answered yet");
-        reply(first, { seq: 77_000 });
-        assert.equal(state(), "tcpHalfOpen");
-        send({ flags: "A", ack: 77_000 });
-        send({ flags: "A", ack: 76_000 });
-        send({ flags: "A", ack: 200_000 });
-        send({ flags: "SA", ack: 77_001 });
-        assert.equal(state(), "tcpHalfOpen", "a guess is no acknowledgement");
-        send({ flags: "A", ack: 77_001 });
-        assert.equal(state(), "tcpEstablished");
-      });
-
-      test("TCP: the backend's first data may be acknowledged with its SYN; a number may wrap", () => {
-        const first = send();
-        reply(first, { seq: 0xffff_fff0 });
-        send({ flags: "A", ack: 0x40 });
-        assert.equal(state(), "tcpEstablished");
-      });
-
-      test("TCP: in midstream any answer will do", () => {
-        const first = send({ flags: "A", ack: 5 });
-        reply(first, { flags: "A" });
-        assert.equal(state(), "tcpHalfOpen");
-        send({ flags: "A", ack: 6 });
-        assert.equal(state(), "tcpEstablished");
-      });
-
-      test("TCP: a FIN of one side, of both, a RST of either", () => {
-        const first = establish();
-        reply(first, { flags: "FA" });
-        assert.equal(state(), "tcpHalfClosed");
-        send({ flags: "FA", ack: 1002 });
-        assert.equal(state(), "tcpClosed");
-        establish({ sport: 40001 });
-        send({ flags: "R", sport: 40001 });
-        assert.equal(state(40001), "tcpReset");
-        reply(establish({ sport: 40002 }), { flags: "RA" });
-        assert.equal(state(40002), "tcpReset");
-      });
-
-      test("UDP: a stream when the client goes on after an answer", () => {
-        const first = send({ proto: "UDP" });
-        send({ proto: "UDP" });
-        assert.equal(state(40000, "UDP"), "udp");
-        reply(first);
-        assert.equal(state(40000, "UDP"), "udp");
-        send({ proto: "UDP" });
-        assert.equal(state(40000, "UDP"), "udpStream");
-      });
-
-      test("only the head is told, and settled flows are left alone", () => {
-        const first = establish();
-        reply(first, { flags: "A" });
-        for (const [, flow] of datapath.entries("flows")) {
-          const other = flow.kind === flow_kind.FLOW_DNAT ? flow_flag.FLOW_ANSWERED : 0;
-          assert.equal(flow.flags, flow_flag.FLOW_SETTLED | other, `kind ${flow.kind}`);
-        }
-      });
-    });
-
-    describe(`${a.family}, ${backend.local ? "local" : "remote"} backend: who gives way`, () => {
-      beforeEach(serve);
-
-      test("the oldest half-open connection goes, whole, when there are more than places", () => {
-        for (let i = 0; i < EXPENDABLES; i++) send({ sport: 40000 + i });
-        assert.equal(flowCount(), per * EXPENDABLES);
-        send({ sport: 40100 });
-        assert.deepEqual([state(40000), state(40001)], ["gone", "tcpHalfOpen"]);
-        assert.equal(flowCount(), per * EXPENDABLES);
-        assert.equal(send({ sport: 40000, flags: "A" }).reason, "REASON_NEW_FLOW", "and finds its backend again");
-      });
-
-      test("Fault 76: a flood of SYNs leaves what is established, and takes no more than its places", () => {
-        for (let i = 0; i < 3; i++) establish({ sport: 30000 + i });
-        for (let i = 0; i < 1000; i++) send({ sport: 40000 + i });
-        assert.deepEqual(
-          [0, 1, 2].map((i) => state(30000 + i)),
-          Array(3).fill("tcpEstablished"),
-        );
-        assert.equal(flowCount(), per * (EXPENDABLES + 3));
-        const more = establish({ sport: 30010 });
-        assert.equal(more.reason, "REASON_NEW_FLOW");
-        for (let i = 0; i < EXPENDABLES; i++) send({ sport: 42000 + i });
-        assert.equal(state(30010), "tcpEstablished");
-      });
-
-      test("so does a flood of UDP, and streams go on", () => {
-        reply(send({ proto: "UDP" }));
-        send({ proto: "UDP" });
-        for (let i = 0; i < 100; i++) send({ proto: "UDP", sport: 41000 + i });
-        assert.equal(state(40000, "UDP"), "udpStream");
-        assert.equal(flowCount(), per * (EXPENDABLES + 1));
-      });
-
-      test("a place is not another connection's that came later under the same key", () => {
-        send();
-        send({ flags: "R" });
-        establish();
-        send({ sport: 40001 });
-        for (let i = 0; i < EXPENDABLES - 3; i++) send({ sport: 41000 + i });
-        assert.equal(state(), "tcpEstablished");
-      });
-
-      test("a closed connection gives way after 10 s, or at once when the table is full", () => {
-        const first = establish();
-        reply(first, { flags: "FA" });
-        send({ flags: "FA" });
-        for (let i = 0; i < EXPENDABLES; i++) establish({ sport: 41000 + i });
-        assert.equal(state(), "tcpClosed", "its place was wanted, but it was closed only just now");
-        const second = establish({ sport: 40001 });
-        reply(second, { flags: "R" });
-        age(11n, (_, key) => [key.src_port, key.dst_port].includes(40001) || !backend.local);
-        for (let i = 0; i < EXPENDABLES; i++) establish({ sport: 42000 + i });
-        assert.equal(state(40001), "gone");
-      });
-    });
-  }
-
-  describe(`${a.family}: a full table`, () => {
-    const send = (sport: number, flags = "S", more: Partial<FrameOptions> = {}): Outcome =>
-      datapath.ingress(buildFrame({ from: a.client, to: a.vip, sport, dport: 80, flags, ...more }));
-    const answer = (sport: number, flags = "SA") =>
-      datapath.egress(buildFrame({ from: a.local, to: a.client, sport: 8080, dport: sport, flags }));
-    const establish = (sport: number): string => {
-      const { reason } = send(sport);
-      answer(sport);
-      send(sport, "A", { ack: 1001 });
-      return reason;
-    };
-
-    beforeEach(() => {
-      datapath.close();
-      datapath = new Datapath({}, { flows: 16, expendables: 4 });
-      publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
-    });
-
-    test("what is half-open goes for a new connection; what is established, never: then a counted drop", () => {
-      for (let i = 0; i < 7; i++) establish(30000 + i);
-      send(40000);
-      assert.equal(flowCount(), 16);
-      assert.equal(establish(40001), "REASON_NEW_FLOW");
-      assert.equal(datapath.get("flows", flowKey([a.client, 40000], [a.vip, 80])), null);
-      const outcome = send(40002);
-      assert.deepEqual([outcome.verdict, outcome.reason], ["drop", "REASON_FLOWS_FULL"]);
-      assert.equal(flowCount(), 16);
-      for (let i = 0; i < 7; i++) assert.equal(send(30000 + i, "A").reason, "REASON_ESTABLISHED");
-    });
-
-    test("what was just closed goes, too", () => {
-      for (let i = 0; i < 8; i++) establish(30000 + i);
-      answer(30003, "R");
-      assert.equal(send(40000).reason, "REASON_NEW_FLOW");
-      assert.equal(datapath.get("flows", flowKey([a.client, 30003], [a.vip, 80])), null);
-      assert.equal(flowCount(), 16);
-    });
+inEveryForwarding((newDatapath) => {
+  let datapath: Datapath;
+  beforeEach(() => {
+    datapath = newDatapath({}, { expendables: EXPENDABLES });
   });
+  afterEach(() => datapath.close());
 
-  describe(`${a.family}: expiry`, () => {
-    const remote: BackendSpec = { id: 1, address: a.remote };
-    const send = (change: Partial<FrameOptions> = {}): Outcome =>
-      datapath.ingress(buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, flags: "S", ...change }));
-    const expire = (options: Partial<ExpiryOptions> = {}) =>
-      datapath.expire({ most_s: 0, thorough: false, ...options });
-    const put = (sport: number, flags: number) => {
-      const key = flowKey([a.client, sport], [a.vip, 80]);
-      const flow = datapath.get("flows", key);
-      assert.ok(flow !== null);
-      datapath.put("flows", key, { ...flow, flags });
-    };
-    beforeEach(() => {
-      publish(datapath, { address: a.vip, port: 80 }, [remote]);
-      publish(datapath, { address: a.vip, port: 80, proto: "UDP", slot_base: 1 }, [remote]);
-    });
+  const flowCount = (): number => datapath.entries("flows").length;
 
-    for (const [state, proto, flags, timeout_s] of [
-      ["tcpHalfOpen", "TCP", 0, 60n],
-      ["tcpEstablished", "TCP", flow_flag.FLOW_SETTLED, 86_400n],
-      ["tcpHalfClosed", "TCP", flow_flag.FLOW_SETTLED | flow_flag.FLOW_BACKEND_FIN, 3600n],
-      ["tcpClosed", "TCP", flow_flag.FLOW_BACKEND_FIN | flow_flag.FLOW_CLIENT_FIN, 120n],
-      ["tcpReset", "TCP", flow_flag.FLOW_RESET, 10n],
-      ["udp", "UDP", 0, 30n],
-      ["udpStream", "UDP", flow_flag.FLOW_SETTLED, 120n],
-    ] as const) {
-      test(`${state} goes after ${timeout_s} s of silence, with all its flows`, () => {
-        send({ proto });
-        const key = flowKey([a.client, 40000], [a.vip, 80], proto);
-        const flow = datapath.get("flows", key);
-        assert.ok(flow !== null);
-        datapath.put("flows", key, { ...flow, flags });
-        age(timeout_s - 1n);
-        const left = { entries: 4, expired: 0, healed: 0, orphans: 0, connections: { ...NONE_BY_STATE, [state]: 1 } };
-        assert.deepEqual(expire(), left);
-        age(2n, (kind) => kind !== flow_kind.FLOW_UNDO_DNAT);
-        assert.deepEqual(expire(), left, "the other direction was heard");
-        age(2n);
-        assert.deepEqual(expire(), { ...left, entries: 0, expired: 1, connections: NONE_BY_STATE });
-        assert.equal(flowCount(), 0);
+  const age = (by_s: bigint, which: (kind: number, key: KeyOf<"flows">) => boolean = () => true): void => {
+    for (const [key, flow] of datapath.entries("flows")) {
+      if (which(flow.kind, key)) datapath.put("flows", key, { ...flow, last_seen_ns: flow.last_seen_ns - by_s * S });
+    }
+  };
+
+  for (const a of families) {
+    for (const backend of [
+      { id: 1, address: a.local, local: true },
+      { id: 1, address: a.remote },
+    ] as BackendSpec[]) {
+      const per = backend.local ? 2 : 4;
+      const send = (change: Partial<FrameOptions> = {}): Outcome =>
+        datapath.ingress(buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, flags: "S", ...change }));
+      const reply = (inward: Outcome, change: Partial<FrameOptions> = {}): Outcome => {
+        const seen = parseFrame(inward.frame);
+        const out = backend.local ? seen : parseFrame(datapath.egress(inward.frame).frame);
+        const proto = seen.proto === 17 ? "UDP" : "TCP";
+        const ends = { from: out.to, to: out.from, sport: out.dport, dport: out.sport };
+        const answer = buildFrame({ ...ends, proto, flags: "SA", ...change });
+        return datapath.egress(backend.local ? answer : datapath.ingress(answer).frame);
+      };
+      const establish = (change: Partial<FrameOptions> = {}): Outcome => {
+        const first = send(change);
+        reply(first);
+        send({ ...change, flags: "A", ack: 1001 });
+        return first;
+      };
+      const head = (sport = 40000, proto: "TCP" | "UDP" = "TCP") => flowKey([a.client, sport], [a.vip, 80], proto);
+      const state = (sport = 40000, proto: "TCP" | "UDP" = "TCP"): ConnectionState | "gone" => {
+        const flow = datapath.get("flows", head(sport, proto));
+        return flow === null ? "gone" : stateOf(proto === "TCP" ? 6 : 17, flow.flags);
+      };
+      const serve = () => {
+        publish(datapath, { address: a.vip, port: 80 }, [backend]);
+        publish(datapath, { address: a.vip, port: 80, proto: "UDP", slot_base: 1 }, [backend]);
+      };
+
+      describe(`${a.family}, ${backend.local ? "local" : "remote"} backend: states`, () => {
+        beforeEach(serve);
+
+        test("TCP: half-open until the client acknowledges the backend's SYN", () => {
+          const first = send();
+          assert.equal(state(), "tcpHalfOpen");
+          send({ flags: "A", ack: 1001 });
+          assert.equal(state(), "tcpHalfOpen", "nobody has answered yet");
+          reply(first, { seq: 77_000 });
+          assert.equal(state(), "tcpHalfOpen");
+          send({ flags: "A", ack: 77_000 });
+          send({ flags: "A", ack: 76_000 });
+          send({ flags: "A", ack: 200_000 });
+          send({ flags: "SA", ack: 77_001 });
+          assert.equal(state(), "tcpHalfOpen", "a guess is no acknowledgement");
+          send({ flags: "A", ack: 77_001 });
+          assert.equal(state(), "tcpEstablished");
+        });
+
+        test("TCP: the backend's first data may be acknowledged with its SYN; a number may wrap", () => {
+          const first = send();
+          reply(first, { seq: 0xffff_fff0 });
+          send({ flags: "A", ack: 0x40 });
+          assert.equal(state(), "tcpEstablished");
+        });
+
+        test("TCP: in midstream any answer will do", () => {
+          const first = send({ flags: "A", ack: 5 });
+          reply(first, { flags: "A" });
+          assert.equal(state(), "tcpHalfOpen");
+          send({ flags: "A", ack: 6 });
+          assert.equal(state(), "tcpEstablished");
+        });
+
+        test("TCP: a FIN of one side, of both, a RST of either", () => {
+          const first = establish();
+          reply(first, { flags: "FA" });
+          assert.equal(state(), "tcpHalfClosed");
+          send({ flags: "FA", ack: 1002 });
+          assert.equal(state(), "tcpClosed");
+          establish({ sport: 40001 });
+          send({ flags: "R", sport: 40001 });
+          assert.equal(state(40001), "tcpReset");
+          reply(establish({ sport: 40002 }), { flags: "RA" });
+          assert.equal(state(40002), "tcpReset");
+        });
+
+        test("UDP: a stream when the client goes on after an answer", () => {
+          const first = send({ proto: "UDP" });
+          send({ proto: "UDP" });
+          assert.equal(state(40000, "UDP"), "udp");
+          reply(first);
+          assert.equal(state(40000, "UDP"), "udp");
+          send({ proto: "UDP" });
+          assert.equal(state(40000, "UDP"), "udpStream");
+        });
+
+        test("only the head is told, and settled flows are left alone", () => {
+          const first = establish();
+          reply(first, { flags: "A" });
+          for (const [, flow] of datapath.entries("flows")) {
+            const other = flow.kind === flow_kind.FLOW_DNAT ? flow_flag.FLOW_ANSWERED : 0;
+            assert.equal(flow.flags, flow_flag.FLOW_SETTLED | other, `kind ${flow.kind}`);
+          }
+        });
+      });
+
+      describe(`${a.family}, ${backend.local ? "local" : "remote"} backend: who gives way`, () => {
+        beforeEach(serve);
+
+        test("the oldest half-open connection goes, whole, when there are more than places", () => {
+          for (let i = 0; i < EXPENDABLES; i++) send({ sport: 40000 + i });
+          assert.equal(flowCount(), per * EXPENDABLES);
+          send({ sport: 40100 });
+          assert.deepEqual([state(40000), state(40001)], ["gone", "tcpHalfOpen"]);
+          assert.equal(flowCount(), per * EXPENDABLES);
+          assert.equal(send({ sport: 40000, flags: "A" }).reason, "REASON_NEW_FLOW", "and finds its backend again");
+        });
+
+        test("Fault 76: a flood of SYNs leaves what is established, and takes no more than its places", () => {
+          for (let i = 0; i < 3; i++) establish({ sport: 30000 + i });
+          for (let i = 0; i < 1000; i++) send({ sport: 40000 + i });
+          assert.deepEqual(
+            [0, 1, 2].map((i) => state(30000 + i)),
+            Array(3).fill("tcpEstablished"),
+          );
+          assert.equal(flowCount(), per * (EXPENDABLES + 3));
+          const more = establish({ sport: 30010 });
+          assert.equal(more.reason, "REASON_NEW_FLOW");
+          for (let i = 0; i < EXPENDABLES; i++) send({ sport: 42000 + i });
+          assert.equal(state(30010), "tcpEstablished");
+        });
+
+        test("so does a flood of UDP, and streams go on", () => {
+          reply(send({ proto: "UDP" }));
+          send({ proto: "UDP" });
+          for (let i = 0; i < 100; i++) send({ proto: "UDP", sport: 41000 + i });
+          assert.equal(state(40000, "UDP"), "udpStream");
+          assert.equal(flowCount(), per * (EXPENDABLES + 1));
+        });
+
+        test("a place is not another connection's that came later under the same key", () => {
+          send();
+          send({ flags: "R" });
+          establish();
+          send({ sport: 40001 });
+          for (let i = 0; i < EXPENDABLES - 3; i++) send({ sport: 41000 + i });
+          assert.equal(state(), "tcpEstablished");
+        });
+
+        test("a closed connection gives way after 10 s, or at once when the table is full", () => {
+          const first = establish();
+          reply(first, { flags: "FA" });
+          send({ flags: "FA" });
+          for (let i = 0; i < EXPENDABLES; i++) establish({ sport: 41000 + i });
+          assert.equal(state(), "tcpClosed", "its place was wanted, but it was closed only just now");
+          const second = establish({ sport: 40001 });
+          reply(second, { flags: "R" });
+          age(11n, (_, key) => [key.src_port, key.dst_port].includes(40001) || !backend.local);
+          for (let i = 0; i < EXPENDABLES; i++) establish({ sport: 42000 + i });
+          assert.equal(state(40001), "gone");
+        });
       });
     }
 
-    test("in a hurry all but what is established goes soon", () => {
-      for (const [sport, flags] of [
-        [40000, 0],
-        [40001, flow_flag.FLOW_SETTLED],
-        [40002, flow_flag.FLOW_CLIENT_FIN],
-      ] as const) {
-        send({ sport });
-        put(sport, flags);
-      }
-      age(11n);
-      const { expired, connections } = expire({ most_s: 10 });
-      assert.deepEqual([expired, connections], [2, { ...NONE_BY_STATE, tcpEstablished: 1 }]);
-    });
-
-    test("other timeouts are kept, too", () => {
-      send();
-      age(6n);
-      datapath.configure({ timeout_s: [5, 5, 5, 5, 5, 5, 5, 0] });
-      assert.equal(expire().expired, 1);
-    });
-
-    test("before the agent has written its configuration nothing is touched", () => {
-      send();
-      age(100_000n);
-      datapath.clearConfig();
-      assert.throws(() => expire(), /config/);
-      assert.equal(flowCount(), 4);
-    });
-
-    test("a closer look: a connection gets back what it has lost, flows of none go", () => {
-      const all = () => datapath.entries("flows");
-      send();
-      const inward = send({ flags: "A" });
-      const before = all().filter(([, flow]) => flow.kind !== flow_kind.FLOW_DNAT);
-      for (const [key] of before) {
-        datapath.remove("flows", key);
-        assert.equal(expire().healed, 0, "not without");
-        assert.equal(expire({ thorough: true }).healed, 1);
-        const there = (datapath.get("flows", key) ?? assert.fail("it is back")) as { addr: string; port: number };
-        const was = before.find(([k]) => k === key)?.[1];
-        assert.deepEqual([there.addr, there.port], [was?.addr, was?.port]);
-      }
-      assert.equal(parseFrame(datapath.egress(inward.frame).frame).from, a.node);
-      datapath.remove("flows", flowKey([a.client, 40000], [a.vip, 80]));
-      assert.equal(expire({ thorough: true }).orphans, 0, "it may be just being made");
-      age(61n);
-      assert.equal(expire({ thorough: true }).orphans, 3);
-      assert.equal(flowCount(), 0);
-    });
-
-    test("what another connection holds by now is not touched", () => {
-      publish(datapath, { address: a.vip2, port: 80, service_id: 2, slot_base: 10 }, [{ ...remote, id: 2 }]);
-      send();
-      const key = flowKey([a.client, 40000], [a.vip, 80]);
-      const former = datapath.get("flows", key);
-      assert.ok(former !== null);
-      datapath.remove("flows", key);
-      send({ to: a.vip2 });
-      datapath.put("flows", key, { ...former, last_seen_ns: former.last_seen_ns - 100n * S });
-      assert.equal(expire().expired, 1);
-      assert.equal(send({ to: a.vip2, flags: "A" }).reason, "REASON_ESTABLISHED");
-      const inward = send({ to: a.vip2, flags: "A" });
-      const seen = parseFrame(datapath.egress(inward.frame).frame);
-      assert.equal(seen.from, a.node);
-      const back = datapath.ingress(
-        buildFrame({ from: a.remote, to: a.node, sport: 8080, dport: seen.sport, flags: "A" }),
-      );
-      assert.equal(parseFrame(datapath.egress(back.frame).frame).from, a.vip2);
-    });
-  });
-
-  for (const backend of [
-    { id: 1, address: a.local, local: true },
-    { id: 1, address: a.remote },
-  ] as BackendSpec[]) {
-    const what = backend.local ? "local" : "remote";
-    test(`${a.family}: one client port asks a ${what} backend by a VIP, then by its own address`, () => {
-      publish(datapath, { address: a.vip, port: 80 }, [backend]);
-      const to = (address: string, dport: number, flags = "S") =>
-        datapath.ingress(buildFrame({ from: a.client, to: address, sport: 40000, dport, flags }));
-      const atBackend = (inward: Outcome) =>
-        parseFrame(backend.local ? inward.frame : datapath.egress(inward.frame).frame);
-      const answerTo = (seen: ReturnType<typeof parseFrame>) => {
-        const frame = buildFrame({ from: seen.to, to: seen.from, sport: 8080, dport: seen.sport, flags: "A" });
-        const f = parseFrame(datapath.egress(backend.local ? frame : datapath.ingress(frame).frame).frame);
-        assert.deepEqual([f.ip_checksum_ok, f.checksum_ok], [true, true]);
-        return [f.from, f.sport, f.to, f.dport];
+    describe(`${a.family}: a full table`, () => {
+      const send = (sport: number, flags = "S", more: Partial<FrameOptions> = {}): Outcome =>
+        datapath.ingress(buildFrame({ from: a.client, to: a.vip, sport, dport: 80, flags, ...more }));
+      const answer = (sport: number, flags = "SA") =>
+        datapath.egress(buildFrame({ from: a.local, to: a.client, sport: 8080, dport: sport, flags }));
+      const establish = (sport: number): string => {
+        const { reason } = send(sport);
+        answer(sport);
+        send(sport, "A", { ack: 1001 });
+        return reason;
       };
-      assert.equal(to(backend.address, 8080).reason, "REASON_NOT_OURS", "alone it is nobody's business");
-      const one = atBackend(to(a.vip, 80));
-      const direct = to(backend.address, 8080);
-      assert.equal(direct.reason, "REASON_NEW_FLOW");
-      const two = atBackend(direct);
-      assert.notEqual(`${one.from} ${one.sport}`, `${two.from} ${two.sport}`);
-      for (let round = 0; round < 2; round++) {
-        assert.deepEqual(answerTo(one), [a.vip, 80, a.client, 40000]);
-        assert.deepEqual(answerTo(two), [backend.address, 8080, a.client, 40000]);
-        assert.equal(atBackend(to(a.vip, 80, "A")).sport, one.sport);
-        assert.equal(atBackend(to(backend.address, 8080, "A")).sport, two.sport);
-      }
-      assert.equal(datapath.get("backend_stats", 1)?.new_flows, 1n, "the Service has been asked once");
+
+      beforeEach(() => {
+        datapath.close();
+        datapath = newDatapath({}, { flows: 16, expendables: 4 });
+        publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
+      });
+
+      test("what is half-open goes for a new connection; what is established, never: then a counted drop", () => {
+        for (let i = 0; i < 7; i++) establish(30000 + i);
+        send(40000);
+        assert.equal(flowCount(), 16);
+        assert.equal(establish(40001), "REASON_NEW_FLOW");
+        assert.equal(datapath.get("flows", flowKey([a.client, 40000], [a.vip, 80])), null);
+        const outcome = send(40002);
+        assert.deepEqual([outcome.verdict, outcome.reason], ["drop", "REASON_FLOWS_FULL"]);
+        assert.equal(flowCount(), 16);
+        for (let i = 0; i < 7; i++) assert.equal(send(30000 + i, "A").reason, "REASON_ESTABLISHED");
+      });
+
+      test("what was just closed goes, too", () => {
+        for (let i = 0; i < 8; i++) establish(30000 + i);
+        answer(30003, "R");
+        assert.equal(send(40000).reason, "REASON_NEW_FLOW");
+        assert.equal(datapath.get("flows", flowKey([a.client, 30003], [a.vip, 80])), null);
+        assert.equal(flowCount(), 16);
+      });
     });
+
+    describe(`${a.family}: expiry`, () => {
+      const remote: BackendSpec = { id: 1, address: a.remote };
+      const send = (change: Partial<FrameOptions> = {}): Outcome =>
+        datapath.ingress(buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, flags: "S", ...change }));
+      const expire = (options: Partial<ExpiryOptions> = {}) =>
+        datapath.expire({ most_s: 0, thorough: false, ...options });
+      const put = (sport: number, flags: number) => {
+        const key = flowKey([a.client, sport], [a.vip, 80]);
+        const flow = datapath.get("flows", key);
+        assert.ok(flow !== null);
+        datapath.put("flows", key, { ...flow, flags });
+      };
+      beforeEach(() => {
+        publish(datapath, { address: a.vip, port: 80 }, [remote]);
+        publish(datapath, { address: a.vip, port: 80, proto: "UDP", slot_base: 1 }, [remote]);
+      });
+
+      for (const [state, proto, flags, timeout_s] of [
+        ["tcpHalfOpen", "TCP", 0, 60n],
+        ["tcpEstablished", "TCP", flow_flag.FLOW_SETTLED, 86_400n],
+        ["tcpHalfClosed", "TCP", flow_flag.FLOW_SETTLED | flow_flag.FLOW_BACKEND_FIN, 3600n],
+        ["tcpClosed", "TCP", flow_flag.FLOW_BACKEND_FIN | flow_flag.FLOW_CLIENT_FIN, 120n],
+        ["tcpReset", "TCP", flow_flag.FLOW_RESET, 10n],
+        ["udp", "UDP", 0, 30n],
+        ["udpStream", "UDP", flow_flag.FLOW_SETTLED, 120n],
+      ] as const) {
+        test(`${state} goes after ${timeout_s} s of silence, with all its flows`, () => {
+          send({ proto });
+          const key = flowKey([a.client, 40000], [a.vip, 80], proto);
+          const flow = datapath.get("flows", key);
+          assert.ok(flow !== null);
+          datapath.put("flows", key, { ...flow, flags });
+          age(timeout_s - 1n);
+          const left = { entries: 4, expired: 0, healed: 0, orphans: 0, connections: { ...NONE_BY_STATE, [state]: 1 } };
+          assert.deepEqual(expire(), left);
+          age(2n, (kind) => kind !== flow_kind.FLOW_UNDO_DNAT);
+          assert.deepEqual(expire(), left, "the other direction was heard");
+          age(2n);
+          assert.deepEqual(expire(), { ...left, entries: 0, expired: 1, connections: NONE_BY_STATE });
+          assert.equal(flowCount(), 0);
+        });
+      }
+
+      test("in a hurry all but what is established goes soon", () => {
+        for (const [sport, flags] of [
+          [40000, 0],
+          [40001, flow_flag.FLOW_SETTLED],
+          [40002, flow_flag.FLOW_CLIENT_FIN],
+        ] as const) {
+          send({ sport });
+          put(sport, flags);
+        }
+        age(11n);
+        const { expired, connections } = expire({ most_s: 10 });
+        assert.deepEqual([expired, connections], [2, { ...NONE_BY_STATE, tcpEstablished: 1 }]);
+      });
+
+      test("other timeouts are kept, too", () => {
+        send();
+        age(6n);
+        datapath.configure({ timeout_s: [5, 5, 5, 5, 5, 5, 5, 0] });
+        assert.equal(expire().expired, 1);
+      });
+
+      test("before the agent has written its configuration nothing is touched", () => {
+        send();
+        age(100_000n);
+        datapath.clearConfig();
+        assert.throws(() => expire(), /config/);
+        assert.equal(flowCount(), 4);
+      });
+
+      test("a closer look: a connection gets back what it has lost, flows of none go", () => {
+        const all = () => datapath.entries("flows");
+        send();
+        const inward = send({ flags: "A" });
+        const before = all().filter(([, flow]) => flow.kind !== flow_kind.FLOW_DNAT);
+        for (const [key] of before) {
+          datapath.remove("flows", key);
+          assert.equal(expire().healed, 0, "not without");
+          assert.equal(expire({ thorough: true }).healed, 1);
+          const there = (datapath.get("flows", key) ?? assert.fail("it is back")) as { addr: string; port: number };
+          const was = before.find(([k]) => k === key)?.[1];
+          assert.deepEqual([there.addr, there.port], [was?.addr, was?.port]);
+        }
+        assert.equal(parseFrame(datapath.egress(inward.frame).frame).from, a.node);
+        datapath.remove("flows", flowKey([a.client, 40000], [a.vip, 80]));
+        assert.equal(expire({ thorough: true }).orphans, 0, "it may be just being made");
+        age(61n);
+        assert.equal(expire({ thorough: true }).orphans, 3);
+        assert.equal(flowCount(), 0);
+      });
+
+      test("what another connection holds by now is not touched", () => {
+        publish(datapath, { address: a.vip2, port: 80, service_id: 2, slot_base: 10 }, [{ ...remote, id: 2 }]);
+        send();
+        const key = flowKey([a.client, 40000], [a.vip, 80]);
+        const former = datapath.get("flows", key);
+        assert.ok(former !== null);
+        datapath.remove("flows", key);
+        send({ to: a.vip2 });
+        datapath.put("flows", key, { ...former, last_seen_ns: former.last_seen_ns - 100n * S });
+        assert.equal(expire().expired, 1);
+        assert.equal(send({ to: a.vip2, flags: "A" }).reason, "REASON_ESTABLISHED");
+        const inward = send({ to: a.vip2, flags: "A" });
+        const seen = parseFrame(datapath.egress(inward.frame).frame);
+        assert.equal(seen.from, a.node);
+        const back = datapath.ingress(
+          buildFrame({ from: a.remote, to: a.node, sport: 8080, dport: seen.sport, flags: "A" }),
+        );
+        assert.equal(parseFrame(datapath.egress(back.frame).frame).from, a.vip2);
+      });
+    });
+
+    for (const backend of [
+      { id: 1, address: a.local, local: true },
+      { id: 1, address: a.remote },
+    ] as BackendSpec[]) {
+      const what = backend.local ? "local" : "remote";
+      test(`${a.family}: one client port asks a ${what} backend by a VIP, then by its own address`, () => {
+        publish(datapath, { address: a.vip, port: 80 }, [backend]);
+        const to = (address: string, dport: number, flags = "S") =>
+          datapath.ingress(buildFrame({ from: a.client, to: address, sport: 40000, dport, flags }));
+        const atBackend = (inward: Outcome) =>
+          parseFrame(backend.local ? inward.frame : datapath.egress(inward.frame).frame);
+        const answerTo = (seen: ReturnType<typeof parseFrame>) => {
+          const frame = buildFrame({ from: seen.to, to: seen.from, sport: 8080, dport: seen.sport, flags: "A" });
+          const f = parseFrame(datapath.egress(backend.local ? frame : datapath.ingress(frame).frame).frame);
+          assert.deepEqual([f.ip_checksum_ok, f.checksum_ok], [true, true]);
+          return [f.from, f.sport, f.to, f.dport];
+        };
+        assert.equal(to(backend.address, 8080).reason, "REASON_NOT_OURS", "alone it is nobody's business");
+        const one = atBackend(to(a.vip, 80));
+        const direct = to(backend.address, 8080);
+        assert.equal(direct.reason, "REASON_NEW_FLOW");
+        const two = atBackend(direct);
+        assert.notEqual(`${one.from} ${one.sport}`, `${two.from} ${two.sport}`);
+        for (let round = 0; round < 2; round++) {
+          assert.deepEqual(answerTo(one), [a.vip, 80, a.client, 40000]);
+          assert.deepEqual(answerTo(two), [backend.address, 8080, a.client, 40000]);
+          assert.equal(atBackend(to(a.vip, 80, "A")).sport, one.sport);
+          assert.equal(atBackend(to(backend.address, 8080, "A")).sport, two.sport);
+        }
+        assert.equal(datapath.get("backend_stats", 1)?.new_flows, 1n, "the Service has been asked once");
+      });
+    }
   }
-}
+});
