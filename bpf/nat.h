@@ -6,6 +6,7 @@
 #ifndef BEELINE_NAT_H
 #define BEELINE_NAT_H
 
+#include <bpf/bpf_core_read.h>
 #include "packet.h"
 
 enum side {
@@ -161,9 +162,45 @@ static __always_inline bool rewrite_frame(const struct frame *frame, const struc
 	       correct_checksum(frame->start, frame->end, packet, &change);
 }
 
+/* What the kernel makes of a checksum: include/linux/skbuff.h, field ip_summed. */
+enum checksum {
+	CHECKSUM_NONE = 0,	  /* nobody has looked at it */
+	CHECKSUM_UNNECESSARY = 1, /* it is right */
+	CHECKSUM_COMPLETE = 2,	  /* the device has summed up the whole packet */
+	CHECKSUM_PARTIAL = 3,	  /* a sum over the pseudo-header: the device completes it */
+};
+
+/* As far as it is asked for; where it lies, the kernel says. */
+struct sk_buff {
+	__u8 ip_summed : 2;
+} __attribute__((preserve_access_index));
+
+void *bpf_cast_to_kern_ctx(void *ctx) __weak __ksym;
+
+/* Only where the kernel lets itself be asked (options.ip_summed): the call has nowhere to go else.
+ */
+static __always_inline enum checksum checksum_of(struct __sk_buff *ctx)
+{
+	const struct sk_buff *skb = bpf_cast_to_kern_ctx(ctx);
+
+	return BPF_CORE_READ_BITFIELD(skb, ip_summed);
+}
+
+/* One that the device is yet to complete: no complement, no ports. */
+static __always_inline bool correct_seed(void *start, void *end, const struct packet *packet,
+					 const struct change *change)
+{
+	__u16 *seed = start + checksum_offset(packet);
+
+	if (packet->l4 > MAX_L4_OFFSET || seed + 1 > end)
+		return false;
+	*seed = fold(*seed + change->addrs);
+	return true;
+}
+
 /*
- * Only the kernel's helper knows whether the checksum in the packet is complete or, with
- * transmit offload, a sum over the pseudo-header alone; so it gets the two changes apart.
+ * Without being told, only the kernel's helper knows whether the checksum in the packet is complete
+ * or, with transmit offload, a sum over the pseudo-header alone; so it gets the two changes apart.
  * Where the device has summed up the whole packet (CHECKSUM_COMPLETE) the helper takes the
  * change of the pseudo-header off that sum, which is right for IPv4; for IPv6, whose addresses
  * no header checksum covers, the change is put back. (From 6.16 on BPF_F_IPV6 says the same;
@@ -191,8 +228,18 @@ static __always_inline bool rewrite_ends(struct __sk_buff *ctx, const struct pac
 	struct change change = change_of(packet, to);
 	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 
-	return write_ends(start, end, packet, to, &change) &&
-	       fix_checksum(ctx, packet, &change, to->ports);
+	if (!write_ends(start, end, packet, to, &change))
+		return false;
+	switch (options.ip_summed ? checksum_of(ctx) : CHECKSUM_COMPLETE) {
+	case CHECKSUM_NONE:
+	case CHECKSUM_UNNECESSARY:
+		return correct_checksum(start, end, packet, &change);
+	case CHECKSUM_PARTIAL:
+		return correct_seed(start, end, packet, &change);
+	case CHECKSUM_COMPLETE:
+		return fix_checksum(ctx, packet, &change, to->ports);
+	}
+	return false;
 }
 
 /* One side, and maybe the port of the other. */

@@ -372,7 +372,7 @@ struct options {
 	__u8 l3_device;	    /* packets start with the IP header: tunnels, WireGuard */
 	__u8 conntrack;	    /* the kernel can be asked for tracked connections */
 	__u8 direct;	    /* packets may go on without being routed by the kernel */
-	__u8 pad;
+	__u8 ip_summed;	    /* programs can read what the kernel makes of a packet's checksum */
 };
 
 /* Whose sockets are translated in their system calls. */

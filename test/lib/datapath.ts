@@ -32,6 +32,7 @@ import {
   testRun,
 } from "../../src/dataplane/bpf/libbpf.ts";
 import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
+import { hasIpSummed } from "../../src/dataplane/bpf/probe.ts";
 import { readRing } from "../../src/dataplane/bpf/ring.ts";
 import type { Address } from "../../src/model/address.ts";
 import { meaningOf } from "../../src/model/reason.ts";
@@ -93,6 +94,9 @@ export const TIMEOUTS_S = {
   none: 0,
 } as const;
 
+/** As the agent would: what this kernel can do. */
+const ipSummed = hasIpSummed();
+
 export const loadOptions = (options: Partial<Records["options"]> = {}): Uint8Array =>
   encode("options", {
     ipv4: 1,
@@ -102,6 +106,7 @@ export const loadOptions = (options: Partial<Records["options"]> = {}): Uint8Arr
     l3_device: 0,
     conntrack: 0,
     direct: 0,
+    ip_summed: Number(ipSummed),
     ...options,
   });
 

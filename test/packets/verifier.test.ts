@@ -7,7 +7,7 @@ import { release } from "node:os";
 import { test } from "node:test";
 import { layouts, type Options, socket_lb } from "../../src/dataplane/bpf/abi.gen.ts";
 import { loadObject, programInfo } from "../../src/dataplane/bpf/libbpf.ts";
-import { hasConntrack } from "../../src/dataplane/bpf/probe.ts";
+import { hasConntrack, hasIpSummed } from "../../src/dataplane/bpf/probe.ts";
 import { loadOptions, objectPath } from "../lib/datapath.ts";
 
 const TABLE = `${import.meta.dirname}/instructions.txt`;
@@ -27,6 +27,7 @@ const VALUES: Readonly<Record<keyof Options, Partial<Record<(typeof OBJECTS)[num
   l3_device: { tc: [0, 1] },
   conntrack: {}, // below
   direct: {},
+  ip_summed: {}, // below
 };
 const smallMaps = { slots: 64, backends: 64, backend_stats: 64, flows: 64, frontends: 64, affinity: 64, nodeports: 64 };
 
@@ -138,6 +139,17 @@ for (const l3_device of [0, 1]) {
     skip: noConntrack,
   }, () => {
     const options = loadOptions({ conntrack: 1, l3_device });
+    loadObject(objectPath("tc"), { options, maxEntries: smallMaps }).close();
+  });
+}
+
+const noIpSummed = hasIpSummed() ? false : "this kernel does not show what it makes of a checksum";
+
+for (const l3_device of [0, 1]) {
+  test(`where the kernel shows what it makes of a checksum, tc writes it itself, l3_device ${l3_device}`, {
+    skip: noIpSummed,
+  }, () => {
+    const options = loadOptions({ ip_summed: 1, l3_device });
     loadObject(objectPath("tc"), { options, maxEntries: smallMaps }).close();
   });
 }

@@ -177,6 +177,7 @@ export interface Options {
   readonly l3_device: number;
   readonly conntrack: number;
   readonly direct: number;
+  readonly ip_summed: number;
 }
 
 export interface ParkedFragment {
@@ -504,6 +505,7 @@ export const layouts = {
       { name: "l3_device", offset: 4, type: "u8" },
       { name: "conntrack", offset: 5, type: "u8" },
       { name: "direct", offset: 6, type: "u8" },
+      { name: "ip_summed", offset: 7, type: "u8" },
     ],
   },
   parked_fragment: {
@@ -775,4 +777,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "9756638215a0";
+export const ABI_HASH = "480692ea2c49";

@@ -26,7 +26,7 @@ import { takeLock } from "./lock.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
 import { createKernelStore } from "./pinned.ts";
 import { linksDirectory, mapPin, mapsDirectory, pinDirectory } from "./pins.ts";
-import { hasConntrack, probeKernel } from "./probe.ts";
+import { hasConntrack, hasIpSummed, probeKernel } from "./probe.ts";
 import { TableProgrammer } from "./programmer.ts";
 import { tablesToDesired } from "./readback.ts";
 import { createStaleSockets, type StaleCounts, type StaleSockets } from "./stale.ts";
@@ -258,6 +258,7 @@ const load = (
     socket_lb: SOCKET_LB[options.socketLB],
     l3_device: Number(header === "ip"),
     conntrack: Number(hasConntrack()),
+    ip_summed: Number(hasIpSummed()),
     direct: 0,
   };
   const path = `${options.objects}/${name}.bpf.o`;

@@ -107,12 +107,17 @@ export const hasTcx = (): boolean => {
   }
 };
 
-/** The kernel's types, and those of its module, name what programs may call. */
+/** The kernel's types, and those of its modules, name what programs may call. */
+const mayCall = (name: string, module = "vmlinux"): boolean => {
+  const path = `/sys/kernel/btf/${module}`;
+  return existsSync(path) && readFileSync(path).includes(`\0${name}\0`);
+};
+
 export const hasConntrack = (): boolean =>
-  ["nf_conntrack", "vmlinux"].some((module) => {
-    const path = `/sys/kernel/btf/${module}`;
-    return existsSync(path) && readFileSync(path).includes("\0bpf_skb_ct_lookup\0");
-  });
+  ["nf_conntrack", "vmlinux"].some((module) => mayCall("bpf_skb_ct_lookup", module));
+
+/** Whether a program can see what the kernel makes of a packet's checksum, and so write it itself: 6.2 and later. */
+export const hasIpSummed = (): boolean => mayCall("bpf_cast_to_kern_ctx");
 
 const JIT = "/proc/sys/net/core/bpf_jit_enable";
 
