@@ -398,7 +398,7 @@ export const MEASUREMENTS: readonly Measurement[] = [
   update,
 ];
 
-/** Of making a stack, once: there is one sample of each. */
+/** Of making a stack. */
 export const INSTALL_METRICS: readonly MetricOfResult[] = [
   metric(
     "install",
@@ -406,7 +406,7 @@ export const INSTALL_METRICS: readonly MetricOfResult[] = [
     "ms",
     "lower",
     "services",
-    "From an empty node to all services in the kernel, what is computed for it included; programs and maps are loaded before. Once for each number of services.",
+    "From an empty node to all services in the kernel, what is computed for it included; processes that it starts included; what has to be there before (Node; beeline's programs and maps) is not. On three empty nodes, but once where it takes longer than three seconds.",
   ),
   metric(
     "kernel-memory",
@@ -414,7 +414,7 @@ export const INSTALL_METRICS: readonly MetricOfResult[] = [
     "MB",
     "lower",
     "services",
-    "What unreclaimable slab, vmalloc and per-CPU memory grew by while all services were installed, with all that the mode needs before (beeline: its maps at their full size, for flows too). Once.",
+    "What unreclaimable slab, vmalloc and per-CPU memory grew by while all services were installed, with all that the mode needs before (beeline: its maps at their full size, for flows too). Measured with the full install.",
   ),
   metric(
     "process-memory",
@@ -422,7 +422,7 @@ export const INSTALL_METRICS: readonly MetricOfResult[] = [
     "MB",
     "lower",
     "services",
-    "The most that the programming process (Node, in every mode) and the programs it started held during the install. Once.",
+    "The most that the programming process (Node, in every mode) and the programs it started held during the install. Measured with the full install.",
   ),
 ];
 

@@ -79,17 +79,22 @@ export class Stack {
     return join(cgroupMount(), this.#lab, this.name, who);
   }
 
-  /** Its namespaces are there already. */
-  async start(): Promise<void> {
+  /** What takes services; its namespaces are there already. */
+  async startNode(): Promise<void> {
     for (const who of ["client", "node"] as const) mkdirSync(this.#cgroup(who), { recursive: true });
+    const bpffs = join(labDirectory(this.#lab), "bpf", this.name);
+    const args = [this.mode.name, String(this.services), bpffs, this.#cgroup("client")];
+    this.#node = await Worker.start(this.#where("node", null), this.#files.nodeScript, args);
+  }
+
+  /** And what traffic needs. */
+  async start(): Promise<void> {
+    await this.startNode();
     const object = join(this.#files.tools, "load.bpf.o");
     for (const { name } of ALL_PODS) {
       const argv = [join(this.#files.tools, "pod"), name, String(POD_PORT), "eth0", object];
       this.#pods.push(await Tool.start(this.#where(name, this.cpus.server), argv));
     }
-    const bpffs = join(labDirectory(this.#lab), "bpf", this.name);
-    const args = [this.mode.name, String(this.services), bpffs, this.#cgroup("client")];
-    this.#node = await Worker.start(this.#where("node", null), this.#files.nodeScript, args);
     this.#offload(true);
     if (!this.mode.packets) return;
     const argv = [join(this.#files.tools, "frames"), "eth0", object, NODE_MAC, `${CLIENT.address}:${GREET_PORT}`];
@@ -107,7 +112,7 @@ export class Stack {
   async install(): Promise<Installed> {
     const peaks = new Map<string, number>();
     const watch = setInterval(() => this.#notePeaks(peaks), PEAK_MS);
-    const before = kernelMemory();
+    const before = await settledMemory();
     try {
       await this.ask("open");
       const install_s = await this.ask("install");
@@ -228,6 +233,20 @@ const readText = (path: string): string => {
     return ""; // it has ended, or the lab is being removed
   }
 };
+
+/** What was given up a moment ago is freed later, and would be taken off what comes. At most two seconds. */
+const settledMemory = async (): Promise<number> => {
+  let least = kernelMemory();
+  for (let calm = 0, looks = 0; calm < CALM_LOOKS && looks < MOST_LOOKS; looks++) {
+    await pause(LOOK_MS);
+    const now = kernelMemory();
+    calm = now < least - LITTLE_BYTES ? 0 : calm + 1;
+    least = Math.min(least, now);
+  }
+  return kernelMemory();
+};
+
+const [LOOK_MS, CALM_LOOKS, MOST_LOOKS, LITTLE_BYTES] = [20, 5, 100, 100_000];
 
 /** What rules and maps are kept in: kernel objects that cannot be given up, large areas, and per-CPU memory. */
 const kernelMemory = (): number => {

@@ -98,6 +98,20 @@ test("every mode is measured by every metric that it has, and shows that it carr
   assert.deepEqual(traces(process.pid), []);
 });
 
+test("an install is measured once a round, each time on an empty node, and nothing of that is left", async () => {
+  const modes = MODES.filter(({ name }) => ["nftables", "bpf-tc"].includes(name));
+  const outcome = await run(["install", "process-memory"], { modes, rounds: 4 });
+  assert.deepEqual(troubles(outcome), []);
+  for (const { name } of modes) {
+    const samples = outcome.result.samples.filter(({ mode, metric }) => mode === name && metric === "install");
+    assert.deepEqual(
+      samples.map(({ round, proof }) => [round, proof.counted]),
+      [0, 1, 2].map((round) => [round, samples[0]?.proof.expected]),
+    );
+  }
+  assert.deepEqual(traces(process.pid), []);
+});
+
 /** Somebody else translates, so that every answer is right; and where there are programs, they are taken off. */
 const lie = (stack: { readonly name: string }, lab: string): void => {
   const inNode = (...argv: readonly string[]): void =>
