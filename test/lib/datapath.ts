@@ -6,7 +6,9 @@ import {
   backend_flag,
   backend_state,
   type Config,
+  device_flag,
   type Frontend,
+  forward as forwards,
   hook,
   maps,
   type Records,
@@ -36,12 +38,13 @@ import { hasIpSummed } from "../../src/dataplane/bpf/probe.ts";
 import { readRing } from "../../src/dataplane/bpf/ring.ts";
 import type { Address } from "../../src/model/address.ts";
 import { meaningOf } from "../../src/model/reason.ts";
-import { NODE_V4, NODE_V6 } from "./crossing.ts";
+import { type Crossing, type DeviceName, MACS, NODE_V4, NODE_V6 } from "./crossing.ts";
 import { giveBack, takeObject } from "./emptied.ts";
 import { protocolNumber, type Transport } from "./packet.ts";
 
 export type KeyOf<M extends MapName> = Records[(typeof maps)[M]["key"]];
 export type ValueOf<M extends MapName> = Records[(typeof maps)[M]["value"]];
+export type ForwardName = Exclude<keyof typeof forwards, "FORWARDS">;
 export type ReasonName = Exclude<keyof typeof reasons, "REASONS">;
 
 export interface Outcome {
@@ -50,12 +53,16 @@ export interface Outcome {
   readonly reason: ReasonName;
   /** Does it go on without being routed by the kernel? */
   readonly direct: boolean;
+  /** How it was sent on, or why that was left to the kernel; null: nobody asked. */
+  readonly forward: ForwardName | null;
   readonly frame: Uint8Array;
   readonly duration_ns: number;
 }
 
 const REASONS_PER_HOOK = 64;
 const reasonNames = Object.keys(reasons);
+const FORWARDS_PER_HOOK = 16;
+const forwardNames = Object.keys(forwards);
 const [TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT] = [0xffffffff, 2, 7];
 
 /** Sent back are refusals and answers; what is translated and redirected goes on. */
@@ -120,6 +127,7 @@ export type Sizes = Readonly<Partial<Record<MapName, number>>>;
 export class ObjectUnderTest {
   protected readonly object: LoadedObject;
   readonly #recipe: string;
+  readonly #generation: number;
   readonly #cpus = possibleCpus();
   readonly #expendables: number;
   #ring: MappedRing | null = null;
@@ -128,6 +136,7 @@ export class ObjectUnderTest {
     const sizes = { ...smallMaps, ...maxEntries };
     const load = { options: loadOptions(options), maxEntries: sizes };
     this.#expendables = sizes.expendables;
+    this.#generation = options.direct ?? 0;
     this.#recipe = JSON.stringify([name, options, sizes]);
     this.object = takeObject(this.#recipe, () => loadObject(objectPath(name), load));
     this.configure();
@@ -143,7 +152,7 @@ export class ObjectUnderTest {
       backend_ids_end: 0,
       expendables: this.#expendables,
       timeout_s: Object.values(TIMEOUTS_S),
-      next_hop_generation: 0,
+      next_hop_generation: this.#generation,
       has_tunnels: 0,
       ...change,
     });
@@ -203,19 +212,33 @@ export class ObjectUnderTest {
 
   /** Runs `action`; what any hook counted meanwhile. */
   counted(action: () => void): readonly { readonly hook: number; readonly reason: ReasonName }[] {
-    const before = this.#counts();
-    action();
-    return [...this.#counts()].flatMap((count, i) => {
-      const index = Math.floor(i / this.#cpus);
-      const [hook, reason] = [Math.floor(index / REASONS_PER_HOOK), reasonNames[index % REASONS_PER_HOOK]];
-      return new Array(Number(count - (before[i] ?? 0n))).fill({ hook, reason: reason as ReasonName });
-    });
+    return this.#increments("counters", action).map((index) => ({
+      hook: Math.floor(index / REASONS_PER_HOOK),
+      reason: reasonNames[index % REASONS_PER_HOOK] as ReasonName,
+    }));
   }
 
-  /** Of every hook and reason, and within those of every CPU. */
-  #counts(): BigUint64Array {
+  /** Runs `action`; how any hook says meanwhile that packets went on. */
+  forwarded(action: () => void): readonly { readonly hook: number; readonly forward: ForwardName }[] {
+    return this.#increments("forwards", action).map((index) => ({
+      hook: Math.floor(index / FORWARDS_PER_HOOK),
+      forward: forwardNames[index % FORWARDS_PER_HOOK] as ForwardName,
+    }));
+  }
+
+  /** The index of each count of one that `action` makes. */
+  #increments(map: "counters" | "forwards", action: () => void): readonly number[] {
+    const before = this.#counts(map);
+    action();
+    return [...this.#counts(map)].flatMap((count, i) =>
+      new Array<number>(Number(count - (before[i] ?? 0n))).fill(Math.floor(i / this.#cpus)),
+    );
+  }
+
+  /** Of every index, and within those of every CPU. */
+  #counts(map: "counters" | "forwards"): BigUint64Array {
     const sizes = { key_size: 4, value_size: 8 * this.#cpus };
-    const { values } = mapLookupBatch(this.object.map("counters"), null, sizes, maps.counters.max_entries);
+    const { values } = mapLookupBatch(this.object.map(map), null, sizes, maps[map].max_entries);
     return new BigUint64Array(values.buffer);
   }
 
@@ -246,11 +269,21 @@ export class ObjectUnderTest {
   }
 }
 
+/** Where the ifindex is in a struct __sk_buff, and its size. */
+const [IFINDEX, SK_BUFF] = [40, 192];
+const NO_MAC = new Uint8Array(6);
+
+/** `crossing`: the devices between which it may forward packets itself; null: the kernel routes all of them. */
 export class Datapath extends ObjectUnderTest {
+  readonly #crossing: Crossing | null;
   #expiry: LoadedObject | undefined;
 
-  constructor(options: Partial<Records["options"]> = {}, maxEntries: Sizes = {}) {
-    super("tc", options, maxEntries);
+  constructor(options: Partial<Records["options"]> = {}, maxEntries: Sizes = {}, crossing: Crossing | null = null) {
+    super("tc", { ...options, direct: Number(crossing !== null) }, maxEntries);
+    this.#crossing = crossing;
+    if (crossing === null) return;
+    this.put("devices", crossing.wire, { flags: device_flag.DEVICE_WIRE });
+    this.put("devices", crossing.pod, { flags: device_flag.DEVICE_PEER });
   }
 
   expire(options: ExpiryOptions): Expired {
@@ -265,16 +298,16 @@ export class Datapath extends ObjectUnderTest {
   }
 
   ingress(frame: Uint8Array, context?: Uint8Array): Outcome {
-    return this.#run("tc_ingress", hook.HOOK_TC_INGRESS, frame, context);
+    return this.#run("tc_ingress", "wire", frame, context);
   }
 
   /** By the node's end of a pod's device. */
   podIngress(frame: Uint8Array, context?: Uint8Array): Outcome {
-    return this.#run("tc_pod_ingress", hook.HOOK_TC_INGRESS, frame, context);
+    return this.#run("tc_pod_ingress", "pod", frame, context);
   }
 
   egress(frame: Uint8Array, context?: Uint8Array): Outcome {
-    return this.#run("tc_egress", hook.HOOK_TC_EGRESS, frame, context);
+    return this.#run("tc_egress", "wire", frame, context);
   }
 
   /** Mean of `repeat` runs over one frame, which each run changes further. */
@@ -282,20 +315,47 @@ export class Datapath extends ObjectUnderTest {
     return testRun(this.program(program), { data: frame, repeat }).duration_ns;
   }
 
-  #run(program: string, at: number, data: Uint8Array, context: Uint8Array | undefined): Outcome {
-    const input = { data, ...(context === undefined ? {} : { context }) };
+  #run(program: string, name: DeviceName, data: Uint8Array, context: Uint8Array | undefined): Outcome {
+    const at = program === "tc_egress" ? hook.HOOK_TC_EGRESS : hook.HOOK_TC_INGRESS;
     let run: TestRun | undefined;
-    const counted = this.reasonsOf(at, () => {
-      run = testRun(this.program(program), input);
+    let reason: ReasonName | undefined;
+    const [forwarded, ...more] = this.forwarded(() => {
+      const reasons = this.reasonsOf(at, () => {
+        run = testRun(this.program(program), this.#onDevice(name, data, context));
+      });
+      if (reasons.length !== 1) throw new Error(`One reason should be counted: ${reasons.join(" ")}`);
+      [reason] = reasons;
     });
-    const [reason] = counted;
-    if (run === undefined || reason === undefined || counted.length !== 1)
-      throw new Error(`One reason should be counted: ${counted.join(" ")}`);
+    if (run === undefined || reason === undefined) throw new Error("It did not run");
+    if (more.length > 0 || (forwarded !== undefined && forwarded.hook !== at))
+      throw new Error(`It should go on in one way at most: ${JSON.stringify([forwarded, ...more])}`);
     const verdict = verdictOf(run.retval, at === hook.HOOK_TC_EGRESS ? "tc_egress" : "tc_ingress", reason);
     const direct = verdict === "pass" && run.retval === TC_ACT_REDIRECT;
-    return { verdict, reason, direct, frame: run.data, duration_ns: run.duration_ns };
+    const frame = direct || this.#crossing === null ? run.data : replaceMac(run.data, MACS[name], NO_MAC);
+    return { verdict, reason, direct, forward: forwarded?.forward ?? null, frame, duration_ns: run.duration_ns };
+  }
+
+  /** As programs and events have it; the loopback device stands in where there is no crossing. */
+  deviceIndex(name: DeviceName): number {
+    return this.#crossing?.[name] ?? 1;
+  }
+
+  /** The devices of a crossing have MAC addresses, while tests say 0 for the node's own. */
+  #onDevice(name: DeviceName, data: Uint8Array, context: Uint8Array | undefined): Parameters<typeof testRun>[1] {
+    if (this.#crossing === null) return { data, ...(context === undefined ? {} : { context }) };
+    const on = new Uint8Array(SK_BUFF);
+    on.set(context ?? []);
+    new DataView(on.buffer).setUint32(IFINDEX, this.#crossing[name], true);
+    return { data: replaceMac(data, NO_MAC, MACS[name]), context: on };
   }
 }
+
+/** In either place of a frame. */
+const replaceMac = (frame: Uint8Array, from: Uint8Array, to: Uint8Array): Uint8Array => {
+  const replaced = frame.slice();
+  for (const at of [0, 6]) if (from.every((byte, i) => byte === frame[at + i])) replaced.set(to, at);
+  return replaced;
+};
 
 export interface BackendSpec {
   readonly id: number;

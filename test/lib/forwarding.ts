@@ -1,16 +1,20 @@
 // How a node lets packets go on: every test of packets is written once, and runs in each of these ways.
 import { describe } from "node:test";
-import { Datapath } from "./datapath.ts";
+import type { Records } from "../../src/dataplane/bpf/abi.gen.ts";
+import { enterCrossing } from "./crossing.ts";
+import { Datapath, type Sizes } from "./datapath.ts";
 
-export type Forwarding = "kernel";
+export type Forwarding = "kernel" | "direct";
 
 export const FORWARDINGS: readonly Forwarding[] = ["kernel"];
 
-export type NewDatapath = (...args: ConstructorParameters<typeof Datapath>) => Datapath;
+export type NewDatapath = (options?: Partial<Records["options"]>, maxEntries?: Sizes) => Datapath;
 
 /** Defines what `body` defines once for each. */
 export const inEveryForwarding = (body: (newDatapath: NewDatapath, forwarding: Forwarding) => void): void => {
   for (const forwarding of FORWARDINGS) {
-    describe(`forwarding: ${forwarding}`, () => body((...args) => new Datapath(...args), forwarding));
+    const newDatapath: NewDatapath = (options, maxEntries) =>
+      new Datapath(options, maxEntries, forwarding === "kernel" ? null : enterCrossing());
+    describe(`forwarding: ${forwarding}`, () => body(newDatapath, forwarding));
   }
 };

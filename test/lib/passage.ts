@@ -47,7 +47,7 @@ export const through = (
 /** Behind the Ethernet header and its VLAN tags. */
 const l3Of = (frame: Uint8Array): number => {
   let at = ETHERNET;
-  while (["81,0", "136,168"].includes(frame.slice(at - 2, at).join())) at += 4;
+  while (["129,0", "136,168"].includes(frame.slice(at - 2, at).join())) at += 4;
   return at;
 };
 

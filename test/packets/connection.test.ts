@@ -11,12 +11,12 @@ import {
   families,
   flowKey,
   type KeyOf,
-  type Outcome,
   publish,
   putBackend,
 } from "../lib/datapath.ts";
 import { inEveryForwarding } from "../lib/forwarding.ts";
 import { buildFrame, type Frame, type FrameOptions, parseFrame } from "../lib/packet.ts";
+import { type Passage, through } from "../lib/passage.ts";
 
 inEveryForwarding((newDatapath) => {
   let datapath: Datapath;
@@ -37,24 +37,23 @@ inEveryForwarding((newDatapath) => {
   for (const a of families) {
     const local = (n: number): BackendSpec => ({ id: n, address: `${a.local}${n}`, local: true });
     const remote: BackendSpec = { id: 1, address: a.remote };
-    const send = (change: Partial<FrameOptions> = {}) =>
-      datapath.ingress(buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, flags: "S", ...change }));
+    const send = (change: Partial<FrameOptions> = {}): Passage =>
+      through(datapath, buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, flags: "S", ...change }));
     const backendOf = (change: Partial<FrameOptions> = {}) => parseFrame(send(change).frame).to;
     const dnat = (sport = 40000, vip = a.vip, proto: "TCP" | "UDP" = "TCP") =>
       flowKey([a.client, sport], [vip, 80], proto);
     const stateAt = (sport = 40000): ConnectionState => stateOf(6, datapath.get("flows", dnat(sport))?.flags ?? 0);
 
-    /** What the backend answers to a packet as it left ingress: as the client gets it. */
-    const reply = (inward: Outcome, flags = "SA"): Outcome => {
-      const seen = parseFrame(inward.frame);
-      const out = seen.to === a.remote ? parseFrame(datapath.egress(inward.frame).frame) : seen;
+    /** What the backend answers to a packet as it saw it: as the client gets it. */
+    const reply = ({ frame }: Passage, flags = "SA"): Passage => {
+      const seen = parseFrame(frame);
       const proto = seen.proto === 17 ? "UDP" : "TCP";
-      const answer = buildFrame({ from: out.to, to: out.from, sport: out.dport, dport: out.sport, proto, flags });
-      return datapath.egress(seen.to === a.remote ? datapath.ingress(answer).frame : answer);
+      const answer = buildFrame({ from: seen.to, to: seen.from, sport: seen.dport, dport: seen.sport, proto, flags });
+      return through(datapath, answer, seen.to === a.remote ? "wire" : "pod");
     };
 
     /** A whole handshake. The first packet's outcome. */
-    const establish = (change: Partial<FrameOptions> = {}): Outcome => {
+    const establish = (change: Partial<FrameOptions> = {}): Passage => {
       const first = send(change);
       assert.equal(reply(first).reason, "REASON_REPLY");
       send({ ...change, flags: "A", ack: 1001 });
@@ -350,8 +349,14 @@ inEveryForwarding((newDatapath) => {
 
     describe(`${a.family}: two that serve each other, each from the port it asks from`, () => {
       const [one, two] = [a.remote, a.other];
-      const ask = (from: string, vip: string, proto: "TCP" | "UDP"): Outcome =>
-        datapath.ingress(buildFrame({ from, sport: 8080, to: vip, dport: 80, proto, flags: "S", payload: "question" }));
+      const ask = (from: string, vip: string, proto: "TCP" | "UDP"): Passage =>
+        through(
+          datapath,
+          buildFrame({ from, sport: 8080, to: vip, dport: 80, proto, flags: "S", payload: "question" }),
+        );
+      /** The client's port between the hooks, where it is not its own. */
+      const standIn = (from: string, vip: string, proto: "TCP" | "UDP") =>
+        datapath.get("flows", flowKey([from, 8080], [vip, 80], proto))?.client_port;
 
       for (const proto of ["TCP", "UDP"] as const) {
         test(`${proto}: what one asks is not what it answers: the second gets another port, the first keeps all it has`, () => {
@@ -365,14 +370,13 @@ inEveryForwarding((newDatapath) => {
           assert.deepEqual([first.reason, second.reason], ["REASON_NEW_FLOW", "REASON_NEW_FLOW"]);
           for (const [key, flow] of before) assert.deepEqual(datapath.get("flows", key), flow);
           assert.equal(datapath.entries("flows").length, 8);
-          assert.equal(parseFrame(first.frame).sport, 8080);
-          assert.notEqual(parseFrame(second.frame).sport, 8080);
-          const seen = [first, second].map((outcome) => datapath.egress(outcome.frame));
+          assert.equal(standIn(one, a.vip, proto), 0);
+          assert.notEqual(standIn(two, a.vip2, proto), 0);
           assert.deepEqual(
-            seen.map(({ reason, frame }) => [reason, parseFrame(frame).from, parseFrame(frame).to]),
+            [first, second].map(({ frame }) => [parseFrame(frame).from, parseFrame(frame).to]),
             [
-              ["REASON_ESTABLISHED", a.node, two],
-              ["REASON_ESTABLISHED", a.node, one],
+              [a.node, two],
+              [a.node, one],
             ],
           );
         });
@@ -402,24 +406,18 @@ inEveryForwarding((newDatapath) => {
           return f;
         };
 
-        /** As the backend sees a packet, after both hooks. */
-        const atBackend = (inward: Outcome) =>
-          whole(backend.local ? inward.frame : datapath.egress(inward.frame).frame);
+        /** As the backend sees a packet. */
+        const atBackend = ({ frame }: Passage) => whole(frame);
 
         /** What the client gets when the backend answers a packet as it saw it: from, to, port. */
         const answer = (seen: Frame, flags = "SA") => {
           const [proto, payload] = [seen.proto === 17 ? "UDP" : "TCP", "pong"] as const;
-          let frame = buildFrame({
-            from: seen.to,
-            to: seen.from,
-            sport: 8080,
-            dport: seen.sport,
-            proto,
-            flags,
-            payload,
-          });
-          if (!backend.local) frame = datapath.ingress(frame).frame;
-          const reply = datapath.egress(frame);
+          const ends = { from: seen.to, to: seen.from, sport: 8080, dport: seen.sport };
+          const reply = through(
+            datapath,
+            buildFrame({ ...ends, proto, flags, payload }),
+            backend.local ? "pod" : "wire",
+          );
           const f = whole(reply.frame);
           return [reply.reason, f.from, f.to, f.dport];
         };

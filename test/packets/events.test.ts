@@ -46,7 +46,7 @@ inEveryForwarding((newDatapath) => {
               outward: 0,
               proto: protocolNumber.TCP,
             },
-            ifindex: 1, // the loopback device, which BPF_PROG_TEST_RUN stands for
+            ifindex: datapath.deviceIndex("wire"),
             service_id: 7,
             backend_id: 0,
             pid: 0,

@@ -1,5 +1,5 @@
 // tc, both directions, both families: what a client outside sends to a VIP reaches a backend, and the reply comes back
-// as from the VIP; every frame is checked for its checksums, its TTL and the reason that was counted.
+// as from the VIP; every frame that leaves is checked for its checksums, its TTL and the reason that was counted.
 import assert from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
 import { node_address_flag } from "../../src/dataplane/bpf/abi.gen.ts";
@@ -7,15 +7,16 @@ import type { Address } from "../../src/model/address.ts";
 import { type Datapath, families, PORTS, publish } from "../lib/datapath.ts";
 import { inEveryForwarding } from "../lib/forwarding.ts";
 import { buildFrame, formatFrame, parseFrame } from "../lib/packet.ts";
+import { through } from "../lib/passage.ts";
 
 const at = (address: string, port: number): string =>
   address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
 
-const assertWhole = (frame: Uint8Array, ttl = 64): void => {
+const assertWhole = (frame: Uint8Array, ttl = 63): void => {
   const f = parseFrame(frame);
   assert.equal(f.ip_checksum_ok, true, "IP header checksum");
   assert.equal(f.checksum_ok, true, "transport checksum");
-  assert.equal(f.ttl, ttl, "TTL is the kernel's business");
+  assert.equal(f.ttl, ttl, "one hop less");
 };
 
 inEveryForwarding((newDatapath) => {
@@ -40,7 +41,7 @@ inEveryForwarding((newDatapath) => {
 
         test("local backend: DNAT in, VIP restored out, no SNAT, source address kept", () => {
           publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.local, local: true }]);
-          const inward = datapath.ingress(buildFrame(request));
+          const inward = through(datapath, buildFrame(request));
           assert.equal(inward.verdict, "pass");
           assert.equal(inward.reason, "REASON_NEW_FLOW");
           assert.equal(formatFrame(inward.frame), `${at(a.client, 40000)} > ${at(a.local, 8080)} ${mark}`);
@@ -55,7 +56,7 @@ inEveryForwarding((newDatapath) => {
             flags: "SA",
             payload: "hi",
           });
-          const outward = datapath.egress(reply);
+          const outward = through(datapath, reply, "pod");
           assert.equal(outward.verdict, "pass");
           assert.equal(outward.reason, "REASON_REPLY");
           assert.equal(
@@ -64,38 +65,28 @@ inEveryForwarding((newDatapath) => {
           );
           assertWhole(outward.frame);
 
-          const more = datapath.ingress(buildFrame({ ...request, flags: "A", ttl: 3 }));
+          const more = through(datapath, buildFrame({ ...request, flags: "A", ttl: 3 }));
           assert.equal(more.reason, "REASON_ESTABLISHED");
           assert.equal(
             formatFrame(more.frame),
             `${at(a.client, 40000)} > ${at(a.local, 8080)} ${proto === "UDP" ? "UDP" : "A"}`,
           );
-          assertWhole(more.frame, 3);
+          assertWhole(more.frame, 2);
           assert.equal(datapath.entries("flows").length, 2, "two flows for a local backend");
           datapath.close();
         });
 
         test("remote backend: DNAT and SNAT out, both undone for the reply", () => {
           publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.remote }]);
-          const inward = datapath.ingress(buildFrame(request));
-          assert.equal(inward.reason, "REASON_NEW_FLOW");
-          assert.equal(formatFrame(inward.frame), `${at(a.client, 40000)} > ${at(a.remote, 8080)} ${mark}`);
-
-          const onward = datapath.egress(inward.frame);
-          assert.equal(onward.reason, "REASON_ESTABLISHED");
+          const onward = through(datapath, buildFrame(request));
+          assert.equal(onward.reason, "REASON_NEW_FLOW");
           const sent = parseFrame(onward.frame);
-          assert.equal(sent.from, a.node);
+          assert.deepEqual([sent.from, sent.to, sent.dport], [a.node, a.remote, 8080]);
           assert.ok(sent.sport >= PORTS.min && sent.sport <= PORTS.max, `port ${sent.sport}`);
           assertWhole(onward.frame);
 
           const reply = buildFrame({ from: a.remote, to: a.node, sport: 8080, dport: sent.sport, proto, flags: "SA" });
-          const back = datapath.ingress(reply);
-          assert.equal(back.reason, "REASON_REPLY");
-          assert.equal(
-            formatFrame(back.frame),
-            `${at(a.remote, 8080)} > ${at(a.client, 40000)} ${proto === "UDP" ? "UDP" : "SA"}`,
-          );
-          const home = datapath.egress(back.frame);
+          const home = through(datapath, reply);
           assert.equal(home.reason, "REASON_REPLY");
           assert.equal(
             formatFrame(home.frame),
@@ -103,8 +94,27 @@ inEveryForwarding((newDatapath) => {
           );
           assertWhole(home.frame);
 
-          assert.equal(datapath.ingress(buildFrame({ ...request, flags: "A" })).reason, "REASON_ESTABLISHED");
+          assert.equal(through(datapath, buildFrame({ ...request, flags: "A" })).reason, "REASON_ESTABLISHED");
           assert.equal(datapath.entries("flows").length, 4, "four flows for a remote backend");
+          datapath.close();
+        });
+
+        test("between the hooks the kernel sees a packet from the client to the backend, or back", () => {
+          publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.remote }]);
+          datapath.configure({ next_hop_generation: 0 });
+          const inward = datapath.ingress(buildFrame(request));
+          assert.equal(formatFrame(inward.frame), `${at(a.client, 40000)} > ${at(a.remote, 8080)} ${mark}`);
+          const sent = parseFrame(datapath.egress(inward.frame).frame);
+          assert.equal(sent.from, a.node);
+          const reply = buildFrame({ from: a.remote, to: a.node, sport: 8080, dport: sent.sport, proto, flags: "SA" });
+          const back = datapath.ingress(reply);
+          assert.deepEqual([back.reason, back.direct], ["REASON_REPLY", false]);
+          assert.equal(
+            formatFrame(back.frame),
+            `${at(a.remote, 8080)} > ${at(a.client, 40000)} ${proto === "UDP" ? "UDP" : "SA"}`,
+          );
+          const home = parseFrame(datapath.egress(back.frame).frame);
+          assert.deepEqual([home.from, home.to, home.dport], [a.vip, a.client, 40000]);
           datapath.close();
         });
 

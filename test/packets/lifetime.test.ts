@@ -5,17 +5,10 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 import { flow_flag, flow_kind } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { ExpiryOptions } from "../../src/dataplane/bpf/expiry.ts";
 import { type ConnectionState, NONE_BY_STATE, stateOf } from "../../src/dataplane/bpf/states.ts";
-import {
-  type BackendSpec,
-  type Datapath,
-  families,
-  flowKey,
-  type KeyOf,
-  type Outcome,
-  publish,
-} from "../lib/datapath.ts";
+import { type BackendSpec, type Datapath, families, flowKey, type KeyOf, publish } from "../lib/datapath.ts";
 import { inEveryForwarding } from "../lib/forwarding.ts";
 import { buildFrame, type FrameOptions, parseFrame } from "../lib/packet.ts";
+import { type Passage, through } from "../lib/passage.ts";
 
 const EXPENDABLES = 8;
 const S = 1_000_000_000n;
@@ -41,17 +34,16 @@ inEveryForwarding((newDatapath) => {
       { id: 1, address: a.remote },
     ] as BackendSpec[]) {
       const per = backend.local ? 2 : 4;
-      const send = (change: Partial<FrameOptions> = {}): Outcome =>
-        datapath.ingress(buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, flags: "S", ...change }));
-      const reply = (inward: Outcome, change: Partial<FrameOptions> = {}): Outcome => {
-        const seen = parseFrame(inward.frame);
-        const out = backend.local ? seen : parseFrame(datapath.egress(inward.frame).frame);
+      const send = (change: Partial<FrameOptions> = {}): Passage =>
+        through(datapath, buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, flags: "S", ...change }));
+      const reply = ({ frame }: Passage, change: Partial<FrameOptions> = {}): Passage => {
+        const seen = parseFrame(frame);
         const proto = seen.proto === 17 ? "UDP" : "TCP";
-        const ends = { from: out.to, to: out.from, sport: out.dport, dport: out.sport };
+        const ends = { from: seen.to, to: seen.from, sport: seen.dport, dport: seen.sport };
         const answer = buildFrame({ ...ends, proto, flags: "SA", ...change });
-        return datapath.egress(backend.local ? answer : datapath.ingress(answer).frame);
+        return through(datapath, answer, backend.local ? "pod" : "wire");
       };
-      const establish = (change: Partial<FrameOptions> = {}): Outcome => {
+      const establish = (change: Partial<FrameOptions> = {}): Passage => {
         const first = send(change);
         reply(first);
         send({ ...change, flags: "A", ack: 1001 });
@@ -193,10 +185,10 @@ inEveryForwarding((newDatapath) => {
     }
 
     describe(`${a.family}: a full table`, () => {
-      const send = (sport: number, flags = "S", more: Partial<FrameOptions> = {}): Outcome =>
-        datapath.ingress(buildFrame({ from: a.client, to: a.vip, sport, dport: 80, flags, ...more }));
+      const send = (sport: number, flags = "S", more: Partial<FrameOptions> = {}): Passage =>
+        through(datapath, buildFrame({ from: a.client, to: a.vip, sport, dport: 80, flags, ...more }));
       const answer = (sport: number, flags = "SA") =>
-        datapath.egress(buildFrame({ from: a.local, to: a.client, sport: 8080, dport: sport, flags }));
+        through(datapath, buildFrame({ from: a.local, to: a.client, sport: 8080, dport: sport, flags }), "pod");
       const establish = (sport: number): string => {
         const { reason } = send(sport);
         answer(sport);
@@ -233,8 +225,8 @@ inEveryForwarding((newDatapath) => {
 
     describe(`${a.family}: expiry`, () => {
       const remote: BackendSpec = { id: 1, address: a.remote };
-      const send = (change: Partial<FrameOptions> = {}): Outcome =>
-        datapath.ingress(buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, flags: "S", ...change }));
+      const send = (change: Partial<FrameOptions> = {}): Passage =>
+        through(datapath, buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, flags: "S", ...change }));
       const expire = (options: Partial<ExpiryOptions> = {}) =>
         datapath.expire({ most_s: 0, thorough: false, ...options });
       const put = (sport: number, flags: number) => {
@@ -306,7 +298,7 @@ inEveryForwarding((newDatapath) => {
       test("a closer look: a connection gets back what it has lost, flows of none go", () => {
         const all = () => datapath.entries("flows");
         send();
-        const inward = send({ flags: "A" });
+        send({ flags: "A" });
         const before = all().filter(([, flow]) => flow.kind !== flow_kind.FLOW_DNAT);
         for (const [key] of before) {
           datapath.remove("flows", key);
@@ -316,7 +308,7 @@ inEveryForwarding((newDatapath) => {
           const was = before.find(([k]) => k === key)?.[1];
           assert.deepEqual([there.addr, there.port], [was?.addr, was?.port]);
         }
-        assert.equal(parseFrame(datapath.egress(inward.frame).frame).from, a.node);
+        assert.equal(parseFrame(send({ flags: "A" }).frame).from, a.node);
         datapath.remove("flows", flowKey([a.client, 40000], [a.vip, 80]));
         assert.equal(expire({ thorough: true }).orphans, 0, "it may be just being made");
         age(61n);
@@ -336,12 +328,10 @@ inEveryForwarding((newDatapath) => {
         assert.equal(expire().expired, 1);
         assert.equal(send({ to: a.vip2, flags: "A" }).reason, "REASON_ESTABLISHED");
         const inward = send({ to: a.vip2, flags: "A" });
-        const seen = parseFrame(datapath.egress(inward.frame).frame);
+        const seen = parseFrame(inward.frame);
         assert.equal(seen.from, a.node);
-        const back = datapath.ingress(
-          buildFrame({ from: a.remote, to: a.node, sport: 8080, dport: seen.sport, flags: "A" }),
-        );
-        assert.equal(parseFrame(datapath.egress(back.frame).frame).from, a.vip2);
+        const back = buildFrame({ from: a.remote, to: a.node, sport: 8080, dport: seen.sport, flags: "A" });
+        assert.equal(parseFrame(through(datapath, back).frame).from, a.vip2);
       });
     });
 
@@ -353,12 +343,11 @@ inEveryForwarding((newDatapath) => {
       test(`${a.family}: one client port asks a ${what} backend by a VIP, then by its own address`, () => {
         publish(datapath, { address: a.vip, port: 80 }, [backend]);
         const to = (address: string, dport: number, flags = "S") =>
-          datapath.ingress(buildFrame({ from: a.client, to: address, sport: 40000, dport, flags }));
-        const atBackend = (inward: Outcome) =>
-          parseFrame(backend.local ? inward.frame : datapath.egress(inward.frame).frame);
+          through(datapath, buildFrame({ from: a.client, to: address, sport: 40000, dport, flags }));
+        const atBackend = ({ frame }: Passage) => parseFrame(frame);
         const answerTo = (seen: ReturnType<typeof parseFrame>) => {
           const frame = buildFrame({ from: seen.to, to: seen.from, sport: 8080, dport: seen.sport, flags: "A" });
-          const f = parseFrame(datapath.egress(backend.local ? frame : datapath.ingress(frame).frame).frame);
+          const f = parseFrame(through(datapath, frame, backend.local ? "pod" : "wire").frame);
           assert.deepEqual([f.ip_checksum_ok, f.checksum_ok], [true, true]);
           return [f.from, f.sport, f.to, f.dport];
         };

@@ -2,9 +2,10 @@
 // nothing: what comes out is what comes out of the frame without them, with them.
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { type Datapath, families, type Outcome, publish } from "../lib/datapath.ts";
+import { type Datapath, families, publish } from "../lib/datapath.ts";
 import { inEveryForwarding } from "../lib/forwarding.ts";
 import { buildError, buildFrame, ETHERNET, splitFrame, tagFrame } from "../lib/packet.ts";
+import { type Passage, through } from "../lib/passage.ts";
 
 type Types = Parameters<typeof tagFrame> extends [Uint8Array, ...infer T] ? T : never;
 
@@ -13,7 +14,7 @@ inEveryForwarding((newDatapath) => {
     const unreachable = a.family === "IPv4" ? ([3, 3] as const) : ([1, 4] as const);
 
     describe(`Fault 71: ${a.family}: VLAN tags`, () => {
-      const with_datapath = (work: (datapath: Datapath) => readonly Outcome[]): readonly Outcome[] => {
+      const with_datapath = (work: (datapath: Datapath) => readonly Passage[]): readonly Passage[] => {
         const datapath = newDatapath();
         try {
           for (const [i, proto] of (["TCP", "UDP"] as const).entries())
@@ -33,10 +34,10 @@ inEveryForwarding((newDatapath) => {
           const reply = { from: a.local, to: a.client, sport: 8080, dport: 40000, payload: "hi" } as const;
           const sent = buildFrame({ from: a.vip, to: a.client, sport: 80, dport: 40000, payload: "hi" });
           const big = splitFrame(buildFrame({ ...request, proto: "UDP", payload: "0123456789".repeat(200) }), 1400, 9);
-          const ingress = (frame: Uint8Array) => datapath.ingress(tag(frame));
+          const ingress = (frame: Uint8Array) => through(datapath, tag(frame));
           return [
             ingress(buildFrame({ ...request, flags: "S" })),
-            datapath.egress(tag(buildFrame({ ...reply, flags: "SA" }))),
+            through(datapath, tag(buildFrame({ ...reply, flags: "SA" })), "pod"),
             ingress(buildFrame({ ...request, flags: "A" })),
             ingress(buildError({ from: a.client, to: a.vip, icmp: unreachable }, sent)),
             ...big.map(ingress),
