@@ -27,7 +27,7 @@ export class Generator {
   static async start({ lab, files, cpus }: Setting): Promise<Generator> {
     const cgroup = join(cgroupMount(), lab, LIMIT);
     mkdirSync(cgroup, { recursive: true });
-    runScript(offloadScript(lab, LIMIT, true));
+    runScript(offloadScript(lab, LIMIT, "usual"));
     const object = join(files.tools, "load.bpf.o");
     const where = (place: string): Where => ({
       netns: `/run/netns/${netnsName(lab, LIMIT, place)}`,

@@ -6,7 +6,7 @@ import { z } from "zod";
 import { type Asked, CLIENT, NODE, PLACES_OF, POD_PORT, PODS, REMOTE_POD } from "./cluster.ts";
 import type { Cpus } from "./cpus.ts";
 import { cgroupMount, labDirectory } from "./lab/leftovers.ts";
-import { NODE_MAC, netnsName, offloadScript } from "./lab/network.ts";
+import { NODE_MAC, netnsName, type Offloads, offloadScript } from "./lab/network.ts";
 import { runInside, runScript, Tool, type Where, Worker } from "./lab/process.ts";
 import type { Mode } from "./modes.ts";
 import type { NodeCommands } from "./node/process.ts";
@@ -95,7 +95,7 @@ export class Stack {
       const argv = [join(this.#files.tools, "pod"), name, String(POD_PORT), "eth0", object];
       this.#pods.push(await Tool.start(this.#where(name, this.cpus.server), argv));
     }
-    this.#offload(true);
+    this.#offload("usual");
     if (!this.mode.packets) return;
     const argv = [join(this.#files.tools, "frames"), "eth0", object, NODE_MAC, `${CLIENT.address}:${GREET_PORT}`];
     this.#frames = await Tool.start(this.#where("client", this.cpus.sender), argv);
@@ -139,17 +139,16 @@ export class Stack {
 
   // ---- traffic -----------------------------------------------------------------------------------------------------
 
-  /** As many bytes as the device takes at once, or packets of 1500. */
-  #offload(on: boolean): void {
-    runScript(offloadScript(this.#lab, this.name, on));
+  #offload(offloads: Offloads): void {
+    runScript(offloadScript(this.#lab, this.name, offloads));
   }
 
-  async withoutOffloads<T>(action: () => Promise<T>): Promise<T> {
-    this.#offload(false);
+  async withOffloads<T>(offloads: Offloads, action: () => Promise<T>): Promise<T> {
+    this.#offload(offloads);
     try {
       return await action();
     } finally {
-      this.#offload(true);
+      this.#offload("usual");
     }
   }
 

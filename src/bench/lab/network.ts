@@ -120,19 +120,39 @@ const settings = (place: string): readonly string[] => {
   }
 };
 
-/** Segmentation by the devices, and joining of what arrives: as they come, or all off, so that every packet is 1500 bytes. */
-export const offloadScript = (lab: string, stack: string, on: boolean): string => {
-  const ethtool = (place: string, device: string): string =>
-    `nsenter --net=/run/netns/${netnsName(lab, stack, place)} ethtool -K ${device} ${on ? ON : OFF}`;
-  return [
-    "set -e",
-    ethtool("client", "eth0"),
-    ethtool("node", UPLINK),
-    ...PODS.flatMap(({ name }) => [ethtool("node", name), ethtool(name, "eth0")]),
-    // Redirected frames are taken in by a device only that has GRO (or XDP) on, as a NIC has.
-    `nsenter --net=/run/netns/${netnsName(lab, stack, "node")} ethtool -K ${UPLINK} gro ${on ? "on" : "off"}`,
-  ].join("\n");
+/**
+ * What devices do for packets. `usual`: segmentation and joining as they come. `small`: neither, so that every packet is
+ * 1500 bytes. `wire`: at the client and the other node as behind a wire: checksums are written before it, and what XDP
+ * redirects to them arrives (a veth's end takes that with GRO or XDP on only, as a NIC has it).
+ */
+export type Offloads = "usual" | "small" | "wire";
+
+interface Features {
+  /** Of the client's and the other node's device. */
+  readonly far: string;
+  /** Of the node's device towards the client. Frames that XDP sends are taken in with GRO (or XDP) on only, as a NIC has it. */
+  readonly uplink?: string;
+  /** Of both ends of the pods' devices. */
+  readonly pods?: string;
+}
+
+const FEATURES: Readonly<Record<Offloads, Features>> = {
+  usual: { far: "tx on tso on gso on gro off", uplink: "tso on gso on gro on", pods: "tso on gso on gro off" },
+  small: { far: "tso off gso off gro off", uplink: "tso off gso off gro off", pods: "tso off gso off gro off" },
+  wire: { far: "tx off gro on" },
 };
 
-const ON = "tso on gso on";
-const OFF = "tso off gso off gro off";
+export const offloadScript = (lab: string, stack: string, offloads: Offloads): string => {
+  const { far, uplink, pods } = FEATURES[offloads];
+  const ethtool = (place: string, device: string, features: string | undefined): readonly string[] =>
+    features === undefined
+      ? []
+      : [`nsenter --net=/run/netns/${netnsName(lab, stack, place)} ethtool -K ${device} ${features}`];
+  return [
+    "set -e",
+    ...ethtool("client", "eth0", far),
+    ...ethtool(REMOTE_POD.name, "eth0", far),
+    ...ethtool("node", UPLINK, uplink),
+    ...PODS.flatMap(({ name }) => [...ethtool("node", name, pods), ...ethtool(name, "eth0", pods)]),
+  ].join("\n");
+};
