@@ -343,6 +343,13 @@ struct device {
 	__u32 flags; /* enum device_flag */
 };
 
+/* bpf.forwarding: who routes packets. */
+enum forwarding {
+	FORWARDING_KERNEL = 0,
+	FORWARDING_DIRECT = 1, /* the programs do, where a packet's way is plain */
+	FORWARDING_AUTO = 2,   /* the same, unless something on the node may refuse packets */
+};
+
 /* config: what the agent tells the programs at run time; one entry. */
 struct config {
 	struct addr
@@ -359,7 +366,8 @@ struct config {
 	__u16 next_hop_generation; /* another one after each change of routes, neighbours or
 				      devices; 0: all packets are left to the kernel's routing */
 	__u8 has_tunnels;	   /* 0: there is none in tunnels */
-	__u8 pad[5];
+	__u8 forwarding;	   /* enum forwarding: what the agent was told, for the command */
+	__u8 pad[4];
 };
 
 /* options: fixed when a program is loaded, so that the verifier removes what is off. Every

@@ -1,5 +1,5 @@
 // The dependency rule: lib ◄ model ◄ compile ◄ dataplane ◄ agent ◄ bench ◄ commands ◄ main; k8s knows only model, reconcile
-// only lib, bpf and iptables never know each other; pure folders import no node: module; one file touches FFI,
+// only lib, bpf and iptables never know each other; pure folders import no node: module; two files touch FFI,
 // one starts programs that write, one programs that list,
 // three those of the benchmark.
 import { globSync, readFileSync } from "node:fs";
@@ -94,13 +94,16 @@ const PURE = [
   "src/dataplane/iptables/jumps",
   "src/dataplane/iptables/saved",
   "src/dataplane/iptables/flows",
+  "src/dataplane/iptables/obstacles",
+  "src/dataplane/nftables/obstacles",
+  "src/dataplane/obstacle",
   "src/dataplane/nftables/readback",
   "src/dataplane/nftables/ruleset",
   "src/dataplane/ipvs/readback",
 ];
 const IMPURE = /\bDate\.now\b|\bnew Date\(\)|\bMath\.random\b|\bprocess\./;
 const ONLY_IN: Readonly<Record<string, readonly string[]>> = {
-  koffi: ["src/dataplane/bpf/libbpf.ts"],
+  koffi: ["src/dataplane/bpf/libbpf.ts", "src/dataplane/bpf/netlink.ts"],
   "@kubernetes/client-node": ["src/k8s/api.ts"],
   "node:child_process": [
     "src/dataplane/iptables/command.ts",

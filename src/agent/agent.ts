@@ -22,6 +22,8 @@ import type { Metrics } from "./metrics.ts";
 export interface AgentDataplane extends Dataplane {
   /** Serves these devices from now on, and no others: for traffic from outside, and of pods. */
   setDevices?(devices: readonly string[], podDevices: readonly string[]): void;
+  /** Calls, from now on, when devices or their addresses are not what they were. */
+  hearDevices?(changed: () => void): void;
   /** The next apply looks at everything again. */
   forget?(): void;
   /** The pods of this node have these addresses, as far as its Node says so. */
@@ -87,7 +89,8 @@ export class Agent {
       setInterval(() => this.#guard("look at this machine", () => this.#look()), periods.host),
       setInterval(() => this.#guard("compare the maps", () => this.#audit()), periods.audit),
     );
-    const { refresh_ms } = parts.dataplane;
+    const { refresh_ms, hearDevices } = parts.dataplane;
+    hearDevices?.(() => this.#guard("look at this machine", () => this.#look()));
     if (refresh_ms !== undefined) this.#timers.push(setInterval(() => this.#again(), refresh_ms));
   }
 

@@ -64,7 +64,8 @@ export interface Config {
   };
   readonly bpf: {
     readonly attach: "auto" | "tcx" | "clsact";
-    readonly forwarding: "kernel";
+    /** By which way packets go on: straight, by the kernel, or straight where nothing on the node may refuse them. */
+    readonly forwarding: "auto" | "direct" | "kernel";
     /** Whose sockets are translated in their system calls: of pods and the host, of the host alone, of nobody. */
     readonly socketLB: "all" | "host" | "off";
     readonly pinPath: string;
@@ -92,6 +93,7 @@ export interface Flags {
   readonly device?: readonly string[] | undefined;
   readonly dataplane?: string | undefined;
   readonly attach?: "auto" | "tcx" | "clsact" | undefined;
+  readonly forwarding?: "auto" | "direct" | "kernel" | undefined;
   readonly iptables?: "auto" | "nft" | "legacy" | undefined;
   readonly healthzBindAddress?: string | undefined;
   readonly metricsBindAddress?: string | undefined;
@@ -286,7 +288,7 @@ const resolve = (file: ConfigFile | null, flags: Flags): Config => {
     userspace: { udpIdleTimeout_ms: file?.udpIdleTimeout || 250 },
     bpf: {
       attach: flags.attach ?? bpf?.attach ?? "auto",
-      forwarding: bpf?.forwarding ?? "kernel",
+      forwarding: flags.forwarding ?? bpf?.forwarding ?? "kernel",
       socketLB: bpf?.socketLB ?? "all",
       pinPath: absolute("--bpffs", flags.bpffs) ?? bpf?.pinPath ?? DEFAULT_BPFFS,
       cgroupPath: absolute("--cgroup", flags.cgroup) ?? bpf?.cgroupPath ?? findCgroup(),

@@ -1,7 +1,7 @@
 // Opens the dataplane that a configuration asks for, and says in words why that cannot be.
 import { existsSync } from "node:fs";
 import { linkPins } from "../dataplane/bpf/attach.ts";
-import { type BpfDataplane, type BpfOptions, openBpfDataplane } from "../dataplane/bpf/bpf.ts";
+import { type BpfDataplane, type BpfOptions, type ForwardingFacts, openBpfDataplane } from "../dataplane/bpf/bpf.ts";
 import { deviceKind } from "../dataplane/bpf/device.ts";
 import { countEntries, readCounters } from "../dataplane/bpf/inspect.ts";
 import { interfaceIndex } from "../dataplane/bpf/libbpf.ts";
@@ -16,9 +16,12 @@ import { bpfObjectDirectory } from "../lib/paths.ts";
 import type { AgentDataplane } from "./agent.ts";
 import type { Config } from "./config.ts";
 import { type ExpiryFacts, startExpiry } from "./expiry.ts";
+import { startForwarding } from "./forwarding.ts";
 import { chooseDevices, choosePodDevices, type DeviceFacts, hasIPv6, readHost } from "./host.ts";
 import type { Log } from "./log.ts";
+import { watchMachine } from "./machine-watch.ts";
 import type { Facts } from "./metrics.ts";
+import { findObstacles, obstacleMark } from "./obstacles.ts";
 import { openIptables } from "./rules.ts";
 import { startSnatWatch } from "./snat-watch.ts";
 import { openUserspace } from "./userspace.ts";
@@ -34,6 +37,8 @@ export interface Opened {
   /** What expires; absent where nothing does. */
   readonly connections?: () => ExpiryFacts | null;
   readonly snat?: () => SnatUse;
+  /** By which way packets go on; absent where there is no choice. */
+  readonly forwarding?: () => ForwardingFacts;
   /** How often it wants to be checked. */
   readonly audit_ms: number;
 }
@@ -70,13 +75,24 @@ const openBpf = (config: Config, log: Log): Opened => {
     ports: max - min + 1,
     log,
   });
+  const forwarding = startForwarding({
+    wanted: config.bpf.forwarding,
+    set: (mode) => dataplane.setForwarding(mode),
+    find: findObstacles,
+    mark: obstacleMark,
+    log,
+  });
+  const changes = watchMachine(dataplane, forwarding, log);
   const close = (): void => {
+    changes.close();
+    forwarding.close();
     snat.close();
     expiry.close();
     dataplane.close();
   };
   return {
-    dataplane: { ...dataplane, close },
+    dataplane: { ...dataplane, hearDevices: changes.hearDevices, close },
+    forwarding: () => dataplane.forwarding(),
     maps: () => ({ ...dataplane.pressure(), flows: { used: expiry.facts()?.entries ?? 0, capacity }, ...use() }),
     packets: () => readCounters(dataplane.store),
     connections: () => expiry.facts(),
@@ -113,7 +129,7 @@ const devicesAtStart = ({ bpf }: Config): Pick<BpfOptions, "devices" | "podDevic
   const host = readHost(deviceFacts);
   const links = linksDirectory(pinDirectory(bpf.pinPath));
   const held = existsSync(links) ? linkPins(links) : [];
-  const served = held.flatMap((pin) => (pin.kind === "cgroup" || pin.role === "pod" ? [] : [pin.device]));
+  const served = held.flatMap((pin) => (pin.kind === "cgroup" || pin.role !== "node" ? [] : [pin.device]));
   const chosen = chooseDevices(host, bpf.devices, []);
   const devices = bpf.devices.length > 0 ? chosen : [...new Set([...chosen, ...served])].sort();
   return { devices, podDevices: choosePodDevices(host, bpf, devices) };
@@ -142,6 +158,7 @@ const bpfOptions = (config: Config, devices: Pick<BpfOptions, "devices" | "podDe
     },
     snatPorts: bpf.snatPorts,
     timeouts_s: bpf.timeouts_s,
+    forwarding: bpf.forwarding,
     ipv4: true,
     ipv6: hasIPv6(),
     log,

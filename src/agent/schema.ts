@@ -101,7 +101,7 @@ const port = integer(1, 65535, "a port (1..65535)");
 const bpf = z
   .strictObject({
     attach: oneOf("auto", "tcx", "clsact"),
-    forwarding: oneOf("kernel"),
+    forwarding: oneOf("auto", "direct", "kernel"),
     socketLB: oneOf("all", "host", "off"),
     pinPath: leaf("an absolute path", (v) => (typeof v === "string" && v.startsWith("/") ? v : undefined)),
     cgroupPath: leaf("an absolute path", (v) => (typeof v === "string" && v.startsWith("/") ? v : undefined)),

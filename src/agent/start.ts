@@ -31,12 +31,8 @@ export const runAgent = async (config: Config, log: Log, version: string, signal
   }
 };
 
-/** How often the machine's devices and addresses are looked at; where a new pod waits for its device, more often. */
+/** How often the machine's devices and addresses are looked at, whether or not we have heard of a change. */
 const HOST_MS = 3_000;
-const POD_DEVICES_MS = 500;
-
-const hostPeriod = ({ dataplane, bpf }: Config): number =>
-  dataplane === "bpf" && (bpf.socketLB !== "all" || bpf.podDevices !== null) ? POD_DEVICES_MS : HOST_MS;
 
 interface Running extends Answering {
   close(): Promise<void>;
@@ -79,7 +75,7 @@ const createAgent = (config: Config, watch: Watch, log: Log, version: string): R
     eligible: () => agent.eligible,
   });
   const host = () => readHost(deviceFacts);
-  const periods_ms = { host: hostPeriod(config), audit: opened.audit_ms };
+  const periods_ms = { host: HOST_MS, audit: opened.audit_ms };
   const agent = new Agent({ config, dataplane, source, readHost: host, health, metrics, log, now_ms, periods_ms });
   log("info", "Started", { node: config.nodeName, dataplane: dataplane.name, source: source.description, version });
   const close = async (): Promise<void> => {

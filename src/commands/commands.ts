@@ -28,6 +28,11 @@ const PLACE: Record<string, Option> = {
     describe: "which iptables the rules are written with [default: auto, the one in use]",
   },
   attach: { type: "string", choices: ["auto", "tcx", "clsact"], describe: "how to attach to devices" },
+  forwarding: {
+    type: "string",
+    choices: ["auto", "direct", "kernel"],
+    describe: "send packets on without the kernel's routing: direct; auto: unless something may refuse them",
+  },
 };
 
 const READER: Record<string, Option> = {

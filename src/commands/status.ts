@@ -1,11 +1,20 @@
 // `beeline status`: is an agent there, what is attached, how full the maps are, what happened to packets.
 import { readFileSync, statSync } from "node:fs";
+import { findObstacles } from "../agent/obstacles.ts";
 import { linkPins } from "../dataplane/bpf/attach.ts";
-import { type Counter, countEntries, readCounters } from "../dataplane/bpf/inspect.ts";
-import { closeFd, interfaceIndex, linkInfo, openPinned } from "../dataplane/bpf/libbpf.ts";
+import {
+  type Counter,
+  countEntries,
+  type DeviceFlag,
+  type ForwardingRecord,
+  readCounters,
+  readForwarding,
+} from "../dataplane/bpf/inspect.ts";
+import { closeFd, interfaceIndex, interfaceName, linkInfo, openPinned } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
-import { type LinkPin, linkPinName, linksDirectory, pinDirectory } from "../dataplane/bpf/pins.ts";
+import { type LinkPin, linkPinName, linksDirectory, pinDirectory, type Role } from "../dataplane/bpf/pins.ts";
 import { readSnatUse, type SnatUse } from "../dataplane/bpf/snat.ts";
+import { type Obstacle, obstacleText } from "../dataplane/obstacle.ts";
 import { columns, count, list } from "../lib/text.ts";
 import { formatHostPort } from "../model/address.ts";
 import type { NodeAddress } from "../model/desired.ts";
@@ -17,7 +26,7 @@ import { withPinnedMaps } from "./pinned.ts";
 import { type Report, show } from "./report.ts";
 
 export const status: Run = (args, io) =>
-  show(args, io, () => withPinnedMaps(args, (store, bpffs) => statusReport(readStatus(store, bpffs))));
+  show(args, io, () => withPinnedMaps(args, async (store, bpffs) => statusReport(await readStatus(store, bpffs))));
 
 export interface Status {
   readonly pins: string;
@@ -26,6 +35,7 @@ export interface Status {
   readonly hooks: readonly Hook[];
   /** Network namespaces of pods whose sockets the hooks leave alone. */
   readonly unhookedNetns: number;
+  readonly forwarding: ForwardingStatus;
   readonly counts: {
     readonly servicePorts: number;
     readonly frontends: number;
@@ -36,6 +46,12 @@ export interface Status {
   readonly snat: SnatUse;
   readonly maps: readonly MapUse[];
   readonly packets: readonly Happened[];
+}
+
+interface ForwardingStatus extends Omit<ForwardingRecord, "devices"> {
+  /** What may refuse or change packets, where auto chose the kernel for it: as it is now. */
+  readonly obstacles: readonly Obstacle[];
+  readonly devices: readonly { readonly index: number; readonly name: string; readonly flags: readonly DeviceFlag[] }[];
 }
 
 interface Happened extends Counter {
@@ -51,12 +67,12 @@ interface Hook {
   /** A device's name, or `cgroup`. */
   readonly target: string;
   /** What a device is served for; null: it is no device. */
-  readonly role: "node" | "pod" | null;
+  readonly role: Role | null;
   /** False: somebody detached it, or the device is gone. */
   readonly attached: boolean;
 }
 
-const readStatus = (store: MapStore, bpffs: string): Status => {
+const readStatus = async (store: MapStore, bpffs: string): Promise<Status> => {
   const { desired } = readHeld(store);
   const services = [...desired.services.values()];
   const backends = services.flatMap((s) => s.backends);
@@ -66,6 +82,7 @@ const readStatus = (store: MapStore, bpffs: string): Status => {
     agent: lockHolder(bpffs),
     hooks: readHooks(linksDirectory(pins)),
     unhookedNetns: countEntries(store, "unhooked_netns"),
+    forwarding: await readForwardingStatus(store),
     counts: {
       servicePorts: services.length,
       frontends: services.reduce((sum, s) => sum + s.frontends.length, 0),
@@ -80,6 +97,13 @@ const readStatus = (store: MapStore, bpffs: string): Status => {
       return { hook, verdict: meaning?.verdict ?? null, direction: meaning?.direction ?? null, reason, count };
     }),
   };
+};
+
+const readForwardingStatus = async (store: MapStore): Promise<ForwardingStatus> => {
+  const record = readForwarding(store);
+  const obstacles = record.wanted === "auto" && record.mode === "kernel" ? await findObstacles() : [];
+  const devices = record.devices.map((one) => ({ ...one, name: interfaceName(one.index) ?? `#${one.index}` }));
+  return { ...record, obstacles, devices };
 };
 
 /** The agent holds a lock on its pins as long as it lives; /proc/locks says who, without touching it. */
@@ -131,8 +155,9 @@ export const statusReport = (status: Status): Report => ({
         status.agent === null ? "not running (what is attached works on)" : `running, process ${status.agent}`,
       ],
       ["Sockets:", socketText(status)],
-      ["Devices:", deviceText(status.hooks, "node")],
-      ["Pod devices:", deviceText(status.hooks, "pod")],
+      ["Devices:", deviceText(status.hooks, ["node"])],
+      ["Pod devices:", deviceText(status.hooks, ["pod", "reply"])],
+      ["Forwarding:", forwardingText(status)],
       ["Services:", `${count(counts.servicePorts, "service port")}, ${count(counts.frontends, "frontend")}`],
       ["Backends:", `${counts.backends - counts.draining} active, ${counts.draining} draining`],
       ["Node addresses:", status.nodeAddresses.map(addressText).join(", ") || "none"],
@@ -150,6 +175,26 @@ export const statusReport = (status: Status): Report => ({
     return text.replace(/^Agent: +not running.*$/m, (line) => paint("yellow", line));
   },
 });
+
+/** `direct (auto: nothing here may refuse packets), out by eth0, into 12 pods`. */
+const forwardingText = ({ agent, forwarding: { mode, wanted, obstacles, devices } }: Status): string => {
+  const names = (flag: DeviceFlag): string[] => devices.flatMap((one) => (one.flags.includes(flag) ? [one.name] : []));
+  const [wire, xdp, peer] = [names("wire"), names("xdp"), names("peer")];
+  const [first, ...more] = obstacles.map(obstacleText);
+  const others = more.length === 0 ? "" : `; ${more.length} more: \`beeline doctor\``;
+  const undecided = agent === null ? "no agent decides" : "not decided yet";
+  const kernelReason = first === undefined ? undecided : `${first}${others}`;
+  if (wanted !== "auto")
+    return [`${mode} (as configured)`, ...(mode === "kernel" ? [] : where(wire, xdp, peer))].join(", ");
+  if (mode === "kernel") return `kernel (auto: ${kernelReason})`;
+  return ["direct (auto: nothing here may refuse packets)", ...where(wire, xdp, peer)].join(", ");
+};
+
+const where = (wire: readonly string[], xdp: readonly string[], peer: readonly string[]): string[] => [
+  wire.length === 0 ? "out by no device" : `out by ${nameDevices(wire)}`,
+  ...(xdp.length === 0 ? [] : [`XDP on ${nameDevices(xdp)}`]),
+  `into ${count(peer.length, "pod")}`,
+];
 
 /** Those that are near their limit, else the fullest. */
 const snatText = ({ min, max, ports, destinations }: SnatUse): string => {
@@ -174,9 +219,9 @@ const socketText = ({ hooks, unhookedNetns }: Status): string => {
 };
 
 /** Devices with the same hooks stand together; of very many their number. */
-const deviceText = (hooks: readonly Hook[], role: "node" | "pod"): string => {
+const deviceText = (hooks: readonly Hook[], roles: readonly (Role | null)[]): string => {
   const devices = Map.groupBy(
-    hooks.filter((h) => h.role === role),
+    hooks.filter((h) => roles.includes(h.role)),
     ({ target }) => target,
   );
   const byWords = Map.groupBy(devices, ([, own]) =>

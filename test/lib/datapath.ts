@@ -154,6 +154,7 @@ export class ObjectUnderTest {
       timeout_s: Object.values(TIMEOUTS_S),
       next_hop_generation: this.#generation,
       has_tunnels: 0,
+      forwarding: 0,
       ...change,
     });
   }

@@ -40,6 +40,7 @@ export class Node {
       devices: ["eth0"],
       podDevices: [],
       socketLB: "all",
+      forwarding: "kernel",
       attach,
       snatPorts,
       timeouts_s: DEFAULT_TIMEOUTS_S,

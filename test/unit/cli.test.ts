@@ -442,6 +442,13 @@ test("status: on one screen, with what is not as it should be", async () => {
       })),
     ],
     unhookedNetns: 2,
+    forwarding: {
+      ...{ mode: "kernel", wanted: "auto", generation: 0, devices: [] },
+      obstacles: [
+        { where: "iptables-legacy filter, chain cali-FORWARD", what: "-j DROP" },
+        { where: "IP rules (IPv4)", what: "priority 100, fwmark 0x1, table 100" },
+      ],
+    },
     counts: { servicePorts: 2, frontends: 1, backends: 3, draining: 1 },
     nodeAddresses: [
       { address: address("127.0.0.1"), loopback: true, primary: false, nodePorts: true },
@@ -472,6 +479,7 @@ Agent:            not running (what is attached works on)
 Sockets:          1 hook, not for 2 network namespaces, detached: connect6
 Devices:          eth0 (tcx egress detached, tcx ingress)
 Pod devices:      veth1, veth2 (tcx ingress); 9 devices (clsact ingress)
+Forwarding:       kernel (auto: iptables-legacy filter, chain cali-FORWARD: -j DROP; 1 more: \`beeline doctor\`)
 Services:         2 service ports, 1 frontend
 Backends:         2 active, 1 draining
 Node addresses:   127.0.0.1 (loopback), 192.0.2.11 (primary, no NodePorts)

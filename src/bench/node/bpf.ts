@@ -30,6 +30,7 @@ export const openBpfNode = (hook: "sock" | "tc_ingress", place: BpfPlace): NodeS
     devices: hook === "sock" ? [] : [UPLINK, WIRE],
     podDevices: [],
     socketLB: "all",
+    forwarding: "kernel",
     attach: "auto",
     maxEntries: sizesFor(place.services),
     snatPorts: { min: 10_000, max: 19_999 },

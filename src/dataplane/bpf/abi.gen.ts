@@ -39,6 +39,7 @@ export interface Config {
   readonly timeout_s: readonly number[];
   readonly next_hop_generation: number;
   readonly has_tunnels: number;
+  readonly forwarding: number;
 }
 
 export interface Device {
@@ -333,6 +334,7 @@ export const layouts = {
       { name: "timeout_s", offset: 56, type: "u32", count: 8 },
       { name: "next_hop_generation", offset: 88, type: "u16" },
       { name: "has_tunnels", offset: 90, type: "u8" },
+      { name: "forwarding", offset: 91, type: "u8" },
     ],
   },
   device: {
@@ -656,6 +658,12 @@ export const forward = {
   FORWARDS: 11,
 } as const;
 
+export const forwarding = {
+  FORWARDING_KERNEL: 0,
+  FORWARDING_DIRECT: 1,
+  FORWARDING_AUTO: 2,
+} as const;
+
 export const frontend_address_flag = {
   FRONTEND_ADDRESS_VIP: 1,
   FRONTEND_ADDRESS_CLUSTER_IP: 2,
@@ -777,4 +785,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "480692ea2c49";
+export const ABI_HASH = "eca603fd8415";

@@ -127,7 +127,13 @@ export interface DeviceHook {
 
 /** Only who comes in is asked differently: what goes to a pod is undone as what leaves the node is. */
 export const programOf = ({ role, direction }: DeviceHook): string =>
-  role === "pod" && direction === "ingress" ? "tc_pod_ingress" : `tc_${direction}`;
+  direction === "egress" ? "tc_egress" : INGRESS_PROGRAMS[role];
+
+const INGRESS_PROGRAMS: Readonly<Record<Role, string>> = {
+  node: "tc_ingress",
+  pod: "tc_pod_ingress",
+  reply: "tc_pod_reply",
+};
 
 /** null: there is no such device. */
 export const attachTcx = (links: string, hook: DeviceHook, program: number): Attachment | null => {
@@ -141,8 +147,8 @@ export const attachTcx = (links: string, hook: DeviceHook, program: number): Att
 };
 
 /** Filters of the same priority must be of the same kind, so each of ours has a priority of its own. */
-const HANDLE = 0xbee;
-const PRIORITIES = Array.from({ length: 16 }, (_, i) => 0xbe0 + i);
+export const CLSACT_HANDLE = 0xbee;
+export const CLSACT_PRIORITIES: readonly number[] = Array.from({ length: 16 }, (_, i) => 0xbe0 + i);
 
 /**
  * The filter whose program we pinned is replaced in place; without one, the first priority that is free is taken, never
@@ -154,18 +160,18 @@ export const attachClsact = (links: string, hook: DeviceHook, program: number): 
   const ifindex = interfaceIndex(device);
   if (ifindex === null) return null;
   const pins = linkPins(links).filter(isClsactOf(device, direction));
-  const runs = (priority: number): number | null => clsactQuery(ifindex, direction, HANDLE, priority);
+  const runs = (priority: number): number | null => clsactQuery(ifindex, direction, CLSACT_HANDLE, priority);
   const ours = pins.find((held) => runs(held.priority) === held.program_id);
-  const free = ours === undefined ? PRIORITIES.filter((priority) => runs(priority) === null) : [ours.priority];
+  const free = ours === undefined ? CLSACT_PRIORITIES.filter((priority) => runs(priority) === null) : [ours.priority];
   const attached = { hook: `clsact/${direction}`, target: device, program: programOf(hook) };
   const program_id = programInfo(program).id;
   if (ours?.program_id === program_id && ours.role === hook.role) return attached;
-  let refusal: unknown = new Error(`priorities ${PRIORITIES[0]} to ${PRIORITIES.at(-1)} are all taken`);
+  let refusal: unknown = new Error(`priorities ${CLSACT_PRIORITIES[0]} to ${CLSACT_PRIORITIES.at(-1)} are all taken`);
   for (const priority of free) {
     const next = { kind: "clsact", ...hook, priority, program_id } as const;
     pinOnce(links, next, program);
     try {
-      clsactAttach(ifindex, direction, program, HANDLE, priority);
+      clsactAttach(ifindex, direction, program, CLSACT_HANDLE, priority);
     } catch (error) {
       refusal = error; // a filter of another kind has this priority
       if (ours === undefined) unpin(links, next);
@@ -203,8 +209,9 @@ export const detach = (links: string, held: LinkPin): void => {
   if (held.kind !== "clsact") endLink(`${links}/${linkPinName(held)}`);
   else {
     const ifindex = interfaceIndex(held.device);
-    const runs = ifindex === null ? null : clsactQuery(ifindex, held.direction, HANDLE, held.priority);
-    if (ifindex !== null && runs === held.program_id) clsactDetach(ifindex, held.direction, HANDLE, held.priority);
+    const runs = ifindex === null ? null : clsactQuery(ifindex, held.direction, CLSACT_HANDLE, held.priority);
+    if (ifindex !== null && runs === held.program_id)
+      clsactDetach(ifindex, held.direction, CLSACT_HANDLE, held.priority);
   }
   unpin(links, held);
 };

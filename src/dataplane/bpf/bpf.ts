@@ -5,12 +5,14 @@ import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { InputError, messageOf, RefusedError } from "../../lib/errors.ts";
 import type { Desired } from "../../model/desired.ts";
 import type { Applied, Dataplane } from "../dataplane.ts";
-import { maps, socket_lb } from "./abi.gen.ts";
+import { forwarding as forwardingNumbers, maps, socket_lb } from "./abi.gen.ts";
 import { type Attachment, checkSocketHooksFree } from "./attach.ts";
 import { type CapacityError, isCapacityError } from "./capacity.ts";
 import { decode, encode, sizeOf } from "./codec.ts";
 import { deviceAddresses, deviceKind, type Header } from "./device.ts";
 import { type Expired, type ExpiryOptions, expireFlows } from "./expiry.ts";
+import type { Fitness } from "./fitness.ts";
+import { createForwarding, type Forwarding, type ForwardingFacts, type ForwardingMode } from "./forwarding.ts";
 import { createHooks, type HookOptions, type Hooks } from "./hooks.ts";
 import {
   closeFd,
@@ -29,11 +31,14 @@ import { linksDirectory, mapPin, mapsDirectory, pinDirectory } from "./pins.ts";
 import { hasConntrack, hasIpSummed, probeKernel } from "./probe.ts";
 import { TableProgrammer } from "./programmer.ts";
 import { tablesToDesired } from "./readback.ts";
+import { createServed, type Served } from "./served.ts";
 import { createStaleSockets, type StaleCounts, type StaleSockets } from "./stale.ts";
 import { type ByState, encodeByState, expendablesFor } from "./states.ts";
-import { NO_ADDRESS, readConfig, readTables } from "./tables.ts";
+import { changeConfig, NO_ADDRESS, readTables } from "./tables.ts";
 import { createUnhooked } from "./unhooked.ts";
 
+export type { Fitness } from "./fitness.ts";
+export type { ForwardingFacts, ForwardingMode } from "./forwarding.ts";
 export type { Log } from "./hooks.ts";
 export { pinDirectory } from "./pins.ts";
 export { resetBpf } from "./reset.ts";
@@ -54,6 +59,8 @@ export interface BpfOptions extends HookOptions {
   /** Whose sockets are translated: by `others` everybody's but those of the pods behind podDevices. `cgroup` is null when it is
    * nobody's. */
   readonly socketLB: keyof typeof SOCKET_LB;
+  /** What the programs can do: with `kernel` they route nothing themselves. With `auto` as before us, until somebody says. */
+  readonly forwarding: "auto" | ForwardingMode;
 }
 
 export interface BpfDataplane extends Dataplane {
@@ -62,6 +69,13 @@ export interface BpfDataplane extends Dataplane {
   /** Attaches to new devices, lets go of the others, and repairs what somebody detached anywhere, from the cgroup too.
    * What fails is named in the log, and the rest goes on. */
   setDevices(devices: readonly string[], podDevices: readonly string[]): void;
+  /** Which devices are fit for direct forwarding may have changed. Never throws. */
+  lookAtDevices(): void;
+  /** By which way packets go on from now on. */
+  setForwarding(mode: ForwardingMode): void;
+  /** What flows remember of their next hops may be wrong. */
+  forgetNextHops(): void;
+  forwarding(): ForwardingFacts & { readonly devices: readonly Fitness[] };
   attachments(): readonly Attachment[];
   /** Entries in use of the maps that are written from Desired; costs nothing. (flows, affinity: countEntries().) */
   pressure(): Readonly<Record<string, { readonly used: number; readonly capacity: number }>>;
@@ -102,6 +116,8 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     objects.push(expiry);
     const store = createKernelStore((map) => tc.map(map));
     writeConfig(store, options, neverHeld);
+    const forwarding = createForwarding(store);
+    if (options.forwarding === "kernel") forwarding.set("kernel");
     writeTunnels(store, options.devices);
     const tcFor = (header: Header): LoadedObject => {
       if (header === "ethernet") return tc;
@@ -111,9 +127,19 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
       return known;
     };
     const unhooked = createUnhooked(store, options.socketLB === "others", options.log);
-    const hooks = createHooks(options, directory, { tc: tcFor, sock }, unhooked);
-    if (adopted) hooks.attach();
-    return dataplane(store, hooks, { expiry, stale }, () => {
+    const tcObjects = (): LoadedObject[] => [tc, ...(l3 === null ? [] : [l3])];
+    const hooks = createHooks(options, directory, { tc: tcFor, loaded: tcObjects, sock }, unhooked);
+    const served = createServed({
+      options,
+      hooks,
+      forwarding,
+      canForward: options.forwarding !== "kernel" && tc.programs.includes("tc_pod_reply"),
+      prepare: (devices) => writeTunnels(store, devices),
+    });
+    if (options.forwarding === "direct") served.setMode("direct");
+    if (adopted) served.attach();
+    return dataplane(store, hooks, { expiry, stale, forwarding, served }, () => {
+      forwarding.close();
       for (const object of objects) object.close();
       lock.release();
     });
@@ -130,12 +156,14 @@ const LATE_CONNECT_MS = 500;
 interface Helpers {
   readonly expiry: LoadedObject;
   readonly stale: StaleSockets | null;
+  readonly forwarding: Forwarding;
+  readonly served: Served;
 }
 
 const dataplane = (
   store: MapStore,
   hooks: Hooks,
-  { expiry, stale }: Helpers,
+  { expiry, stale, forwarding, served }: Helpers,
   closeObjects: () => void,
 ): BpfDataplane => {
   const programmer = new TableProgrammer(store, { now_ns: () => process.hrtime.bigint() });
@@ -153,17 +181,18 @@ const dataplane = (
     store,
     apply(desired, { prune }) {
       const applied = applyWhatFits(() => programmer.apply(desired, { prune }));
-      if (prune) hooks.attach();
+      if (prune) served.attach();
       mayBeStale ||= isCapacityError(applied) || (applied.removed.backends ?? 0) > 0;
       destroyStale();
       if (isCapacityError(applied)) throw applied;
       return applied;
     },
     readBack: () => tablesToDesired(readTables(store)),
-    setDevices(devices, podDevices) {
-      writeTunnels(store, devices);
-      hooks.setDevices(devices, podDevices);
-    },
+    setDevices: (devices, podDevices) => served.set(devices, podDevices),
+    lookAtDevices: () => served.look(),
+    setForwarding: (mode) => served.setMode(mode),
+    forgetNextHops: () => forwarding.forgetNextHops(),
+    forwarding: () => ({ ...forwarding.facts(), devices: served.fitness() }),
     attachments: () => hooks.attachments(),
     pressure: () =>
       Object.fromEntries(
@@ -244,6 +273,12 @@ const SOCKET_LB = {
   off: socket_lb.SOCKET_LB_OFF,
 } as const;
 
+const FORWARDING = {
+  kernel: forwardingNumbers.FORWARDING_KERNEL,
+  direct: forwardingNumbers.FORWARDING_DIRECT,
+  auto: forwardingNumbers.FORWARDING_AUTO,
+} as const;
+
 const load = (
   options: BpfOptions,
   name: "expiry" | "sock" | "stale" | "tc",
@@ -259,7 +294,7 @@ const load = (
     l3_device: Number(header === "ip"),
     conntrack: Number(hasConntrack()),
     ip_summed: Number(hasIpSummed()),
-    direct: 0,
+    direct: Number(options.forwarding !== "kernel"),
   };
   const path = `${options.objects}/${name}.bpf.o`;
   try {
@@ -332,7 +367,8 @@ const pinnedSize = (path: string): number | null => {
  * Before any program runs. The seed stays, so that a client's hash finds the same backend after a restart. `neverHeld`: map
  * backends is new, so nobody need read all of it to know that it is empty (40 ms).
  */
-const writeConfig = (store: MapStore, { snatPorts, timeouts_s }: BpfOptions, neverHeld: boolean): void => {
+const writeConfig = (store: MapStore, options: BpfOptions, neverHeld: boolean): void => {
+  const { snatPorts, timeouts_s } = options;
   const key = encode("u32", 0);
   const held = decode("config", store.lookup("config", key) ?? new Uint8Array(sizeOf("config")));
   const config = {
@@ -344,6 +380,7 @@ const writeConfig = (store: MapStore, { snatPorts, timeouts_s }: BpfOptions, nev
     snat_port_max: snatPorts.max,
     expendables: store.capacity("expendables"),
     timeout_s: encodeByState(timeouts_s),
+    forwarding: FORWARDING[options.forwarding],
   };
   store.update("config", [[key, encode("config", config)]]);
 };
@@ -364,6 +401,5 @@ const writeTunnels = (store: MapStore, devices: readonly string[]): void => {
     .map(([key]) => key)
     .filter((key) => !wanted.some(([index]) => index === String(decode("u32", key))));
   store.delete("tunnels", gone);
-  const config = encode("config", { ...readConfig(store), has_tunnels: Number(wanted.length > 0) });
-  store.update("config", [[encode("u32", 0), config]]);
+  changeConfig(store, { has_tunnels: Number(wanted.length > 0) });
 };

@@ -8,6 +8,7 @@ import {
   attachTcx,
   type DeviceHook,
   DIRECTIONS,
+  type Direction,
   detach,
   linkPins,
   programOf,
@@ -15,7 +16,7 @@ import {
   SOCKET_HOOK_ORDER,
 } from "./attach.ts";
 import { deviceType, type Header, headerOf } from "./device.ts";
-import { interfaceIndex, type LoadedObject } from "./libbpf.ts";
+import { interfaceIndex, type LoadedObject, programInfo } from "./libbpf.ts";
 import { linksDirectory } from "./pins.ts";
 import { hasTcx } from "./probe.ts";
 import { removeOtherVersions } from "./reset.ts";
@@ -38,14 +39,19 @@ export interface HookOptions {
 export interface Objects {
   /** For devices whose packets start so. */
   readonly tc: (header: Header) => LoadedObject;
+  /** Those that have been loaded so far. */
+  readonly loaded: () => readonly LoadedObject[];
   readonly sock: LoadedObject | null;
 }
 
 export interface Hooks {
   /** Once; later calls do nothing. */
   attach(): void;
-  setDevices(devices: readonly string[], podDevices: readonly string[]): void;
+  /** `peers`: devices with a pod at their other end, whose replies are undone there where nothing else is. */
+  setDevices(devices: readonly string[], podDevices: readonly string[], peers: readonly string[]): void;
   attachments(): readonly Attachment[];
+  /** Ids of all programs that are, or may be, on devices. */
+  programIds(): ReadonlySet<number>;
 }
 
 export const createHooks = (options: HookOptions, directory: string, objects: Objects, unhooked: Unhooked): Hooks => {
@@ -53,7 +59,7 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
   const links = linksDirectory(directory);
   const useTcx = options.attach === "tcx" || (options.attach === "auto" && hasTcx());
   const namedMissing = new Set<string>();
-  let wanted = rolesOf(options.devices, options.podDevices);
+  let wanted = rolesOf(options.devices, options.podDevices, []);
   let isAttached = false;
   let sockets: readonly Attachment[] = [];
   let devices: readonly Attachment[] = [];
@@ -79,7 +85,7 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
   const attachDevices = (): Attachment[] => {
     unhooked.keep(podDevicesOf(wanted));
     const attached = [...wanted].flatMap(([device, role]) =>
-      DIRECTIONS.flatMap((direction) => attachDevice({ device, role, direction }) ?? []),
+      directionsOf(role).flatMap((direction) => attachDevice({ device, role, direction }) ?? []),
     );
     const kind = useTcx ? "tcx" : "clsact";
     for (const held of linkPins(links)) {
@@ -110,8 +116,8 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
     }
   };
 
-  const setDevices = (next: readonly string[], podDevices: readonly string[]): void => {
-    wanted = rolesOf(next, podDevices);
+  const setDevices = (next: readonly string[], podDevices: readonly string[], peers: readonly string[]): void => {
+    wanted = rolesOf(next, podDevices, peers);
     if (!isAttached) return;
     try {
       sockets = attachSockets();
@@ -121,12 +127,30 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
     devices = attachDevices();
   };
 
-  return { attach, setDevices, attachments: () => [...sockets, ...devices] };
+  return {
+    attach,
+    setDevices,
+    attachments: () => [...sockets, ...devices],
+    programIds: () => new Set(objects.loaded().flatMap(programIdsOf)),
+  };
 };
 
 const podDevicesOf = (roles: ReadonlyMap<string, Role>): string[] =>
   [...roles].filter(([, role]) => role === "pod").map(([device]) => device);
 
-/** A device that is both is the node's: what comes in there may be from anywhere. */
-const rolesOf = (devices: readonly string[], podDevices: readonly string[]): ReadonlyMap<string, Role> =>
-  new Map([...podDevices.map((name) => [name, "pod"] as const), ...devices.map((name) => [name, "node"] as const)]);
+/** A device that is several is the node's: what comes in there may be from anywhere. A pod's own program undoes replies, too. */
+const rolesOf = (
+  devices: readonly string[],
+  podDevices: readonly string[],
+  peers: readonly string[],
+): ReadonlyMap<string, Role> =>
+  new Map([
+    ...peers.map((name) => [name, "reply"] as const),
+    ...podDevices.map((name) => [name, "pod"] as const),
+    ...devices.map((name) => [name, "node"] as const),
+  ]);
+
+const directionsOf = (role: Role): readonly Direction[] => (role === "reply" ? ["ingress"] : DIRECTIONS);
+
+const programIdsOf = (object: LoadedObject): number[] =>
+  object.programs.map((name) => programInfo(object.program(name)).id);

@@ -2,7 +2,7 @@
 // are for a command or a scrape, not for a packet.
 import type { Address } from "../../model/address.ts";
 import type * as abi from "./abi.gen.ts";
-import { flow_kind, hook, maps, reason } from "./abi.gen.ts";
+import { device_flag, flow_kind, forwarding, hook, maps, reason } from "./abi.gen.ts";
 import { decode } from "./codec.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
 import { type ConnectionState, stateOf } from "./states.ts";
@@ -140,6 +140,47 @@ const stateFinder = (all: readonly (readonly [abi.FlowKey, abi.Flow])[]) => {
     const head = headOf(key, flow);
     return head === undefined ? null : stateOf(key.proto, head.flags);
   };
+};
+
+/** By which way packets go on, and what by which device. */
+export interface ForwardingRecord {
+  readonly mode: "direct" | "kernel";
+  /** What the agent was told. */
+  readonly wanted: "auto" | "direct" | "kernel";
+  /** 0: kernel. */
+  readonly generation: number;
+  readonly devices: readonly { readonly index: number; readonly flags: readonly DeviceFlag[] }[];
+}
+
+export type DeviceFlag = "peer" | "wire" | "xdp";
+
+export const readForwarding = (store: MapStore): ForwardingRecord => {
+  const config = readConfig(store);
+  const generation = config.next_hop_generation;
+  return {
+    mode: generation === 0 ? "kernel" : "direct",
+    wanted: WANTED[config.forwarding] ?? "kernel",
+    generation,
+    devices: Array.from(store.entries("devices"), ([key, value]) => ({
+      index: decode("u32", key),
+      flags: deviceFlags(decode("device", value).flags),
+    })).sort((a, b) => a.index - b.index),
+  };
+};
+
+const WANTED: Readonly<Record<number, ForwardingRecord["wanted"]>> = {
+  [forwarding.FORWARDING_KERNEL]: "kernel",
+  [forwarding.FORWARDING_DIRECT]: "direct",
+  [forwarding.FORWARDING_AUTO]: "auto",
+};
+
+export const deviceFlags = (flags: number): readonly DeviceFlag[] =>
+  (["peer", "wire", "xdp"] as const).filter((name) => (flags & DEVICE_FLAGS[name]) !== 0);
+
+const DEVICE_FLAGS: Readonly<Record<DeviceFlag, number>> = {
+  peer: device_flag.DEVICE_PEER,
+  wire: device_flag.DEVICE_WIRE,
+  xdp: device_flag.DEVICE_XDP,
 };
 
 export interface AffinityRecord {

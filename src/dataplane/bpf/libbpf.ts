@@ -1,4 +1,4 @@
-// The only file with foreign calls: libbpf.so.1 (1.1 or later) and a few of libc, through koffi. Thin and typed;
+// Foreign calls: libbpf.so.1 (1.1 or later) and a few of libc, through koffi (those of netlink: netlink.ts). Thin and typed;
 // who decides what to load, pin and attach is elsewhere. Every failure is a SystemError that says what could not be done.
 import koffi from "koffi";
 
@@ -63,8 +63,6 @@ const bind = () => {
     ioctl: libc.func("int ioctl(int fd, unsigned long request, void *argument)"),
     setns: libc.func("int setns(int fd, int type)"),
     socket: libc.func("int socket(int domain, int type, int protocol)"),
-    send: libc.func("int64_t send(int fd, const void *data, size_t size, int flags)"),
-    recv: libc.func("int64_t recv(int fd, void *data, size_t size, int flags)"),
     getsockopt: libc.func("int getsockopt(int fd, int level, int name, void *value, void *length)"),
     if_nametoindex: libc.func("uint32_t if_nametoindex(const char *name)"),
     if_indextoname: libc.func("char *if_indextoname(uint32_t index, void *name)"),
@@ -673,6 +671,29 @@ export const netnsCookie = (): bigint => {
 };
 
 /**
+ * What an x_tables table says of itself (struct ipt_getinfo: where its chains begin, how many rules, how many bytes). It must
+ * be there: asked for another one, the kernel makes it.
+ */
+export const legacyTableInfo = (family: "IPv4" | "IPv6", table: string): Uint8Array => {
+  const [AF_INET, AF_INET6, SOCK_DGRAM_CLOEXEC, SOL_IP, SOL_IPV6, IPT_SO_GET_INFO] = [2, 10, 2 | 0o2000000, 0, 41, 64];
+  const isV4 = family === "IPv4";
+  const fd = checkLibc(
+    "Cannot open a socket",
+    lib().socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM_CLOEXEC, 0) as number,
+  );
+  try {
+    const info = new Uint8Array(84);
+    info.set(new TextEncoder().encode(table).subarray(0, 31));
+    const length = new Uint32Array([info.length]);
+    const answer = lib().getsockopt(fd, isV4 ? SOL_IP : SOL_IPV6, IPT_SO_GET_INFO, info, length) as number;
+    checkLibc(`Cannot look at ${family} table ${table}`, answer);
+    return info;
+  } finally {
+    closeFd(fd);
+  }
+};
+
+/**
  * Calls `open` with this thread in another network namespace, and comes back: what it opens stays there. Needs
  * CAP_SYS_ADMIN. `open` must not wait for anything.
  */
@@ -696,43 +717,6 @@ export const openFile = (path: string): number => {
   const O_RDONLY_CLOEXEC = 0o2000000;
   return checkLibc(`Cannot open ${path}`, lib().open(path, O_RDONLY_CLOEXEC) as number);
 };
-
-/** A socket to ask this network namespace's sockets by (NETLINK_SOCK_DIAG). The caller closes it. */
-export const openSockDiag = (): number => openNetlink("sock_diag", 4);
-
-/** A socket to ask this network namespace's devices by (NETLINK_ROUTE). The caller closes it. */
-export const openRouteNetlink = (): number => openNetlink("rtnetlink", 0);
-
-const openNetlink = (name: string, protocol: number): number => {
-  const [AF_NETLINK, SOCK_RAW_CLOEXEC] = [16, 3 | 0o2000000];
-  return checkLibc(`Cannot open ${name}`, lib().socket(AF_NETLINK, SOCK_RAW_CLOEXEC, protocol) as number);
-};
-
-/** Sends one netlink request that asks to be acknowledged; answers 0, or the kernel's errno. */
-export const netlinkRequest = (fd: number, request: Uint8Array): number => {
-  return errnoIn(exchange(fd, request));
-};
-
-/** Sends one netlink request; the one message that answers it, header and all. Throws SystemError when it is refused. */
-export const netlinkAsk = (fd: number, request: Uint8Array): Uint8Array => {
-  const NLMSG_ERROR = 2;
-  const answer = exchange(fd, request);
-  if (new DataView(answer.buffer).getUint16(4, true) === NLMSG_ERROR) {
-    throw new SystemError("Cannot ask by netlink", errnoIn(answer));
-  }
-  return answer;
-};
-
-const exchange = (fd: number, request: Uint8Array): Uint8Array<ArrayBuffer> => {
-  const LONGEST = 16_384; // more than a device with all of its attributes has
-  checkLibc("Cannot ask by netlink", Number(lib().send(fd, request, request.length, 0)));
-  const answer = new Uint8Array(LONGEST);
-  const length = Number(lib().recv(fd, answer, answer.length, 0));
-  return answer.subarray(0, checkLibc("Cannot read netlink's answer", length));
-};
-
-/** struct nlmsgerr, behind struct nlmsghdr. */
-const errnoIn = (answer: Uint8Array<ArrayBuffer>): number => -new DataView(answer.buffer).getInt32(16, true);
 
 const SYS_MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283 };
 

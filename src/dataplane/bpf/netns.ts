@@ -2,7 +2,8 @@
 // namespaces are entered to open a socket there, which takes CAP_SYS_ADMIN.
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { closeFd, inNetns, isSystemError, netlinkAsk, openFile, openRouteNetlink } from "./libbpf.ts";
+import { closeFd, inNetns, isSystemError, openFile } from "./libbpf.ts";
+import { netlinkAsk, openNetlink } from "./netlink.ts";
 
 /** A namespace, and a file that leads to it. */
 export interface NetnsFile {
@@ -107,7 +108,7 @@ const askNumber = (
   view.setUint16(NLMSG_HEADER + header.length, 8, true); // struct nlattr
   view.setUint16(NLMSG_HEADER + header.length + 2, name, true);
   view.setUint32(NLMSG_HEADER + header.length + 4, value, true);
-  const netlink = openRouteNetlink();
+  const netlink = openNetlink("route");
   try {
     const answer = netlinkAsk(netlink, new Uint8Array(view.buffer));
     return numberIn(answer.subarray(NLMSG_HEADER + header.length), wanted);

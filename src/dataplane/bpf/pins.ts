@@ -15,14 +15,14 @@ export const linksDirectory = (directory: string): string => `${directory}/links
 
 export type Direction = "ingress" | "egress";
 
-/** What a device is served for: traffic from outside, or a pod whose sockets are not translated. */
-export type Role = "node" | "pod";
+/** What a device is served for: traffic from outside, a pod whose sockets are not translated, or only what a pod replies. */
+export type Role = "node" | "pod" | "reply";
 
 /** What a pin below links/ stands for. */
 export type LinkPin =
   /** A link to a cgroup: `connect4@cgroup`. */
   | { readonly kind: "cgroup"; readonly hook: string }
-  /** A link to a device: `tcx_ingress@eth0`; `tcx_ingress@veth1@pod` where it is a pod's. */
+  /** A link to a device: `tcx_ingress@eth0`; `tcx_ingress@veth1@pod` and `@reply` where it is a pod's. */
   | { readonly kind: "tcx"; readonly direction: Direction; readonly device: string; readonly role: Role }
   /** A program that a clsact filter runs: `clsact_ingress@eth0@100@4711` with the filter's priority and the program's id. */
   | {
@@ -45,12 +45,12 @@ export const linkPinName = (pin: LinkPin): string => {
   }
 };
 
-const roleSuffix = (role: Role): string => (role === "pod" ? "@pod" : "");
+const roleSuffix = (role: Role): string => (role === "node" ? "" : `@${role}`);
 
 /** null: not a name of ours. */
 export const parseLinkPin = (name: string): LinkPin | null => {
   const [hook = "", target = "", ...rest] = name.split("@");
-  const role = rest.at(-1) === "pod" ? "pod" : "node";
+  const role = (["pod", "reply"] as const).find((one) => one === rest.at(-1)) ?? "node";
   const [priority, program_id] = rest;
   const direction = hook.endsWith("_ingress") ? "ingress" : "egress";
   if (target === "cgroup" && !hook.includes("cls") && !hook.startsWith("tcx_")) return { kind: "cgroup", hook };

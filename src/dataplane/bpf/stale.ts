@@ -7,16 +7,8 @@ import { addressToBytes, familyOf } from "../../model/address.ts";
 import type { StaleSocket } from "./abi.gen.ts";
 import { decode, sizeOf } from "./codec.ts";
 import type { Log } from "./hooks.ts";
-import {
-  closeFd,
-  ENOENT,
-  iterCreate,
-  type LoadedObject,
-  linkIterator,
-  netlinkRequest,
-  openSockDiag,
-  SystemError,
-} from "./libbpf.ts";
+import { closeFd, ENOENT, iterCreate, type LoadedObject, linkIterator, SystemError } from "./libbpf.ts";
+import { netlinkRequest, openNetlink } from "./netlink.ts";
 import { inNetnsOf, netnsFiles } from "./netns.ts";
 
 export interface StaleSockets {
@@ -116,7 +108,7 @@ const destroyIn = (file: string | undefined, sockets: readonly StaleSocket[]): n
 
 const openDiagIn = (file: string | undefined): number => {
   if (file === undefined) throw new Error("no file below /run/netns or /proc leads to this namespace");
-  return inNetnsOf(file, openSockDiag);
+  return inNetnsOf(file, () => openNetlink("sock_diag"));
 };
 
 /** False: it has been closed, or connected elsewhere, meanwhile. */

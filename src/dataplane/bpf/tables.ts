@@ -13,7 +13,7 @@ import {
   scope,
   service_flag,
 } from "./abi.gen.ts";
-import { decode } from "./codec.ts";
+import { decode, encode } from "./codec.ts";
 import type { MapStore } from "./mapstore.ts";
 import { encodeByState, NONE_BY_STATE } from "./states.ts";
 
@@ -89,6 +89,11 @@ export const readConfig = (store: MapStore): abi.Config => {
   return value === null ? emptyConfig : decode("config", value);
 };
 
+/** Writes these fields; whoever owns the others finds them as they were. */
+export const changeConfig = (store: MapStore, fields: Partial<abi.Config>): void => {
+  store.update("config", [[new Uint8Array(4), encode("config", { ...readConfig(store), ...fields })]]);
+};
+
 const u32 = (bytes: Uint8Array): number => new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true);
 
 /** The address that stands for none in a table. */
@@ -106,6 +111,7 @@ const emptyConfig: abi.Config = {
   timeout_s: encodeByState(NONE_BY_STATE),
   next_hop_generation: 0,
   has_tunnels: 0,
+  forwarding: 0,
 };
 
 // ---- keys and flags as text --------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ interface OpenTable {
   readonly maps: Map<string, readonly Element[]>;
 }
 
-const itemsIn = (text: string, name: string): readonly unknown[] => {
+export const itemsIn = (text: string, name: string): readonly unknown[] => {
   let parsed: unknown;
   try {
     parsed = JSON.parse(text);

@@ -1,0 +1,86 @@
+// Which devices a packet may be sent on by without the kernel's routing, and why others are not fit. A device is not fit
+// where something that belongs to it would be passed over: a qdisc, a filter, a program of somebody else's, a bridge.
+import { device_flag } from "./abi.gen.ts";
+import { CLSACT_HANDLE, CLSACT_PRIORITIES } from "./attach.ts";
+import { headerOf } from "./device.ts";
+import { clsactQuery, isSystemError, queryPrograms } from "./libbpf.ts";
+import { type Link, type Qdisc, readFilters, readLinks, readQdiscs } from "./links.ts";
+
+export interface Fitness {
+  readonly index: number;
+  readonly name: string;
+  /** DEVICE_PEER, DEVICE_WIRE; 0: neither. */
+  readonly flags: number;
+  /** Why it is not fit; null: it is. */
+  readonly why: string | null;
+}
+
+/** Of the node's devices and of every veth that leads into another network namespace. `ours`: ids of our own programs. */
+export const readFitness = (nodeDevices: readonly string[], ours: ReadonlySet<number>): readonly Fitness[] => {
+  const qdiscs = Map.groupBy(readQdiscs(), ({ device }) => device);
+  return readLinks().flatMap((link): Fitness[] => {
+    const isNode = nodeDevices.includes(link.name);
+    if (!isNode && (link.kind !== "veth" || link.peerNetns === null)) return [];
+    const flags = isNode ? device_flag.DEVICE_WIRE : device_flag.DEVICE_PEER;
+    const why = isNode
+      ? unfitWire(link)
+      : (unfitPeer(link, qdiscs.get(link.index) ?? []) ?? foreignProgram(link, qdiscs.get(link.index) ?? [], ours));
+    return [{ index: link.index, name: link.name, flags: why === null ? flags : 0, why }];
+  });
+};
+
+/** Kinds by which an Ethernet frame can be sent as it is; hardware has none. */
+const WIRES: readonly (string | null)[] = [null, "veth", "bond", "team", "vlan", "macvlan"];
+
+const unfitWire = ({ kind, type, master }: Link): string | null => {
+  if (!WIRES.includes(kind)) return `it is of kind ${kind}`;
+  if (!isEthernet(type)) return "its packets have no Ethernet header";
+  return master === null ? null : "it is part of another device";
+};
+
+const isEthernet = (type: number): boolean => {
+  try {
+    return headerOf(type) === "ethernet";
+  } catch {
+    return false; // InfiniBand and the like
+  }
+};
+
+/** Passed over on the way into the pod: the qdisc. A bridge has its own opinion of where packets go. */
+const unfitPeer = ({ master }: Link, qdiscs: readonly Qdisc[]): string | null => {
+  if (master !== null) return "it is part of a bridge, or another device";
+  const shaper = qdiscs.find(({ isRoot, kind }) => isRoot && kind !== "noqueue");
+  return shaper === undefined ? null : `qdisc ${shaper.kind} is on it`;
+};
+
+/** A tc program or filter of somebody else's; those before ours and behind it would both see less than they do now. */
+export const foreignProgram = (
+  { index }: Pick<Link, "index">,
+  qdiscs: readonly Qdisc[],
+  ours: ReadonlySet<number>,
+): string | null => {
+  const hasFilters = qdiscs.some(({ kind }) => kind === "clsact" || kind === "ingress");
+  for (const direction of ["ingress", "egress"] as const) {
+    const program = tcxPrograms(index, `tcx_${direction}`).find((id) => !ours.has(id));
+    if (program !== undefined) return `program ${program} of another is at its tcx ${direction}`;
+    const filter = (hasFilters ? readFilters(index, direction) : []).find(
+      ({ kind, handle, priority }) =>
+        kind !== "bpf" ||
+        handle !== CLSACT_HANDLE ||
+        !CLSACT_PRIORITIES.includes(priority) ||
+        !ours.has(clsactQuery(index, direction, handle, priority) ?? 0),
+    );
+    if (filter !== undefined) return `filter ${filter.kind} (preference ${filter.priority}) is at its tc ${direction}`;
+  }
+  return null;
+};
+
+/** None where the kernel has no tcx. */
+const tcxPrograms = (index: number, hook: "tcx_ingress" | "tcx_egress"): readonly number[] => {
+  try {
+    return queryPrograms(index, hook).program_ids;
+  } catch (error) {
+    if (isSystemError(error)) return [];
+    throw error;
+  }
+};

@@ -1,0 +1,86 @@
+// Which devices are served for what, and the order in which that changes: nothing is allowed on a device before the
+// programs that it takes are on it, and nothing is left allowed that a program is needed for when it leaves.
+import { messageOf } from "../../lib/errors.ts";
+import { device_flag } from "./abi.gen.ts";
+import { type Fitness, readFitness } from "./fitness.ts";
+import type { Forwarding, ForwardingMode } from "./forwarding.ts";
+import type { HookOptions, Hooks } from "./hooks.ts";
+
+export interface Served {
+  /** Attaches the programs, once. */
+  attach(): void;
+  set(devices: readonly string[], podDevices: readonly string[]): void;
+  setMode(mode: ForwardingMode): void;
+  /** Devices may have become fit for direct forwarding, or unfit. Never throws: what cannot be done is named in the log. */
+  look(): void;
+  fitness(): readonly Fitness[];
+}
+
+export interface ServedParts {
+  readonly options: HookOptions;
+  readonly hooks: Hooks;
+  readonly forwarding: Forwarding;
+  /** The programs can forward directly at all. */
+  readonly canForward: boolean;
+  /** Before programs are on node devices. */
+  readonly prepare: (devices: readonly string[]) => void;
+}
+
+export const createServed = ({ options, hooks, forwarding, canForward, prepare }: ServedParts): Served => {
+  let { devices, podDevices } = options;
+  let isDirect = canForward && forwarding.facts().mode === "direct";
+  let fitness: readonly Fitness[] = [];
+
+  const read = (): readonly Fitness[] => (isDirect ? readFitness(devices, hooks.programIds()) : []);
+
+  const apply = (): void => {
+    forwarding.restrictDevices(flagsOf(fitness));
+    const peers = fitness.filter(isPeer).map(({ name }) => name);
+    hooks.setDevices(devices, podDevices, peers);
+    const replying = new Set(
+      hooks.attachments().flatMap((a) => (REPLY_PROGRAMS.includes(a.program) ? [a.target] : [])),
+    );
+    forwarding.setDevices(flagsOf(fitness.filter((one) => !isPeer(one) || replying.has(one.name))));
+  };
+
+  return {
+    attach() {
+      hooks.attach();
+      fitness = read();
+      apply();
+    },
+    set(nextDevices, nextPodDevices) {
+      devices = nextDevices;
+      podDevices = nextPodDevices;
+      prepare(devices);
+      fitness = read();
+      apply();
+    },
+    setMode(mode) {
+      if (mode === "kernel") forwarding.set(mode);
+      isDirect = canForward && mode === "direct";
+      fitness = read();
+      apply();
+      if (isDirect) forwarding.set(mode);
+    },
+    look() {
+      try {
+        const next = read();
+        if (JSON.stringify(next) === JSON.stringify(fitness)) return;
+        fitness = next;
+        apply();
+      } catch (error) {
+        options.log("error", "Cannot look at devices for direct forwarding", { error: messageOf(error) });
+      }
+    },
+    fitness: () => fitness,
+  };
+};
+
+/** Programs that undo what a pod replies. */
+const REPLY_PROGRAMS: readonly string[] = ["tc_pod_reply", "tc_pod_ingress"];
+
+const isPeer = ({ flags }: Fitness): boolean => (flags & device_flag.DEVICE_PEER) !== 0;
+
+const flagsOf = (fitness: readonly Fitness[]): ReadonlyMap<number, number> =>
+  new Map(fitness.map(({ index, flags }) => [index, flags]));
