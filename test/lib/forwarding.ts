@@ -4,7 +4,14 @@ import type { Records } from "../../src/dataplane/bpf/abi.gen.ts";
 import { enterCrossing } from "./crossing.ts";
 import { Datapath, type Sizes } from "./datapath.ts";
 
-export type Forwarding = "kernel" | "direct";
+export type Forwarding = "kernel" | "direct" | "xdp";
+
+/** Under `bpf:` of an agent's configuration. */
+export const FORWARDING_FIELDS: Readonly<Record<Forwarding, object>> = {
+  kernel: { forwarding: "kernel" },
+  direct: { forwarding: "direct" },
+  xdp: { forwarding: "direct", xdp: "required" },
+};
 
 export const FORWARDINGS: readonly Forwarding[] = ["kernel"];
 

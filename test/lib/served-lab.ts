@@ -4,6 +4,8 @@ import assert from "node:assert/strict";
 import { after, afterEach, before } from "node:test";
 import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
 import type { AgentOptions } from "./agent.ts";
+import { FORWARDING_FIELDS, FORWARDINGS, type Forwarding } from "./forwarding.ts";
+import { readForwards } from "./forwards.ts";
 import { Lab, type LabOptions } from "./lab.ts";
 import type { Manifests, ServiceWords } from "./objects.ts";
 
@@ -62,30 +64,43 @@ export const seeing = (client: string, pods: readonly string[]): Readonly<Record
 export interface LabDataplane {
   readonly title: string;
   readonly name: "bpf" | "iptables";
+  /** Of bpf. */
+  readonly forwarding: Forwarding | null;
+  readonly attach: Attach | null;
   /** As node:test has it. */
   readonly skip: string | false;
   /** With changes applied ten times as often as by default. */
   readonly agent: Pick<AgentOptions, "args" | "bpf" | "config">;
 }
 
+type Attach = "tcx" | "clsact";
+
 const NO_TCX = hasTcx() ? false : "this kernel has no tcx (6.6 or later has it)";
 
-const bpf = (attach: "tcx" | "clsact"): LabDataplane => ({
-  title: `bpf, attached by ${attach}`,
+const bpf = (forwarding: Forwarding, attach: Attach): LabDataplane => ({
+  title: `bpf, forwarding: ${forwarding}, attached by ${attach}`,
   name: "bpf",
+  forwarding,
+  attach,
   skip: attach === "tcx" ? NO_TCX : false,
-  agent: { bpf: { attach, minSyncPeriod: "0.1s" } },
+  agent: { bpf: { ...FORWARDING_FIELDS[forwarding], attach, minSyncPeriod: "0.1s" } },
 });
 
-export const BPF_TCX = bpf("tcx");
-export const BPF_CLSACT = bpf("clsact");
-/** As the kernel has it. */
-export const BPF: LabDataplane = { ...(hasTcx() ? BPF_TCX : BPF_CLSACT), title: "bpf" };
+/** bpf in every way that it forwards, attached as the kernel can. */
+export const BPF: readonly LabDataplane[] = FORWARDINGS.map((forwarding) =>
+  bpf(forwarding, hasTcx() ? "tcx" : "clsact"),
+);
+/** The same, attached in both ways. */
+export const BPF_ATTACHED: readonly LabDataplane[] = FORWARDINGS.flatMap((forwarding) =>
+  (["tcx", "clsact"] as const).map((attach) => bpf(forwarding, attach)),
+);
 
 /** kube-proxy's rules, which tell pods of their node from everybody else, as bpf does, by where a packet comes in. */
 export const IPTABLES: LabDataplane = {
   title: "kube-proxy's rules",
   name: "iptables",
+  forwarding: null,
+  attach: null,
   skip: false,
   agent: {
     args: ["--dataplane", "iptables"],
@@ -97,7 +112,10 @@ export const IPTABLES: LabDataplane = {
   },
 };
 
-/** Starts an agent on every node before the tests of a `describe`; ends all of the lab and takes everything away after. */
+/**
+ * Starts an agent on every node before the tests of a `describe`; ends all of the lab and takes everything away after, and
+ * looks whether packets went the way that they should.
+ */
 export const runOnEveryNode = (lab: Lab, manifests: Manifests, dataplane: LabDataplane): void => {
   before(async () => {
     const options = { manifests: manifests.path, ...dataplane.agent };
@@ -105,9 +123,21 @@ export const runOnEveryNode = (lab: Lab, manifests: Manifests, dataplane: LabDat
   });
   after(async () => {
     await Promise.all(lab.agents.map((agent) => agent.stop()));
+    if (dataplane.forwarding !== null) assertForwards(lab, dataplane.forwarding);
     for (const { name } of lab.nodes()) {
       const { status, stderr } = lab.beeline(name, ["reset", "--dataplane", dataplane.name]);
       assert.equal(status, 0, stderr);
     }
   });
 };
+
+/** Of all that has passed the nodes' programs so far. */
+const assertForwards = (lab: Lab, forwarding: Forwarding): void => {
+  const all = lab.nodes().map(({ name }) => readForwards(lab.bpffs(name)));
+  const [direct, xdp] = [sumOf(all.map((one) => one.direct)), sumOf(all.map((one) => one.xdp))];
+  const words = `forwarding: ${forwarding}: ${JSON.stringify(all)}`;
+  assert.equal(direct > xdp, forwarding !== "kernel", words);
+  assert.equal(xdp > 0, forwarding === "xdp", words);
+};
+
+const sumOf = (numbers: readonly number[]): number => numbers.reduce((sum, one) => sum + one, 0);

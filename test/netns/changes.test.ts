@@ -69,10 +69,10 @@ const meetOnly = async (loops: readonly Loop[], names: readonly string[]): Promi
   );
 };
 
-for (const dataplane of [BPF, IPTABLES]) {
+for (const [index, dataplane] of [...BPF, IPTABLES].entries()) {
   describe(dataplane.title, () => {
     const rules = dataplane === IPTABLES;
-    const manifests = new Manifests(lab, `manifests-${dataplane.name}`);
+    const manifests = new Manifests(lab, `manifests-${index}`);
     runOnEveryNode(lab, manifests, dataplane);
 
     const startAgent = (node: string): Promise<Agent> =>

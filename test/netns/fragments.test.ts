@@ -45,7 +45,7 @@ const sendReversed = (place: string, from: Name, to: Name, payload: string): voi
   }
 };
 
-for (const dataplane of [BPF, IPTABLES]) {
+for (const dataplane of [...BPF, IPTABLES]) {
   describe(dataplane.title, () => {
     runOnEveryNode(lab, manifests, dataplane);
 
@@ -65,7 +65,7 @@ for (const dataplane of [BPF, IPTABLES]) {
             client.send(text);
             const got = server.receive();
             assert.equal(got.text, text, `${size} bytes to the pod`);
-            const seen = i === 0 && dataplane === BPF ? "client" : "node1"; // difference 1
+            const seen = i === 0 && dataplane.name === "bpf" ? "client" : "node1"; // difference 1
             assert.equal(got.from[0], lab.place(seen)[at]);
             server.send(got.text, got.from);
             assert.deepEqual(client.receive(), { text, from: [vip, 53] });

@@ -59,7 +59,7 @@ const codeOf = (action: () => unknown): string => {
   return "none";
 };
 
-for (const dataplane of [BPF, IPTABLES]) {
+for (const dataplane of [...BPF, IPTABLES]) {
   describe(dataplane.title, () => {
     runOnEveryNode(lab, manifests, dataplane);
 

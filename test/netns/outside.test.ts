@@ -8,8 +8,7 @@ import { CLIENT_OTHER } from "../lib/network.ts";
 import { Manifests } from "../lib/objects.ts";
 import {
   addressesIn,
-  BPF_CLSACT,
-  BPF_TCX,
+  BPF_ATTACHED,
   IPTABLES,
   openLab,
   PODS,
@@ -43,7 +42,7 @@ before(async () => {
   await serveAt(lab, [...PODS, "node1", "node2"]);
 });
 
-for (const [index, dataplane] of [BPF_TCX, BPF_CLSACT, IPTABLES].entries()) {
+for (const [index, dataplane] of [...BPF_ATTACHED, IPTABLES].entries()) {
   describe(dataplane.title, { skip: dataplane.skip }, () => {
     const rules = dataplane === IPTABLES;
     runOnEveryNode(lab, manifests, dataplane);
@@ -60,7 +59,7 @@ for (const [index, dataplane] of [BPF_TCX, BPF_CLSACT, IPTABLES].entries()) {
     test("it is what is attached", () => {
       for (const node of lab.nodes()) {
         const hooks = attachedPrograms(lab, node.name).filter((line) => line.endsWith("gress"));
-        const attach = dataplane === BPF_TCX ? "tcx" : "clsact";
+        const { attach } = dataplane;
         assert.deepEqual(hooks, rules ? [] : [`${attach}_egress tc_egress`, `${attach}_ingress tc_ingress`]);
         assert.equal(/KUBE-SERVICES/.test(lab.run(node.name, ["iptables-save", "-t", "nat"]).stdout), rules);
       }

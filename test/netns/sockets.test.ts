@@ -61,7 +61,7 @@ before(async () => {
   await (await lab.host("pod2a")).serve("pod2a on 9090", 9090);
 });
 
-for (const dataplane of [BPF, IPTABLES]) {
+for (const dataplane of [...BPF, IPTABLES]) {
   describe(dataplane.title, () => {
     const rules = dataplane === IPTABLES;
     runOnEveryNode(lab, manifests, dataplane);

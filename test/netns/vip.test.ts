@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
 import { Manifests } from "../lib/objects.ts";
-import { addressesIn, BPF_CLSACT, BPF_TCX, openLab, runOnEveryNode, serveAt, serviceOf } from "../lib/served-lab.ts";
+import { addressesIn, BPF_ATTACHED, openLab, runOnEveryNode, serveAt, serviceOf } from "../lib/served-lab.ts";
 import { assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
 
 const lab = await openLab();
@@ -44,7 +44,7 @@ const ping = (place: string, address: string, ...how: readonly string[]): string
 };
 const ALL_CAME_BACK = "3 packets transmitted, 3 received, 0% packet loss";
 
-for (const dataplane of [BPF_TCX, BPF_CLSACT]) {
+for (const dataplane of BPF_ATTACHED) {
   describe(dataplane.title, { skip: dataplane.skip }, () => {
     runOnEveryNode(lab, manifests, dataplane);
 
