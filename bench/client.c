@@ -9,9 +9,9 @@
  *   connect    TCP, one after another: p50 and p99 of connect(), in microseconds
  *   first      UDP, each from a new socket: p50 and p99 of the time to the answer
  *   requests   TCP, 64 at a time, connect, ask, read, close: how many were done in seconds
- *   udp        datagrams from 16 connected sockets, as fast as they go: seconds
- *   bulk       one TCP stream: bytes acknowledged in seconds, retransmits
- *   greet      two datagrams and their answers from each of 64 ports, from 10000 on
+ *   udp        datagrams from 16 connected sockets, as fast as they go: seconds, and of CPU
+ * (tool.h) bulk       one TCP stream: bytes acknowledged in seconds, retransmits greet      two
+ * datagrams and their answers from each of 64 ports, from 10000 on
  */
 #include "tool.h"
 #include <fcntl.h>
@@ -336,7 +336,7 @@ static void run_udp(void)
 	struct mmsghdr messages[UDP_BATCH] = {};
 	struct iovec data = {.iov_base = "0123456789012345678901", .iov_len = 22};
 	int fds[UDP_SOCKETS];
-	double begin, now;
+	double begin, now, cpu_begin;
 
 	for (int i = 0; i < UDP_BATCH; i++)
 		messages[i].msg_hdr = (struct msghdr){.msg_iov = &data, .msg_iovlen = 1};
@@ -345,7 +345,9 @@ static void run_udp(void)
 		if (connect_to(fds[i], next_target()))
 			die_errno("Cannot connect a UDP socket");
 	}
+	find_softirq_clock();
 	begin = now = now_s();
+	cpu_begin = cpu_s();
 	while (now < begin + seconds) {
 		for (int i = 0; i < UDP_SOCKETS; i++) {
 			int count = sendmmsg(fds[i], messages, UDP_BATCH, 0);
@@ -357,8 +359,8 @@ static void run_udp(void)
 		}
 		now = now_s();
 	}
-	printf("{\"sent\":%lu,\"lost\":0,\"wrong\":%lu,\"seconds\":%.9f}\n", sent, wrong,
-	       now - begin);
+	printf("{\"sent\":%lu,\"lost\":0,\"wrong\":%lu,\"seconds\":%.9f,\"cpu_s\":%.9f}\n", sent,
+	       wrong, now - begin, cpu_s() - cpu_begin);
 }
 
 static struct tcp_info info_of(int fd)

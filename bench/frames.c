@@ -3,10 +3,11 @@
  * Packets as a NIC would bring them: `frames DEVICE OBJECT TO-MAC FROM:PORT` sends live XDP frames
  * out of DEVICE. Told what to do by lines on stdin; ends with its input.
  *
- *   run TO:PORT TO:PORT FLOWS SECONDS MOST   {"sent": n, "rate": packets a second}
+ *   run TO:PORT TO:PORT FLOWS SECONDS MOST   {"sent": n, "rate": packets a second, "cpu_s": s}
  *
  * sends for so long, and not more than MOST packets, over so many flows, to both destinations in
  * turn (of one port); over 0 flows: every packet is of a new one, and none is used a second time.
+ * cpu_s is what this process and its CPU's softirq thread ran meanwhile (tool.h).
  */
 #include "load.h"
 #include "tool.h"
@@ -112,6 +113,8 @@ static void run(const char *to, const char *other, unsigned flows, double second
 	start.next = flows ? 0 : next_flow;
 	if (bpf_map_update_elem(generators, &zero, &start, 0))
 		die_errno("Cannot set the generator");
+	double begin_s = cpu_s();
+
 	send_frames(most < LONGEST_RUN ? most : LONGEST_RUN, seconds);
 
 	struct generator end = held();
@@ -124,8 +127,8 @@ static void run(const char *to, const char *other, unsigned flows, double second
 
 	if (!flows)
 		next_flow = end.next;
-	printf("{\"sent\":%llu,\"rate\":%.3f}\n", end.sent,
-	       end.timed ? end.timed / took_ns * 1e9 : 0);
+	printf("{\"sent\":%llu,\"rate\":%.3f,\"cpu_s\":%.9f}\n", end.sent,
+	       end.timed ? end.timed / took_ns * 1e9 : 0, cpu_s() - begin_s);
 	fflush(stdout);
 }
 
@@ -140,6 +143,7 @@ int main(int argc, char **argv)
 	signal(SIGALRM, wake);
 	load(argv[2]);
 	configure(argv[1], argv[3], argv[4]);
+	find_softirq_clock();
 	puts("{}");
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {

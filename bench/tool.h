@@ -5,8 +5,10 @@
 #define BEELINE_BENCH_TOOL_H
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,12 +32,50 @@ static inline void __attribute__((noreturn)) die_errno(const char *what)
 	die("%s: %s", what, strerror(errno));
 }
 
-static inline double now_s(void)
+static inline double clock_s(clockid_t clock)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	if (clock_gettime(clock, &t))
+		die_errno("Cannot read a clock");
 	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static inline double now_s(void)
+{
+	return clock_s(CLOCK_MONOTONIC);
+}
+
+static clockid_t softirq_clock = -1;
+
+/* Of the thread `ksoftirqd/N` of this process's CPU, to which it is pinned. */
+static inline void find_softirq_clock(void)
+{
+	DIR *processes = opendir("/proc");
+	struct dirent *process;
+	char wanted[32], path[300], name[32];
+
+	snprintf(wanted, sizeof(wanted), "ksoftirqd/%d\n", sched_getcpu());
+	while (processes && softirq_clock == -1 && (process = readdir(processes))) {
+		snprintf(path, sizeof(path), "/proc/%s/comm", process->d_name);
+		FILE *comm = fopen(path, "r");
+
+		if (!comm)
+			continue;
+		if (fgets(name, sizeof(name), comm) && !strcmp(name, wanted))
+			clock_getcpuclockid(atoi(process->d_name), &softirq_clock);
+		fclose(comm);
+	}
+	if (softirq_clock == -1)
+		die("Cannot find the softirq thread of CPU %d", sched_getcpu());
+	closedir(processes);
+}
+
+/* What this process and that thread have run: all that becomes of what it sends, as far as that
+ * happens on its CPU. What others take of the CPU is not in it. */
+static inline double cpu_s(void)
+{
+	return clock_s(CLOCK_PROCESS_CPUTIME_ID) + clock_s(softirq_clock);
 }
 
 /* `10.0.0.1:80` */

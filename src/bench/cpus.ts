@@ -34,15 +34,3 @@ export const parseCpuList = (text: string): readonly number[] =>
     const [first = 0, last = first] = part.split("-").map(Number);
     return Array.from({ length: last - first + 1 }, (_, i) => first + i);
   });
-
-/** Seconds that these CPUs have been busy since the machine started, in the kernel's grain of 10 ms. */
-export const busySeconds = ({ sender, server }: Cpus): number => {
-  const USER_HZ = 100;
-  const stat = readFileSync("/proc/stat", "utf8");
-  const ticks = (cpu: number): number => {
-    const numbers = new RegExp(`^cpu${cpu} (.*)$`, "m").exec(stat)?.[1]?.split(" ").map(Number) ?? [];
-    const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = numbers;
-    return user + nice + system + irq + softirq;
-  };
-  return (ticks(sender) + (server === sender ? 0 : ticks(server))) / USER_HZ;
-};

@@ -7,13 +7,20 @@ import { CLIENT, POD_PORT, TARGET } from "./cluster.ts";
 import { cgroupMount } from "./lab/leftovers.ts";
 import { NODE_MAC, netnsName, offloadScript, UPLINK } from "./lab/network.ts";
 import { runScript, Tool, type Where } from "./lab/process.ts";
-import { GREET_FLOWS, type Setting } from "./stack.ts";
+import { frames, GREET_FLOWS, type Setting } from "./stack.ts";
 
-const frames = z.object({ sent: z.number(), rate: z.number() });
 const counts = z.object({ right: z.number() });
 
 /** Its stack's name. */
 export const LIMIT = "limit";
+
+/** What the generator does alone. */
+export interface Limit {
+  /** Packets a second. */
+  readonly rate: number;
+  /** For each packet. */
+  readonly cpu_ns: number;
+}
 
 export class Generator {
   readonly #frames: Tool;
@@ -47,13 +54,14 @@ export class Generator {
     return new Generator(sender, node);
   }
 
-  /** Packets a second, over 64 flows or each of another flow. */
-  async rate(kind: "established" | "new", seconds: number): Promise<number> {
+  /** Over 64 flows, or each packet of another flow. */
+  async measure(kind: "established" | "new", seconds: number): Promise<Limit> {
     const before = await this.#counted();
     const to = `${TARGET.address}:${TARGET.port}`;
     const flows = kind === "established" ? GREET_FLOWS : 0;
     const run = frames.parse(await this.#frames.ask(`run ${to} ${to} ${flows} ${seconds} 1e12`));
-    return (run.rate * ((await this.#counted()) - before)) / run.sent;
+    const arrived = (await this.#counted()) - before;
+    return { rate: (run.rate * arrived) / run.sent, cpu_ns: (run.cpu_s * 1e9) / arrived };
   }
 
   async #counted(): Promise<number> {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { messageOf, RefusedError } from "../lib/errors.ts";
 import { list } from "../lib/text.ts";
 import { chooseCpus } from "./cpus.ts";
-import { Generator, LIMIT } from "./generator.ts";
+import { Generator, LIMIT, type Limit } from "./generator.ts";
 import { closeLab, labDirectory, labName, openLab, removeLeftovers } from "./lab/leftovers.ts";
 import { networkScript } from "./lab/network.ts";
 import { mountBpf, runScript } from "./lab/process.ts";
@@ -130,7 +130,9 @@ class Run {
   readonly #broken = new Set<Stack>();
   /** Those whose install does not take long. */
   readonly #repeated: Stack[] = [];
-  #limit: Generator | null = null;
+  #generator: Generator | null = null;
+  /** Of this round. */
+  #limit: Limit | null = null;
   readonly #start_ms = performance.now();
   #done_s = 0;
   #total_s = 0;
@@ -237,7 +239,7 @@ class Run {
     const needsLimit = this.#measurements.some(({ packets }) => packets);
     makeNetwork(this.setting.lab, [...this.stacks.map(({ name }) => name), ...(needsLimit ? [LIMIT] : [])]);
     this.#options.signal.throwIfAborted();
-    if (needsLimit) this.#limit = await Generator.start(this.setting);
+    if (needsLimit) this.#generator = await Generator.start(this.setting);
   }
 
   async #install(stack: Stack): Promise<void> {
@@ -284,25 +286,21 @@ class Run {
   }
 
   async #measureLimit(round: number): Promise<void> {
-    if (this.#limit === null) return;
+    if (this.#generator === null) return;
     this.#tell(`round ${round + 1} of ${this.#options.rounds}: the generator's limit`);
     for (const flows of ["established", "new"] as const) {
       const bounded = BOUNDED[flows];
       if (!this.#measurements.some(({ metrics }) => metrics.some(({ name }) => bounded.includes(name)))) continue;
-      const value = await this.#limit.rate(flows, this.#options.seconds);
-      this.generator.push(...bounded.map((metric) => ({ metric, round, value })));
+      const limit = await this.#generator.measure(flows, this.#options.seconds);
+      this.generator.push(...bounded.map((metric) => ({ metric, round, value: limit.rate })));
+      if (flows === "established") this.#limit = limit;
     }
-  }
-
-  /** Of established flows. */
-  #limitOf(round: number): number | null {
-    return this.generator.find((one) => one.round === round && BOUNDED.established.includes(one.metric))?.value ?? null;
   }
 
   async #measure(measurement: Measurement, stack: Stack, round: number): Promise<void> {
     const { asks } = measurement;
     if (asks !== null) await stack.ask("reset", asks);
-    const measured = await measurement.run(stack, this.#options, this.#limitOf(round));
+    const measured = await measurement.run(stack, this.#options, this.#limit);
     const proof =
       asks === null
         ? await servicesProof(stack)

@@ -32,7 +32,8 @@ export interface Installed {
 }
 
 const counts = z.object({ right: z.number(), wrong: z.number() });
-const frames = z.object({ sent: z.number(), rate: z.number() });
+/** `cpu_s`: of the sender, and of what became of its packets on its CPU. */
+export const frames = z.object({ sent: z.number(), rate: z.number(), cpu_s: z.number() });
 const client = z.object({
   sent: z.number(),
   lost: z.number(),
@@ -41,6 +42,7 @@ const client = z.object({
   p99: z.number().optional(),
   done: z.number().optional(),
   seconds: z.number().optional(),
+  cpu_s: z.number().optional(),
   bytes: z.number().optional(),
 });
 export type ClientAnswer = z.output<typeof client>;
