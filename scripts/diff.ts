@@ -8,38 +8,42 @@ import { clusterObjects } from "../test/diff/objects.ts";
 import { SOURCES } from "../test/diff/probes.ts";
 import { formatDisagreement, formatTally } from "../test/diff/report.ts";
 import { type Walked, walkAll } from "../test/diff/reuse.ts";
-import { randomOf, runClusters } from "../test/diff/run.ts";
+import { drawForwarding, randomOf, runClusters } from "../test/diff/run.ts";
 import { newKept, runSequence } from "../test/diff/sequence.ts";
+import { FORWARDINGS } from "../test/lib/forwarding.ts";
 
-const USAGE = "npm run diff -- [--minutes N] [--seed S] [--first CLUSTER] [--cases PER_CLUSTER]";
+const USAGE = `npm run diff -- [--minutes N] [--seed S] [--first CLUSTER] [--cases PER_CLUSTER] [--forwarding ${FORWARDINGS.join("|")}]`;
 
-/** Every option is a number, 0 or more. */
-const numbersOf = (defaults: Readonly<Record<"minutes" | "seed" | "first" | "cases", number>>): typeof defaults => {
-  const names = Object.keys(defaults) as (keyof typeof defaults)[];
-  const numbers = { ...defaults };
+const text = { type: "string" } as const;
+
+const readOptions = () => {
   try {
-    const options = Object.fromEntries(names.map((name) => [name, { type: "string" as const }]));
+    const options = { minutes: text, seed: text, first: text, cases: text, forwarding: text };
     const { values } = parseArgs({ options });
-    for (const name of names) {
-      const text = values[name];
-      if (text === undefined) continue;
-      if (typeof text !== "string" || !/^\d+(\.\d+)?$/.test(text))
-        throw new Error(`--${name}: expected a number, got ${text}`);
-      numbers[name] = Number(text);
-    }
+    /** 0 or more. */
+    const number = (name: "minutes" | "seed" | "first" | "cases", otherwise: number): number => {
+      const given = values[name] ?? String(otherwise);
+      if (!/^\d+(\.\d+)?$/.test(given)) throw new Error(`--${name}: expected a number, got ${given}`);
+      return Number(given);
+    };
+    const forwarding = FORWARDINGS.find((one) => one === values.forwarding);
+    if (values.forwarding !== undefined && forwarding === undefined)
+      throw new Error(`--forwarding: expected ${FORWARDINGS.join(" or ")}, got ${values.forwarding}`);
+    return {
+      minutes: number("minutes", 5),
+      seed: number("seed", Math.floor(Math.random() * 1_000_000)),
+      first: number("first", 0),
+      cases: number("cases", 200),
+      /** None: each in its turn. */
+      always: forwarding === undefined ? {} : { forwarding },
+    };
   } catch (error) {
     console.error(`diff: ${error instanceof Error ? error.message : error}\nUsage: ${USAGE}`);
     process.exit(2);
   }
-  return numbers;
 };
 
-const { minutes, seed, first, cases } = numbersOf({
-  minutes: 5,
-  seed: Math.floor(Math.random() * 1_000_000),
-  first: 0,
-  cases: 200,
-});
+const { minutes, seed, first, cases, always } = readOptions();
 
 /** So many clusters with one variation, then as many with the next. */
 const CLUSTERS_OF_A_VARIATION = 10;
@@ -72,7 +76,9 @@ const walked: Walked = { steps: 0, complaints: [] };
 const walkOver = async (labs: Labs, number: number): Promise<void> => {
   const world = await labs.apply(clusterObjects(drawCluster(seed, number), labs.places));
   const random = randomOf(seed, number);
-  const { steps, complaints } = await walkAll(labs, world, { clients: SOURCES, steps: STEPS_OF_A_WALK, random });
+  const forwardings = FORWARDINGS.map((_, turn) => drawForwarding(seed, number, turn));
+  const options = { clients: SOURCES, steps: STEPS_OF_A_WALK, forwardings, random };
+  const { steps, complaints } = await walkAll(labs, world, options);
   walked.steps += steps;
   walked.complaints.push(...complaints);
   for (const text of complaints) console.log(`Disagreement: seed ${seed}, walk over cluster ${number}: ${text}`);
@@ -82,7 +88,7 @@ let said_ms = performance.now();
 for (let number = first; performance.now() < deadline; ) {
   const variation = VARIATIONS[Math.floor(number / CLUSTERS_OF_A_VARIATION) % VARIATIONS.length] ?? { flavour: "nft" };
   const words = JSON.stringify(variation);
-  const labs = await Labs.create({ ...variation, dataplanes: ["bpf", "iptables", "userspace"] });
+  const labs = await Labs.create({ ...variation, ...always, dataplanes: ["bpf", "iptables", "userspace"] });
   try {
     do {
       await runClusters(labs, { seed, first: number, clusters: 1, cases, say: console.log }, tally);

@@ -1,5 +1,7 @@
 // One cluster in every lab: writes it, asks a choice of its cases, and tells every answer that is not as it should be.
 import { monitorEventLoopDelay } from "node:perf_hooks";
+import type { Forwarding } from "../lib/forwarding.ts";
+import { addForwards, type Forwards, NO_FORWARDS } from "../lib/forwards.ts";
 import { complaintsOf } from "./ask.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Case } from "./differences.ts";
@@ -11,6 +13,8 @@ import type { World } from "./world.ts";
 
 export interface Disagreement {
   readonly dataplane: DataplaneName;
+  /** Of bpf; null: as its agents choose. */
+  readonly forwarding: Forwarding | null;
   readonly cluster: Cluster;
   readonly one: Case;
   readonly complaint: string;
@@ -20,6 +24,8 @@ export interface Disagreement {
 export interface Tally {
   /** Who was asked beside evaluate(). */
   readonly voices: Set<DataplaneName>;
+  /** How the packets of bpf's lab went on, by how they should. */
+  readonly forwards: Map<Forwarding, Forwards>;
   clusters: number;
   /** Cases asked; every one is evaluate()'s answer and one of each voice. */
   probes: number;
@@ -34,6 +40,7 @@ export interface Tally {
 
 export const newTally = (): Tally => ({
   voices: new Set(),
+  forwards: new Map(),
   clusters: 0,
   probes: 0,
   same: 0,
@@ -56,7 +63,9 @@ export const compareCluster = async (
 ): Promise<World> => {
   const world = await labs.apply(clusterObjects(cluster, labs.places));
   const chosen = chooseCases(world, cases, random);
+  const before = labs.forwards;
   const wrong = await askAll(labs, cluster, chosen, tally);
+  countForwards(tally, labs.forwarding, before, labs.forwards);
   const voices = [...labs.labs.keys()];
   for (const voice of voices) tally.voices.add(voice);
   tally.clusters++;
@@ -70,6 +79,11 @@ export const compareCluster = async (
   }
   tally.disagreements.push(...wrong);
   return world;
+};
+
+const countForwards = ({ forwards }: Tally, how: Forwarding | null, before: Forwards, after: Forwards): void => {
+  if (how === null) return;
+  forwards.set(how, addForwards(forwards.get(how) ?? NO_FORWARDS, addForwards(after, before, -1)));
 };
 
 /** Those that apply between the answers of these dataplanes and evaluate()'s. */
@@ -105,10 +119,11 @@ export const askAll = async (
       .map(([one]) => one);
     const again = await complaintsOf(lab, dataplane, late, 3);
     const inTime = late.filter((one) => !again.has(one));
-    tally.late.push(...inTime.map((one) => ({ dataplane, cluster, one })));
+    const { forwarding } = labs;
+    tally.late.push(...inTime.map((one) => ({ dataplane, forwarding, cluster, one })));
     return [...first].flatMap(([one, text]) => {
       const complaint = late.includes(one) ? again.get(one) : text;
-      return complaint === undefined ? [] : [{ dataplane, cluster, one, complaint }];
+      return complaint === undefined ? [] : [{ dataplane, forwarding, cluster, one, complaint }];
     });
   });
   const all = (await Promise.all(found)).flat();

@@ -3,6 +3,8 @@
 import { renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Agent } from "../lib/agent.ts";
+import { FORWARDING_FIELDS, type Forwarding } from "../lib/forwarding.ts";
+import { type Forwards, readForwards } from "../lib/forwards.ts";
 import { Lab } from "../lib/lab.ts";
 import type { Place } from "../lib/network.ts";
 import { BACKENDS, TARGET_PORTS } from "./cluster.ts";
@@ -32,6 +34,8 @@ export interface LabsOptions {
   readonly socketLB?: SocketLB;
   /** Of all. */
   readonly nodePortAddresses?: NodePortAddresses;
+  /** How bpf forwards, from first to last; by default as each test or run says, at first as by default. */
+  readonly forwarding?: Forwarding;
 }
 
 /** The way to tell pods of the own node from everybody else that is beeline's, too: by where a packet comes in. */
@@ -46,12 +50,15 @@ export class Labs {
   readonly #options: LabsOptions;
   readonly #configs = new Map<DataplaneName, object>();
   readonly #running = new Map<DataplaneName, readonly Agent[]>();
+  /** null: as the agents choose. */
+  #forwarding: Forwarding | null;
   #generation = 0;
   #lastPorts = 0;
 
   private constructor(labs: ReadonlyMap<DataplaneName, Lab>, manifests: string, options: LabsOptions) {
     this.labs = labs;
     this.#options = options;
+    this.#forwarding = options.forwarding ?? null;
     this.#manifests = manifests;
   }
 
@@ -69,6 +76,23 @@ export class Labs {
       await Promise.all([...labs.values()].map((lab) => lab.close()));
       throw error;
     }
+  }
+
+  get forwarding(): Forwarding | null {
+    return this.#forwarding;
+  }
+
+  /** From now on bpf forwards so, unless it is always to do it in one way; its agents start anew where that is a change. */
+  async forward(forwarding: Forwarding): Promise<void> {
+    if (this.#options.forwarding !== undefined || forwarding === this.#forwarding || !this.labs.has("bpf")) return;
+    this.#forwarding = forwarding;
+    await this.restart("bpf", this.#configs.get("bpf") ?? {});
+  }
+
+  /** Of all nodes of bpf's lab, so far. */
+  get forwards(): Forwards {
+    const lab = this.labs.get("bpf");
+    return readForwards(lab === undefined ? [] : AGENT_NODES.map((node) => lab.bpffs(node)));
   }
 
   get places(): readonly Place[] {
@@ -147,7 +171,7 @@ export class Labs {
   async #startAgents(name: DataplaneName): Promise<void> {
     const lab = this.labs.get(name);
     if (lab === undefined) throw new Error(`There is no lab of ${name}`);
-    const config = agentOptions(name, this.#configs.get(name) ?? {}, this.#options);
+    const config = agentOptions(name, this.#configs.get(name) ?? {}, this.#options, this.#forwarding);
     const options = { manifests: this.#manifests, ...config };
     this.#running.set(name, await Promise.all(AGENT_NODES.map((node) => lab.startAgent(node, options))));
   }
@@ -182,12 +206,14 @@ const agentOptions = (
   name: DataplaneName,
   config: object,
   { flavour, attach, socketLB, nodePortAddresses }: LabsOptions,
+  forwarding: Forwarding | null,
 ): { readonly config: object; readonly args: readonly string[] } => {
   const minSyncPeriod = "10ms";
   // The configuration file has a list for either.
   const common = { nodePortAddresses: nodePortAddresses === "primary" ? ["primary"] : (nodePortAddresses ?? []) };
   if (name === "bpf") {
-    const bpf = { minSyncPeriod, socketLB: socketLB ?? "all" };
+    const fields = forwarding === null ? {} : FORWARDING_FIELDS[forwarding];
+    const bpf = { minSyncPeriod, socketLB: socketLB ?? "all", ...fields };
     return { config: { ...common, bpf }, args: attach === undefined ? [] : ["--attach", attach] };
   }
   const { iptables, ...others } = config as { readonly iptables?: object };

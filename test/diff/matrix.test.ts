@@ -114,7 +114,9 @@ for (const [flavour, names] of Object.entries(FLAVOURS)) {
           [...labs.labs].map(async ([dataplane, lab]) => {
             const wrong = await complaintsOf(lab, dataplane, cases);
             const cluster = { number: 0, zones: [], services: [] };
-            return [...wrong].map(([one, complaint]) => formatDisagreement({ dataplane, cluster, one, complaint }));
+            return [...wrong].map(([one, complaint]) =>
+              formatDisagreement({ dataplane, forwarding: labs.forwarding, cluster, one, complaint }),
+            );
           }),
         );
         assert.deepEqual(found.flat(), [], labs.logs());

@@ -2,6 +2,8 @@
 // mean the same to evaluate(), bpf and kube-proxy's rules.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
+import { FORWARDINGS } from "../lib/forwarding.ts";
+import { assertForwards } from "../lib/forwards.ts";
 import { newTally } from "./compare.ts";
 import { Labs } from "./labs.ts";
 import { formatDisagreement, formatTally } from "./report.ts";
@@ -16,6 +18,8 @@ for (const seed of [11, Math.floor(Math.random() * 1_000_000)]) {
     await runClusters(labs, { seed, first: 0, clusters: 3, cases: 150, say: (text) => t.diagnostic(text) }, tally);
     t.diagnostic(formatTally(tally));
     assert.ok(tally.probes > 300, formatTally(tally));
+    for (const [forwarding, forwards] of tally.forwards) assertForwards(forwarding, forwards);
+    assert.equal(tally.forwards.size, FORWARDINGS.length);
     assert.deepEqual(tally.disagreements.map(formatDisagreement), [], `seed ${seed}`);
   });
 }

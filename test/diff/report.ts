@@ -7,23 +7,30 @@ import { formatExpected } from "./expected.ts";
 import { clusterObjects } from "./objects.ts";
 import { formatProbe } from "./probes.ts";
 
-export const formatTally = ({ voices, clusters, probes, same, differences, late, disagreements }: Tally): string =>
-  [
+export const formatTally = (tally: Tally): string => {
+  const { voices, forwards, clusters, probes, same, differences, late, disagreements } = tally;
+  return [
     `${clusters} clusters, ${probes} probes, each asked of evaluate(), ${[...voices].join(", ")}`,
+    ...[...forwards].map(
+      ([forwarding, { direct, xdp, doubted }]) =>
+        `  forwarding: ${forwarding}: ${direct} packets sent on directly, ${xdp} of them by XDP; ${doubted} left to the kernel`,
+    ),
     `  ${same} with one answer`,
     ...[...differences].sort().map(([name, count]) => `  ${count} by intended difference ${name}`),
     ...(late.length === 0 ? [] : [`  ${late.length} came late, and in time when asked again: ${named(late)}`]),
     `  ${disagreements.length} disagreements`,
   ].join("\n");
+};
 
 const named = (late: Tally["late"]): string =>
   [...new Set(late.slice(-3).map(({ dataplane, one }) => `${dataplane} ${formatProbe(one.probe)}`))].join(", ");
 
-export const formatDisagreement = ({ dataplane, one, complaint, cluster }: Disagreement): string => {
+export const formatDisagreement = ({ dataplane, forwarding, one, complaint, cluster }: Disagreement): string => {
   const { probe, meaning, answers } = one;
   const differences = differencesOf(one, [dataplane]).join("; ");
+  const how = dataplane === "bpf" && forwarding !== null ? `, forwarding: ${forwarding}` : "";
   return [
-    `${formatProbe(probe)}, cluster ${cluster.number}`,
+    `${formatProbe(probe)}, cluster ${cluster.number}${how}`,
     `  evaluate  ${formatVerdict(meaning.verdict)}, at ${meaning.handler ?? "no node"}`,
     `  expected  ${formatExpected(answers[dataplane])}${differences === "" ? "" : ` (${differences})`}`,
     `  ${dataplane.padEnd(9)} ${complaint}`,

@@ -2,6 +2,7 @@
 // own addresses. Each step is a new connection or datagram from the same port, so that what a dataplane remembers of one
 // flow meets the next: a port that is free again, two VIPs of one backend, a NodePort and then the pod itself.
 import { familyOf } from "../../src/model/address.ts";
+import type { Forwarding } from "../lib/forwarding.ts";
 import type { Answer } from "../lib/host/protocol.ts";
 import { nextPort, tryOf } from "./ask.ts";
 import { BACKENDS, TARGET_PORTS } from "./cluster.ts";
@@ -15,6 +16,8 @@ export interface WalkOptions {
   /** Places that walk, each with a port of its own for every family and transport. */
   readonly clients: readonly string[];
   readonly steps: number;
+  /** How bpf forwards: each for its share of the steps, in this order. */
+  readonly forwardings: readonly Forwarding[];
   readonly random: () => number;
 }
 
@@ -25,25 +28,31 @@ export interface Walked {
 
 /** Every lab walks the same walks. */
 export const walkAll = async (labs: Labs, world: World, options: WalkOptions): Promise<Walked> => {
-  const walks = options.clients.flatMap((from) => walksOf(world, from, options));
+  const { clients, forwardings, steps } = options;
+  const walks = clients
+    .flatMap((from) => walksOf(world, from, options))
+    .map((walk) => ({ walk, ports: new Map([...labs.labs.keys()].map((name) => [name, nextPort()])) }));
   const walked: Walked = { steps: 0, complaints: [] };
-  for (const [name, lab] of labs.labs) {
-    if (name === "userspace") continue; // its own sockets make connections of their own
-    const wrong = await Promise.all(
-      walks.map(async (walk) => {
-        const localPort = nextPort();
-        const tries = walk.map(({ one, serverCloses }) => ({
-          ...tryOf(lab, one.probe, one.answers[name], 1),
-          localPort,
-          serverCloses,
-        }));
-        const host = await lab.host(walk[0]?.one.probe.from ?? "");
-        const [answers = []] = await host.tryAll([tries]);
-        walked.steps += answers.length;
-        return answers.flatMap((answer, i) => complaintOf(name, walk, i, answer));
-      }),
-    );
-    walked.complaints.push(...wrong.flat());
+  const leg = Math.ceil(steps / forwardings.length);
+  for (const [turn, forwarding] of forwardings.entries()) {
+    await labs.forward(forwarding);
+    for (const [name, lab] of labs.labs) {
+      if (name === "userspace") continue; // its own sockets make connections of their own
+      const wrong = await Promise.all(
+        walks.map(async ({ walk, ports }) => {
+          const tries = walk.slice(turn * leg, (turn + 1) * leg).map(({ one, serverCloses }) => ({
+            ...tryOf(lab, one.probe, one.answers[name], 1),
+            localPort: ports.get(name) ?? 0,
+            serverCloses,
+          }));
+          const host = await lab.host(walk[0]?.one.probe.from ?? "");
+          const [answers = []] = await host.tryAll([tries]);
+          walked.steps += answers.length;
+          return answers.flatMap((answer, i) => complaintOf(name, walk, turn * leg + i, answer));
+        }),
+      );
+      walked.complaints.push(...wrong.flat());
+    }
   }
   return walked;
 };

@@ -1,7 +1,9 @@
 // A run of generated clusters, one after another, all from one seed: the same seed asks the same again.
+import { FORWARDINGS, type Forwarding } from "../lib/forwarding.ts";
 import { drawCluster } from "./cluster.ts";
 import { compareCluster, type Disagreement, type Tally } from "./compare.ts";
 import type { Labs } from "./labs.ts";
+import { shuffled } from "./probes.ts";
 import { formatDisagreement, scenarioDraft } from "./report.ts";
 import { shrink } from "./shrink.ts";
 
@@ -12,6 +14,8 @@ export interface RunOptions {
   readonly clusters: number;
   /** Cases of each cluster. */
   readonly cases: number;
+  /** How bpf forwards while a cluster is asked; by default its number and the seed choose. */
+  readonly forwarding?: Forwarding;
   /** Said while it goes on. */
   readonly say: (text: string) => void;
 }
@@ -20,6 +24,7 @@ export const runClusters = async (labs: Labs, options: RunOptions, tally: Tally)
   const { seed, first, clusters, cases, say } = options;
   for (let number = first; number < first + clusters; number++) {
     const before = tally.disagreements.length;
+    await labs.forward(options.forwarding ?? drawForwarding(seed, 0, number));
     await compareCluster(labs, drawCluster(seed, number), { cases, random: randomOf(seed, number) }, tally);
     const [found, ...more] = tally.disagreements.slice(before);
     if (found !== undefined) say(await explain(labs, found, more, `seed ${seed}, cluster ${number}`));
@@ -42,6 +47,10 @@ const explain = async (
     scenarioDraft(smallest, labs.places),
   ].join("\n");
 };
+
+/** Number `turn` of as many ways in turn as there are, in an order that the seed and `number` choose. */
+export const drawForwarding = (seed: number, number: number, turn: number): Forwarding =>
+  shuffled(FORWARDINGS, randomOf(seed ^ 0x5bd1e995, number))[turn % FORWARDINGS.length] as Forwarding;
 
 /** Repeatable random numbers below 1 (mulberry32). */
 export const randomOf = (seed: number, number: number): (() => number) => {

@@ -2,13 +2,15 @@
 // and UDP flows go on, and agents are killed.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
+import { FORWARDINGS } from "../lib/forwarding.ts";
+import { assertForwards } from "../lib/forwards.ts";
 import { drawCluster } from "./cluster.ts";
 import { newTally } from "./compare.ts";
 import { Labs } from "./labs.ts";
 import { clusterObjects } from "./objects.ts";
 import { formatDisagreement, formatTally } from "./report.ts";
 import { walkAll } from "./reuse.ts";
-import { randomOf } from "./run.ts";
+import { drawForwarding, randomOf } from "./run.ts";
 import { newKept, runSequence } from "./sequence.ts";
 
 const labs = await Labs.create({ flavour: "legacy" });
@@ -31,6 +33,7 @@ for (const [title, seed] of [
     t.diagnostic(`${formatTally(tally)}; ${kept.connections} connections held, ${kept.flows} UDP flows asked again`);
     assert.deepEqual(tally.disagreements.map(formatDisagreement), [], `seed ${seed}`);
     assert.deepEqual(kept.complaints, [], `seed ${seed}`);
+    for (const [forwarding, forwards] of tally.forwards) assertForwards(forwarding, forwards);
   });
 }
 
@@ -44,7 +47,8 @@ for (const [title, seed] of [
     for (const number of [10, 11, 12]) {
       const world = await labs.apply(clusterObjects(drawCluster(seed, number), labs.places));
       const random = randomOf(seed, number);
-      const { steps, complaints } = await walkAll(labs, world, { clients: WALKERS, steps: 40, random });
+      const forwardings = FORWARDINGS.map((_, turn) => drawForwarding(seed, number, turn));
+      const { steps, complaints } = await walkAll(labs, world, { clients: WALKERS, steps: 40, forwardings, random });
       walked.steps += steps;
       walked.complaints.push(...complaints);
     }

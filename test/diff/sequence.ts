@@ -11,6 +11,7 @@ import { serverOf } from "./expected.ts";
 import type { Labs } from "./labs.ts";
 import { clusterObjects } from "./objects.ts";
 import { everyProbe, formatProbe, shuffled } from "./probes.ts";
+import { drawForwarding } from "./run.ts";
 import { desiredOf, type Probe, type World } from "./world.ts";
 
 /** One Service of a cluster becomes, in some of its fields, what `draw` says. */
@@ -86,17 +87,19 @@ export interface Kept {
 export const newKept = (): Kept => ({ connections: 0, flows: 0, complaints: [] });
 
 /**
- * Runs one sequence, in the midst of which every agent is killed and started again. What held connections and UDP flows
- * met goes to `kept`, disagreements go to the tally.
+ * Runs one sequence, in the midst of which every agent is killed and started again, and bpf forwards in one way after the
+ * other. What held connections and UDP flows met goes to `kept`, disagreements go to the tally.
  */
 export const runSequence = async (labs: Labs, options: SequenceOptions, tally: Tally, kept: Kept): Promise<void> => {
   const { seed, number, changes, random } = options;
   let cluster = drawCluster(seed, number);
+  await labs.forward(drawForwarding(seed, number, 0));
   const world = await compareCluster(labs, cluster, options, tally);
   const followed = await follow(labs, world, random);
   const crash = Math.floor(random() * changes);
   for (let i = 0; i < changes; i++) {
     if (i === crash) await labs.crash();
+    else if (i % SWITCH === SWITCH - 1) await labs.forward(drawForwarding(seed, number, (i + 1) / SWITCH));
     const change = draw(arbitraryChange, seed, number * 1000 + i);
     cluster = changed(cluster, change);
     if (change.hasty && i < changes - 1) labs.write(clusterObjects(cluster, labs.places));
@@ -105,6 +108,8 @@ export const runSequence = async (labs: Labs, options: SequenceOptions, tally: T
   await followed.close(kept);
 };
 
+/** So many changes later bpf forwards in another way. */
+const SWITCH = 2;
 const HELD = 4;
 const FLOWS = 6;
 const BEAT_MS = 50;

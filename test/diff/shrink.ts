@@ -29,13 +29,13 @@ export const shrink = async (labs: Labs, found: Disagreement): Promise<Disagreem
 
 /** The probe asked again in a cluster; null: nothing is wrong. */
 export const ask = async (labs: Labs, disagreement: Disagreement): Promise<Disagreement | null> => {
-  const { dataplane, cluster, one } = disagreement;
+  const { dataplane, forwarding, cluster, one } = disagreement;
   const world = await labs.apply(clusterObjects(cluster, labs.places));
   const lab = labs.labs.get(dataplane);
   if (lab === undefined) return null;
   const again = caseOf(world, one.probe);
   const complaint = (await complaintsOf(lab, dataplane, [again])).get(again);
-  return complaint === undefined ? null : { dataplane, cluster, one: again, complaint };
+  return complaint === undefined ? null : { dataplane, forwarding, cluster, one: again, complaint };
 };
 
 /** Big steps first: all Services but one, then all but a half, then a single one less, then parts of each. */

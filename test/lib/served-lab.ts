@@ -5,7 +5,7 @@ import { after, afterEach, before } from "node:test";
 import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
 import type { AgentOptions } from "./agent.ts";
 import { FORWARDING_FIELDS, FORWARDINGS, type Forwarding } from "./forwarding.ts";
-import { readForwards } from "./forwards.ts";
+import { assertForwards, readForwards } from "./forwards.ts";
 import { Lab, type LabOptions } from "./lab.ts";
 import type { Manifests, ServiceWords } from "./objects.ts";
 
@@ -123,21 +123,11 @@ export const runOnEveryNode = (lab: Lab, manifests: Manifests, dataplane: LabDat
   });
   after(async () => {
     await Promise.all(lab.agents.map((agent) => agent.stop()));
-    if (dataplane.forwarding !== null) assertForwards(lab, dataplane.forwarding);
+    if (dataplane.forwarding !== null)
+      assertForwards(dataplane.forwarding, readForwards(lab.nodes().map(({ name }) => lab.bpffs(name))));
     for (const { name } of lab.nodes()) {
       const { status, stderr } = lab.beeline(name, ["reset", "--dataplane", dataplane.name]);
       assert.equal(status, 0, stderr);
     }
   });
 };
-
-/** Of all that has passed the nodes' programs so far. */
-const assertForwards = (lab: Lab, forwarding: Forwarding): void => {
-  const all = lab.nodes().map(({ name }) => readForwards(lab.bpffs(name)));
-  const [direct, xdp] = [sumOf(all.map((one) => one.direct)), sumOf(all.map((one) => one.xdp))];
-  const words = `forwarding: ${forwarding}: ${JSON.stringify(all)}`;
-  assert.equal(direct > xdp, forwarding !== "kernel", words);
-  assert.equal(xdp > 0, forwarding === "xdp", words);
-};
-
-const sumOf = (numbers: readonly number[]): number => numbers.reduce((sum, one) => sum + one, 0);
