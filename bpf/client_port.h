@@ -43,6 +43,9 @@ SUBPROGRAM int is_holder_gone(const struct connection *c, const struct flow *und
 	/* Where it is no reply, it is a request of whom the client serves, of this very port. */
 	if (!config || !c || !undo || undo->kind != FLOW_UNDO_DNAT)
 		return false;
+	if (undo->flags & FLOW_ALONE)
+		return is_over(undo, NULL, c->proto, config, c->now_ns) &&
+		       !forget_flow(c, FLOW_UNDO_DNAT);
 	head = find_head_of_holder(c, undo, &key);
 	if (head && !is_over(head, undo, key.proto, config, c->now_ns))
 		return false;
@@ -73,8 +76,15 @@ static __always_inline bool is_answer(const struct connection *c)
 	return undo && undo->kind == FLOW_UNDO_DNAT;
 }
 
+/* The one flow of a connection, which `c` goes on with. */
+static __always_inline bool is_first_of(const struct flow *undo, const struct connection *c)
+{
+	return undo->flags & FLOW_ALONE && !c->needs_snat && undo->backend_id == c->backend_id &&
+	       undo->generation == c->generation;
+}
+
 /* Whether `c->inner_port` is this connection's from now on. */
-SUBPROGRAM int claim_inner_port(const struct connection *c)
+SUBPROGRAM int claim_inner_port(struct connection *c)
 {
 	const struct flow *undo;
 	int error;
@@ -91,8 +101,11 @@ SUBPROGRAM int claim_inner_port(const struct connection *c)
 	undo = find_flow(c, FLOW_UNDO_DNAT);
 	if (!undo)
 		return TAKEN;
-	if (is_undo_of(undo, c))
+	if (is_undo_of(undo, c)) {
+		c->is_resumed = is_first_of(undo, c);
+		c->is_alone = false;
 		return write_flow(c, FLOW_UNDO_DNAT, BPF_ANY) ? FAILED : CLAIMED;
+	}
 	if (!is_holder_gone(c, undo))
 		return TAKEN;
 	return write_flow(c, FLOW_UNDO_DNAT, BPF_NOEXIST) ? TAKEN : CLAIMED;

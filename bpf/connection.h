@@ -12,18 +12,33 @@
 /* The flow that admits packets comes last: before it, no packet is translated. */
 static __always_inline int store(const struct connection *c)
 {
+	if (c->is_alone)
+		return REASON_NEW_FLOW;
 	if ((c->node.port && write_flow(c, FLOW_SNAT, BPF_ANY)) ||
 	    write_flow(c, FLOW_DNAT, BPF_ANY)) {
 		forget_flows(c);
 		return REASON_FLOWS_FULL;
 	}
-	return REASON_NEW_FLOW;
+	return c->is_resumed ? REASON_ESTABLISHED : REASON_NEW_FLOW;
 }
 
-static __always_inline int open_connection(struct __sk_buff *ctx, struct connection *c)
+/* One packet is one flow: a second one, from either side, brings the other. Not where the packet
+ * needs one at each hook, nor where fragments that follow it do. */
+static __always_inline bool may_be_alone(const struct packet *packet, const struct connection *c)
 {
-	int reason = claim_client_port(c);
+	bool is_beside = same_addr(&c->vip.addr, &c->backend.addr);
 
+	return !c->needs_snat && !packet->fragmented && !is_beside;
+}
+
+static __always_inline int open_connection(struct __sk_buff *ctx, const struct packet *packet,
+					   struct connection *c)
+{
+	int reason;
+
+	c->is_alone = may_be_alone(packet, c);
+	c->is_resumed = false;
+	reason = claim_client_port(c);
 	if (reason != UNDECIDED)
 		return reason;
 	if (c->needs_snat) {
@@ -154,7 +169,8 @@ SUBPROGRAM int choose_beside(const struct packet *packet, struct connection *c)
 	return REASON_NEW_FLOW;
 }
 
-/* REASON_NEW_FLOW: the connection's flows are stored, and `to` is what FLOW_DNAT writes. */
+/* REASON_NEW_FLOW, or REASON_ESTABLISHED where it had one flow alone: its flows are stored, and
+ * `to` is what FLOW_DNAT writes. */
 SUBPROGRAM int connect_packet(struct __sk_buff *ctx, const struct packet *packet,
 			      struct translation *to, bool is_beside)
 {
@@ -166,16 +182,16 @@ SUBPROGRAM int connect_packet(struct __sk_buff *ctx, const struct packet *packet
 	reason = is_beside ? choose_beside(packet, c) : choose_for_packet(packet, c);
 	if (reason != REASON_NEW_FLOW)
 		return reason;
-	reason = open_connection(ctx, c);
-	if (reason != REASON_NEW_FLOW)
+	reason = open_connection(ctx, packet, c);
+	if (reason != REASON_NEW_FLOW && reason != REASON_ESTABLISHED)
 		return reason;
-	make_expendable(&packet->key, c->now_ns);
-	if (!is_beside)
+	make_expendable(c);
+	if (!is_beside && !c->is_resumed)
 		count_new_flow(c->backend_id);
 	to->addr = c->backend.addr;
 	to->port = c->backend.port;
 	to->other_port = client_port_in(c, FLOW_DNAT);
-	return REASON_NEW_FLOW;
+	return reason;
 }
 
 #endif

@@ -124,10 +124,27 @@ static __always_inline void visit_other(const struct flow_key *at, const struct 
 		pass->it.orphans++;
 }
 
+/* A connection that is nothing but this. */
+static __always_inline void visit_alone(const struct flow_key *at, const struct flow *undo,
+					struct pass *pass)
+{
+	struct flow_key key = *at;
+
+	if (has_timed_out(undo, NULL, key.proto, pass->it.most_s, pass->now_ns) &&
+	    !bpf_map_delete_elem(&flows, &key)) {
+		pass->it.expired++;
+		return;
+	}
+	pass->it.connections[state_of(undo, key.proto) & (TIMEOUTS - 1)]++;
+	pass->it.entries++;
+}
+
 static long visit(void *map, const struct flow_key *key, const struct flow *flow, struct pass *pass)
 {
 	if (flow->kind == FLOW_DNAT)
 		visit_head(key, flow, pass);
+	else if (flow->flags & FLOW_ALONE)
+		visit_alone(key, flow, pass);
 	else
 		visit_other(key, flow, pass);
 	return 0;

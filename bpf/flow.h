@@ -28,7 +28,10 @@ struct connection {
 	__be16 inner_port; /* the client's between the hooks: its own, or another one */
 	__u8 proto;
 	bool needs_snat; /* the backend is to see this node */
-	__u32 hash;	 /* of the packet that opens it */
+	bool is_alone;	 /* its FLOW_UNDO_DNAT is all that there is */
+	bool is_resumed; /* it was that, and this is the client's second packet */
+	__u16 pad;
+	__u32 hash; /* of the packet that opens it */
 	__u32 service_id;
 	__u32 backend_id;
 	__u32 generation;
@@ -174,6 +177,13 @@ struct {
 	__type(value, struct flow);
 } scratch_flow SEC(".maps");
 
+static __always_inline __u8 flags_in(const struct connection *c, __u32 kind)
+{
+	if (kind == FLOW_SNAT || kind == FLOW_UNDO_SNAT)
+		return FLOW_SETTLED;
+	return kind == FLOW_UNDO_DNAT && c->is_alone ? FLOW_ALONE : 0;
+}
+
 /* 0, or a negative errno. */
 static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 flags)
 {
@@ -189,7 +199,7 @@ static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 f
 		.addr = to->addr,
 		.port = kind == FLOW_UNDO_SNAT ? c->inner_port : to->port,
 		.kind = kind,
-		.flags = kind == FLOW_SNAT || kind == FLOW_UNDO_SNAT ? FLOW_SETTLED : 0,
+		.flags = flags_in(c, kind),
 		.service_id = c->service_id,
 		.backend_id = c->backend_id,
 		.generation = c->generation,
@@ -268,6 +278,7 @@ static __always_inline void recover(const struct flow_key *key, const struct flo
 	c->proto = key->proto;
 	c->node = (struct party){.addr = head->far_addr, .port = head->far_port};
 	c->needs_snat = head->far_port;
+	c->is_alone = false;
 	c->service_id = head->service_id;
 	c->backend_id = head->backend_id;
 	c->generation = head->generation;

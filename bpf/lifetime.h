@@ -82,35 +82,66 @@ static __always_inline bool gives_way(const struct expendable *place, const stru
 static __always_inline bool evict(const struct expendable *place, __u64 now_ns, bool is_full)
 {
 	struct flow_key key = place->key;
-	const struct flow *head = bpf_map_lookup_elem(&flows, &key);
+	const struct flow *flow = bpf_map_lookup_elem(&flows, &key);
 
-	if (!head || !gives_way(place, head, now_ns, is_full))
+	if (!flow)
 		return false;
-	forget_connection(&key, head);
+	if (flow->flags & FLOW_ALONE)
+		return flow->created_ns == place->created_ns && !bpf_map_delete_elem(&flows, &key);
+	if (!gives_way(place, flow, now_ns, is_full))
+		return false;
+	forget_connection(&key, flow);
 	return true;
 }
 
-/* The next place of the ring. The one who was there goes, unless it has become established. */
-SUBPROGRAM int make_expendable(const struct flow_key *key, __u64 created_ns)
+/* The next place of the ring; the one who was there goes, unless it has become established. */
+static __noinline struct expendable *take_place(__u64 now_ns)
 {
 	const struct config *config = get_config();
 	__u32 zero = 0, number;
 	struct expendable *place;
 	__u32 *cursor;
 
-	if (!config || !config->expendables || !key)
-		return 0;
+	if (!config || !config->expendables)
+		return NULL;
 	cursor = bpf_map_lookup_elem(&expendable_cursor, &zero);
 	if (!cursor)
-		return 0;
+		return NULL;
 	number = __sync_fetch_and_add(cursor, 1) % config->expendables;
 	place = bpf_map_lookup_elem(&expendables, &number);
+	if (place && place->created_ns)
+		evict(place, now_ns, false);
+	return place;
+}
+
+/* A connection that has been opened. */
+SUBPROGRAM int make_expendable(const struct connection *c)
+{
+	struct expendable *place;
+
+	if (!c)
+		return 0;
+	place = take_place(c->now_ns);
 	if (!place)
 		return 0;
-	if (place->created_ns)
-		evict(place, bpf_ktime_get_boot_ns(), false);
+	place->key = key_in(c, c->is_alone ? FLOW_UNDO_DNAT : FLOW_DNAT);
+	place->created_ns = c->now_ns;
+	return 0;
+}
+
+/* One that has been closed. */
+SUBPROGRAM int make_closed_expendable(const struct flow_key *key, const struct flow *head,
+				      __u64 now_ns)
+{
+	struct expendable *place;
+
+	if (!key || !head)
+		return 0;
+	place = take_place(now_ns);
+	if (!place)
+		return 0;
 	place->key = *key;
-	place->created_ns = created_ns;
+	place->created_ns = head->created_ns;
 	return 0;
 }
 
@@ -193,6 +224,34 @@ static __always_inline void hear(struct __sk_buff *ctx, const struct packet *pac
 		hear_client(head, &tcp);
 }
 
+/* The backend of a connection that has one flow alone has answered: it gets its head. NULL: there
+ * is no room, or the client has got another backend meanwhile. */
+SUBPROGRAM int complete(const struct flow_key *key, struct flow *undo)
+{
+	struct connection *c = scratch_connection(OPENED);
+
+	if (!c || !key || !undo)
+		return 0;
+	c->client = destination_of(key);
+	c->client.port = undo->client_port ?: key->dst_port;
+	c->vip = translation_of(undo);
+	c->backend = source_of(key);
+	c->node = (struct party){};
+	c->inner_port = key->dst_port;
+	c->proto = key->proto;
+	c->needs_snat = false;
+	c->is_alone = false;
+	c->service_id = undo->service_id;
+	c->backend_id = undo->backend_id;
+	c->generation = undo->generation;
+	c->now_ns = bpf_ktime_get_boot_ns();
+	if (write_flow(c, FLOW_DNAT, BPF_NOEXIST))
+		return 0;
+	undo->flags &= ~FLOW_ALONE;
+	make_expendable(c);
+	return 0;
+}
+
 /* A packet that may change the state of its connection, which `flow` is of. */
 SUBPROGRAM int advance(struct __sk_buff *ctx, const struct packet *packet, struct flow *flow)
 {
@@ -207,6 +266,8 @@ SUBPROGRAM int advance(struct __sk_buff *ctx, const struct packet *packet, struc
 	if (!from_backend && flow->kind != FLOW_DNAT)
 		return 0;
 	key = packet->key;
+	if (from_backend && flow->flags & FLOW_ALONE)
+		complete(&key, flow);
 	if (from_backend)
 		head = find_head(&packet->key, flow, &key);
 	if (!head)
@@ -218,7 +279,7 @@ SUBPROGRAM int advance(struct __sk_buff *ctx, const struct packet *packet, struc
 	if (from_backend && (head->flags & FLOW_SETTLED || key.proto != IPPROTO_TCP))
 		flow->flags |= FLOW_SETTLED;
 	if (is_closed(after) && !is_closed(before))
-		make_expendable(&key, head->created_ns);
+		make_closed_expendable(&key, head, flow->last_seen_ns);
 	return 0;
 }
 

@@ -120,6 +120,14 @@ static __always_inline int connect(struct __sk_buff *ctx, const struct packet *p
 	return reason;
 }
 
+/* The first packet of a flow that its connection did without before. */
+static __always_inline int resume(struct __sk_buff *ctx, const struct packet *packet)
+{
+	struct flow *flow = bpf_map_lookup_elem(&flows, &packet->key);
+
+	return flow ? follow(ctx, packet, flow, DESTINATION) : REASON_FLOWS_FULL;
+}
+
 static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *packet)
 {
 	struct translation to;
@@ -143,6 +151,8 @@ static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *
 	if (packet->key.proto == IPPROTO_TCP && !packet->opens && is_tracked(ctx, packet))
 		return REASON_CONNTRACK;
 	reason = connect(ctx, packet, &to, is_beside);
+	if (reason == REASON_ESTABLISHED)
+		return resume(ctx, packet);
 	if (reason != REASON_NEW_FLOW)
 		return reason;
 	if (packet->fragmented)

@@ -170,13 +170,15 @@ enum flow_kind {
 	FLOW_UNDO_DNAT = 4, /* egress, backend to client: from the VIP */
 };
 
-/* What is known of a connection stands in its FLOW_DNAT; the others have FLOW_SETTLED alone. */
+/* What is known of a connection stands in its FLOW_DNAT; the others have FLOW_SETTLED alone, and
+ * a FLOW_UNDO_DNAT FLOW_ALONE. */
 enum flow_flag {
 	FLOW_SETTLED = 1,     /* nothing is waited for but an end: both sides have been heard */
 	FLOW_ANSWERED = 2,    /* the backend has been heard */
 	FLOW_CLIENT_FIN = 4,  /* the client has no more to send */
 	FLOW_BACKEND_FIN = 8, /* nor has the backend */
 	FLOW_RESET = 16,      /* either has broken it off */
+	FLOW_ALONE = 32,      /* the connection has no other flow yet: one packet has been seen */
 };
 
 /* What follows from the flags of a FLOW_DNAT, and how long a connection may be silent in it. */

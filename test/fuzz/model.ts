@@ -36,6 +36,8 @@ interface Connection {
   closing: boolean;
   /** Its VIP is the backend itself: the client asks it by its own address, too. */
   readonly beside: boolean;
+  /** One packet has been seen: the client's next one chooses again, and finds the same backend as long as the run is the same. */
+  alone: boolean;
 }
 
 /** One rewrite of one direction of a connection. */
@@ -163,13 +165,39 @@ export class Model {
   #judgeOpening(program: Program, frame: Uint8Array, outcome: Outcome, found: WithPorts, reason: Reason): void {
     const expected = this.#openings(program, found);
     if (!expected.includes(reason)) throw new Violation(`${reason}, not ${expected.join(" or ")}`);
+    if (reason === "established") return this.#resume(frame, outcome.frame, found);
     if (reason !== "new_flow") return;
     const connection = this.#newConnection(program, outcome.frame, found);
     const step: Step = { connection, kind: "to backend" };
     this.#checkTranslated(frame, outcome.frame, found, step);
-    this.#connections = this.#connections.filter((c) => !isSame(c, connection));
+    const isReplaced = (c: Connection): boolean =>
+      isSame(c, connection) && (!c.alone || (isEnd(c.backend, connection.backend) && c.inner === connection.inner));
+    this.#connections = this.#connections.filter((c) => !isReplaced(c));
     this.#connections.push(connection);
     this.#follow(true, found, step);
+  }
+
+  /** The client's second packet before any answer. */
+  #resume(before: Uint8Array, after: Uint8Array, found: WithPorts): void {
+    const now = dissect(after, true);
+    const connection = this.#aloneFor(found).find(
+      (c) => now.what === "ports" && isEnd(c.backend, { address: now.dst, port: now.dport }) && c.inner === now.sport,
+    );
+    if (connection === undefined) throw new Violation("established, but to where no connection of this client goes");
+    const step: Step = { connection, kind: "to backend" };
+    this.#checkTranslated(before, after, found, step);
+    connection.alone = false;
+    this.#follow(true, found, step);
+  }
+
+  #aloneFor({ proto, src, sport, dst, dport }: WithPorts): readonly Connection[] {
+    const [client, vip] = [
+      { address: src, port: sport },
+      { address: dst, port: dport },
+    ];
+    return this.#connections.filter(
+      (c) => c.alone && c.proto === proto && isEnd(c.client, client) && isEnd(c.vip, vip),
+    );
   }
 
   /** What a packet without a flow may come to. */
@@ -191,7 +219,10 @@ export class Model {
       if (frontend.without === "drop") return ["no_local_endpoints"];
       return mayBeTold(found) ? ["no_endpoints"] : ["reply_failed"];
     }
-    return ["new_flow", ...this.#exhaustions(frontend, found)];
+    const isKnown = this.#aloneFor(found).some((c) =>
+      frontend.backends.some((b) => b.id === c.backend.id && b.generation === c.backend.generation),
+    );
+    return ["new_flow", ...(isKnown ? ["established"] : []), ...this.#exhaustions(frontend, found)];
   }
 
   /** The connection that replies to a packet, which is for no frontend, would be taken for. */
@@ -230,16 +261,18 @@ export class Model {
       // nothing was chosen
     } else if (frontend.affinity) keep(this.#affinity, `${frontend.service_id} ${src}`, backend);
     else keep(this.#chosen, `${frontend.service_id} ${tuple(found)}`, backend);
+    const needsSnat = program === "tc_pod_ingress" ? src === backend.address : !backend.local;
     const connection: Connection = {
       proto,
       client: { address: src, port: sport },
       vip: { address: dst, port: dport },
       backend,
       inner: now.sport,
-      needsSnat: program === "tc_pod_ingress" ? src === backend.address : !backend.local,
+      needsSnat,
       node: null,
       closing: false,
       beside: frontend === null,
+      alone: frontend !== null && !needsSnat && found.fragment === null,
     };
     this.#checkInner(connection);
     return connection;
@@ -262,6 +295,9 @@ export class Model {
 
   /** Remembers what a packet that followed a step says of the connection. */
   #follow(inward: boolean, found: WithPorts, step: Step): void {
+    const { connection, kind } = step;
+    const hasHead = (): boolean => this.#connections.some((c) => isSame(c, connection) && !c.alone);
+    if (kind === "from vip" && connection.alone && !hasHead()) connection.alone = false;
     if (found.closes) step.connection.closing = true;
     if (found.fragment !== null) this.#fragments.set(fragmentKey(inward, found), found);
   }
@@ -321,7 +357,8 @@ export class Model {
       if (connection.proto !== packet.proto) continue;
       const { client, vip, backend, node, needsSnat } = connection;
       const inner = { address: client.address, port: connection.inner };
-      if (inward && isEnd(from, client) && isEnd(to, vip)) return { connection, kind: "to backend" };
+      if (inward && !connection.alone && isEnd(from, client) && isEnd(to, vip))
+        return { connection, kind: "to backend" };
       if (inward && node !== null && isEnd(from, backend) && isEnd(to, node)) return { connection, kind: "to client" };
       if (!inward && needsSnat && isEnd(from, inner) && isEnd(to, backend)) return { connection, kind: "from node" };
       if (!inward && isEnd(from, backend) && isEnd(to, inner)) return { connection, kind: "from vip" };

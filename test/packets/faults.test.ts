@@ -144,6 +144,7 @@ inEveryForwarding((newDatapath) => {
         const everybody = { prefixlen: v4 ? 32 + 96 : 32, service_id: 1, addr: (v4 ? "0.0.0.0" : "::") as Address };
         datapath.put("source_ranges", everybody, { allow: 1 });
         assert.equal(said(datapath.ingress(tcp())), "pass NEW_FLOW");
+        assert.equal(said(datapath.ingress(tcp())), "pass ESTABLISHED");
         datapath.remove("source_ranges", everybody);
         assert.equal(said(datapath.ingress(tcp({ flags: "A" }))), "pass ESTABLISHED");
         assert.equal(said(datapath.ingress(tcp({ sport: 40001 }))), "drop SOURCE_RANGE");

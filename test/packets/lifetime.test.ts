@@ -7,7 +7,7 @@ import type { ExpiryOptions } from "../../src/dataplane/bpf/expiry.ts";
 import { type ConnectionState, NONE_BY_STATE, stateOf } from "../../src/dataplane/bpf/states.ts";
 import { type BackendSpec, type Datapath, families, flowKey, type KeyOf, publish } from "../lib/datapath.ts";
 import { inEveryForwarding } from "../lib/forwarding.ts";
-import { buildFrame, type FrameOptions, parseFrame } from "../lib/packet.ts";
+import { buildFrame, type FrameOptions, parseFrame, splitFrame } from "../lib/packet.ts";
 import { type Passage, through } from "../lib/passage.ts";
 
 const EXPENDABLES = 8;
@@ -35,7 +35,8 @@ inEveryForwarding((newDatapath) => {
       { id: 1, address: a.local, local: true },
       { id: 1, address: a.remote },
     ] as BackendSpec[]) {
-      const per = backend.local ? 2 : 4;
+      /** Flows of a connection, and of one of which one packet has been seen. */
+      const [per, perFirst] = backend.local ? [2, 1] : [4, 4];
       const send = (change: Partial<FrameOptions> = {}): Passage =>
         through(datapath, buildFrame({ from: a.client, to: a.vip, sport: 40000, dport: 80, flags: "S", ...change }));
       const reply = ({ frame }: Passage, change: Partial<FrameOptions> = {}): Passage => {
@@ -52,8 +53,9 @@ inEveryForwarding((newDatapath) => {
         return first;
       };
       const head = (sport = 40000, proto: "TCP" | "UDP" = "TCP") => flowKey([a.client, sport], [a.vip, 80], proto);
+      const alone = (sport: number, proto: "TCP" | "UDP") => flowKey([a.local, 8080], [a.client, sport], proto, "out");
       const state = (sport = 40000, proto: "TCP" | "UDP" = "TCP"): ConnectionState | "gone" => {
-        const flow = datapath.get("flows", head(sport, proto));
+        const flow = datapath.get("flows", head(sport, proto)) ?? datapath.get("flows", alone(sport, proto));
         return flow === null ? "gone" : stateOf(proto === "TCP" ? 6 : 17, flow.flags);
       };
       const serve = () => {
@@ -128,15 +130,91 @@ inEveryForwarding((newDatapath) => {
         });
       });
 
+      if (backend.local) {
+        describe(`${a.family}: one packet is one flow`, () => {
+          beforeEach(serve);
+          const kinds = () => datapath.entries("flows").map(([, flow]) => flow.kind);
+          const expire = () => datapath.expire({ most_s: 0, thorough: true });
+
+          for (const proto of ["TCP", "UDP"] as const) {
+            const [first, second] = [{ proto }, { proto, flags: "A" }] as const;
+            const half = proto === "TCP" ? "tcpHalfOpen" : "udp";
+
+            test(`${proto}: until the backend answers`, () => {
+              const sent = send(first);
+              assert.deepEqual(kinds(), [flow_kind.FLOW_UNDO_DNAT]);
+              assert.equal(reply(sent).reason, "REASON_REPLY");
+              assert.deepEqual(kinds().sort(), [flow_kind.FLOW_DNAT, flow_kind.FLOW_UNDO_DNAT]);
+              assert.equal(datapath.get("flows", head(40000, proto))?.flags, flow_flag.FLOW_ANSWERED);
+              assert.equal(send({ ...second, ack: 1001 }).reason, "REASON_ESTABLISHED");
+              assert.equal(state(40000, proto), proto === "TCP" ? "tcpEstablished" : "udpStream");
+              assert.equal(datapath.get("backend_stats", 1)?.new_flows, 1n);
+            });
+
+            test(`${proto}: until the client goes on, who is no new one by it`, () => {
+              send(first);
+              assert.equal(send(first).reason, "REASON_ESTABLISHED");
+              assert.deepEqual(kinds().sort(), [flow_kind.FLOW_DNAT, flow_kind.FLOW_UNDO_DNAT]);
+              assert.equal(state(40000, proto), half);
+              assert.equal(datapath.get("backend_stats", 1)?.new_flows, 1n);
+            });
+
+            test(`${proto}: it goes like any other that is half-open, and a closer look leaves it alone`, () => {
+              send(first);
+              const left = { entries: 1, expired: 0, healed: 0, orphans: 0 };
+              assert.deepEqual(expire(), { ...left, connections: { ...NONE_BY_STATE, [half]: 1 } });
+              age(proto === "TCP" ? 61n : 31n);
+              assert.deepEqual(expire(), { ...left, entries: 0, expired: 1, connections: NONE_BY_STATE });
+              assert.equal(flowCount(), 0);
+            });
+
+            test(`${proto}: its port is another's when it is over, not before`, () => {
+              publish(datapath, { address: a.vip2, port: 80, proto, service_id: 2, slot_base: 10 }, [
+                { ...backend, id: 2 },
+              ]);
+              send(first);
+              assert.notEqual(parseFrame(send({ ...first, to: a.vip2 }).frame).sport, 40000);
+              for (const [key] of datapath.entries("flows")) datapath.remove("flows", key);
+              send(first);
+              age(proto === "TCP" ? 61n : 31n);
+              const seen = send({ ...first, to: a.vip2 });
+              assert.equal(parseFrame(seen.frame).sport, 40000);
+              assert.equal(parseFrame(reply(seen).frame).from, a.vip2);
+            });
+          }
+
+          test("TCP: a client that breaks off before it is answered is heard", () => {
+            send();
+            send({ flags: "R" });
+            assert.equal(state(), "tcpReset");
+          });
+
+          test("a datagram in fragments has both, or its other fragments would find none", () => {
+            const whole = buildFrame({
+              from: a.client,
+              to: a.vip,
+              proto: "UDP",
+              sport: 40000,
+              payload: "x".repeat(64),
+            });
+            const [one, two] = splitFrame(whole, 40, 77);
+            assert.ok(one !== undefined && two !== undefined);
+            assert.equal(through(datapath, one).reason, "REASON_NEW_FLOW");
+            assert.deepEqual(kinds().sort(), [flow_kind.FLOW_DNAT, flow_kind.FLOW_UNDO_DNAT]);
+            assert.equal(through(datapath, two).reason, "REASON_ESTABLISHED");
+          });
+        });
+      }
+
       describe(`${a.family}, ${backend.local ? "local" : "remote"} backend: who gives way`, () => {
         beforeEach(serve);
 
         test("the oldest half-open connection goes, whole, when there are more than places", () => {
           for (let i = 0; i < EXPENDABLES; i++) send({ sport: 40000 + i });
-          assert.equal(flowCount(), per * EXPENDABLES);
+          assert.equal(flowCount(), perFirst * EXPENDABLES);
           send({ sport: 40100 });
           assert.deepEqual([state(40000), state(40001)], ["gone", "tcpHalfOpen"]);
-          assert.equal(flowCount(), per * EXPENDABLES);
+          assert.equal(flowCount(), perFirst * EXPENDABLES);
           assert.equal(send({ sport: 40000, flags: "A" }).reason, "REASON_NEW_FLOW", "and finds its backend again");
         });
 
@@ -147,7 +225,7 @@ inEveryForwarding((newDatapath) => {
             [0, 1, 2].map((i) => state(30000 + i)),
             Array(3).fill("tcpEstablished"),
           );
-          assert.equal(flowCount(), per * (EXPENDABLES + 3));
+          assert.equal(flowCount(), perFirst * EXPENDABLES + per * 3);
           const more = establish({ sport: 30010 });
           assert.equal(more.reason, "REASON_NEW_FLOW");
           for (let i = 0; i < EXPENDABLES; i++) send({ sport: 42000 + i });
@@ -159,7 +237,7 @@ inEveryForwarding((newDatapath) => {
           send({ proto: "UDP" });
           for (let i = 0; i < 100; i++) send({ proto: "UDP", sport: 41000 + i });
           assert.equal(state(40000, "UDP"), "udpStream");
-          assert.equal(flowCount(), per * (EXPENDABLES + 1));
+          assert.equal(flowCount(), perFirst * EXPENDABLES + per);
         });
 
         test("a place is not another connection's that came later under the same key", () => {
@@ -207,6 +285,7 @@ inEveryForwarding((newDatapath) => {
       test("what is half-open goes for a new connection; what is established, never: then a counted drop", () => {
         for (let i = 0; i < 7; i++) establish(30000 + i);
         send(40000);
+        send(40000);
         assert.equal(flowCount(), 16);
         assert.equal(establish(40001), "REASON_NEW_FLOW");
         assert.equal(datapath.get("flows", flowKey([a.client, 40000], [a.vip, 80])), null);
@@ -221,7 +300,7 @@ inEveryForwarding((newDatapath) => {
         answer(30003, "R");
         assert.equal(send(40000).reason, "REASON_NEW_FLOW");
         assert.equal(datapath.get("flows", flowKey([a.client, 30003], [a.vip, 80])), null);
-        assert.equal(flowCount(), 16);
+        assert.equal(flowCount(), 15);
       });
     });
 

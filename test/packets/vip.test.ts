@@ -122,7 +122,8 @@ inEveryForwarding((newDatapath) => {
       test("a flow that is known goes on after its port is gone, as kube-proxy's do", () => {
         serve();
         const frame = (flags: string) => buildFrame({ from: a.client, to: a.vip, flags });
-        datapath.ingress(frame("S"));
+        for (const reason of ["REASON_NEW_FLOW", "REASON_ESTABLISHED"])
+          assert.equal(datapath.ingress(frame("S")).reason, reason);
         datapath.remove("frontends", { addr: a.vip as Address, port: 80, proto: 6, scope: 0 });
         assert.equal(datapath.ingress(frame("A")).reason, "REASON_ESTABLISHED");
         assert.equal(

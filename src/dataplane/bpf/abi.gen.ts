@@ -623,6 +623,7 @@ export const flow_flag = {
   FLOW_CLIENT_FIN: 4,
   FLOW_BACKEND_FIN: 8,
   FLOW_RESET: 16,
+  FLOW_ALONE: 32,
 } as const;
 
 export const flow_kind = {

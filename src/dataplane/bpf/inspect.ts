@@ -2,7 +2,7 @@
 // are for a command or a scrape, not for a packet.
 import type { Address } from "../../model/address.ts";
 import type * as abi from "./abi.gen.ts";
-import { device_flag, flow_kind, forwarding, hook, maps, reason } from "./abi.gen.ts";
+import { device_flag, flow_flag, flow_kind, forwarding, hook, maps, reason } from "./abi.gen.ts";
 import { decode } from "./codec.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
 import { type ConnectionState, stateOf } from "./states.ts";
@@ -113,7 +113,7 @@ interface End {
   readonly port: number;
 }
 
-/** Its FLOW_DNAT has the state of a connection; the others lead there, as in the program that expires them. */
+/** Its FLOW_DNAT has the state of a connection, or the one flow that there is; the others lead there, as in expire_flows. */
 const stateFinder = (all: readonly (readonly [abi.FlowKey, abi.Flow])[]) => {
   const text = (outward: number, proto: number, from: End, to: End): string =>
     `${outward} ${proto} ${from.address} ${from.port} ${to.address} ${to.port}`;
@@ -133,6 +133,7 @@ const stateFinder = (all: readonly (readonly [abi.FlowKey, abi.Flow])[]) => {
     if (flow.kind === flow_kind.FLOW_DNAT) return flow;
     const [undoKey, undo] = undoOf(key, flow) ?? [];
     if (undoKey === undefined || undo === undefined) return undefined;
+    if ((undo.flags & flow_flag.FLOW_ALONE) !== 0) return undo;
     const client = { address: undoKey.dst_addr, port: undo.client_port || undoKey.dst_port };
     return byKey.get(text(0, key.proto, client, translation(undo)))?.[1];
   };
