@@ -14,6 +14,8 @@ const volatile enum backend_flag abi_backend_flag;
 const volatile enum node_address_flag abi_node_address_flag;
 const volatile enum flow_kind abi_flow_kind;
 const volatile enum flow_flag abi_flow_flag;
+const volatile enum way abi_way;
+const volatile enum device_flag abi_device_flag;
 const volatile enum socket_lb abi_socket_lb;
 const volatile enum flow_state abi_flow_state;
 const volatile enum way abi_way;

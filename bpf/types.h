@@ -383,6 +383,9 @@ struct options {
 	__u8 conntrack;	    /* the kernel can be asked for tracked connections */
 	__u8 direct;	    /* packets may go on without being routed by the kernel */
 	__u8 ip_summed;	    /* programs can read what the kernel makes of a packet's checksum */
+	__u8 device_mac[6]; /* XDP: of the device that the program is loaded for */
+	__u8 pad[2];
+	__u32 device; /* and its interface index: a bond's, where its slaves have others */
 };
 
 /* Whose sockets are translated in their system calls. */

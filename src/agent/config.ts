@@ -66,6 +66,8 @@ export interface Config {
     readonly attach: "auto" | "tcx" | "clsact";
     /** By which way packets go on: straight, by the kernel, or straight where nothing on the node may refuse them. */
     readonly forwarding: "auto" | "direct" | "kernel";
+    /** Native XDP on node devices: where the driver can, nowhere, or else the agent does not start. */
+    readonly xdp: "auto" | "off" | "required";
     /** Whose sockets are translated in their system calls: of pods and the host, of the host alone, of nobody. */
     readonly socketLB: "all" | "host" | "off";
     readonly pinPath: string;
@@ -94,6 +96,7 @@ export interface Flags {
   readonly dataplane?: string | undefined;
   readonly attach?: "auto" | "tcx" | "clsact" | undefined;
   readonly forwarding?: "auto" | "direct" | "kernel" | undefined;
+  readonly xdp?: "auto" | "off" | "required" | undefined;
   readonly iptables?: "auto" | "nft" | "legacy" | undefined;
   readonly healthzBindAddress?: string | undefined;
   readonly metricsBindAddress?: string | undefined;
@@ -106,6 +109,7 @@ export interface Flags {
 /** Below the kernel's ephemeral ports (32768..60999) there are NodePorts (30000..32767); above both there is room. */
 export const DEFAULT_SNAT_PORTS = { min: 61000, max: 65535 } as const;
 
+const DEFAULT_FORWARDING = "kernel";
 const HEALTHZ_PORT = 10256;
 const METRICS_PORT = 10249;
 
@@ -243,6 +247,13 @@ const resolve = (file: ConfigFile | null, flags: Flags): Config => {
       return typeof timeout_ms === "number" ? [[state, Math.ceil(timeout_ms / 1000)] as const] : [];
     }),
   );
+  const forwarding = flags.forwarding ?? bpf?.forwarding ?? DEFAULT_FORWARDING;
+  const xdp = flags.xdp ?? bpf?.xdp ?? "auto";
+  if (xdp === "required" && forwarding === "kernel") {
+    throw new InputError(
+      "bpf.xdp: required does not go with bpf.forwarding: kernel, where the kernel routes every packet",
+    );
+  }
   return {
     nodeName: (flags.node || file?.hostnameOverride || defaultNodeName()).trim().toLowerCase(),
     dataplane: dataplaneOf(flags.dataplane, file),
@@ -288,7 +299,8 @@ const resolve = (file: ConfigFile | null, flags: Flags): Config => {
     userspace: { udpIdleTimeout_ms: file?.udpIdleTimeout || 250 },
     bpf: {
       attach: flags.attach ?? bpf?.attach ?? "auto",
-      forwarding: flags.forwarding ?? bpf?.forwarding ?? "kernel",
+      forwarding,
+      xdp,
       socketLB: bpf?.socketLB ?? "all",
       pinPath: absolute("--bpffs", flags.bpffs) ?? bpf?.pinPath ?? DEFAULT_BPFFS,
       cgroupPath: absolute("--cgroup", flags.cgroup) ?? bpf?.cgroupPath ?? findCgroup(),

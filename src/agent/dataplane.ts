@@ -151,6 +151,7 @@ const bpfOptions = (config: Config, devices: Pick<BpfOptions, "devices" | "podDe
     socketLB: bpf.socketLB === "all" && bpf.podDevices !== null ? "others" : bpf.socketLB,
     ...devices,
     attach: bpf.attach,
+    xdp: bpf.xdp,
     maxEntries: {
       ...bpf.mapSizes,
       ...(backends === undefined ? {} : { backend_stats: backends }),

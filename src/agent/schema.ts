@@ -102,6 +102,7 @@ const bpf = z
   .strictObject({
     attach: oneOf("auto", "tcx", "clsact"),
     forwarding: oneOf("auto", "direct", "kernel"),
+    xdp: oneOf("auto", "off", "required"),
     socketLB: oneOf("all", "host", "off"),
     pinPath: leaf("an absolute path", (v) => (typeof v === "string" && v.startsWith("/") ? v : undefined)),
     cgroupPath: leaf("an absolute path", (v) => (typeof v === "string" && v.startsWith("/") ? v : undefined)),

@@ -33,6 +33,7 @@ const PLACE: Record<string, Option> = {
     choices: ["auto", "direct", "kernel"],
     describe: "send packets on without the kernel's routing: direct; auto: unless something may refuse them",
   },
+  xdp: { type: "string", choices: ["auto", "off", "required"], describe: "native XDP on the node's devices" },
 };
 
 const READER: Record<string, Option> = {

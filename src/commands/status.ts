@@ -62,7 +62,7 @@ interface Happened extends Counter {
 }
 
 interface Hook {
-  /** `connect4`, `tcx ingress`, `clsact egress`. */
+  /** `connect4`, `tcx ingress`, `clsact egress`, `xdp`. */
   readonly hook: string;
   /** A device's name, or `cgroup`. */
   readonly target: string;
@@ -127,10 +127,11 @@ const readHooks = (links: string): readonly Hook[] =>
     .map((held) => ({ ...nameOf(held), attached: isAttached(links, held) }))
     .sort((a, b) => (`${a.target} ${a.hook}` < `${b.target} ${b.hook}` ? -1 : 1));
 
-const nameOf = (held: LinkPin): Pick<Hook, "hook" | "target" | "role"> =>
-  held.kind === "cgroup"
-    ? { hook: held.hook, target: "cgroup", role: null }
-    : { hook: `${held.kind} ${held.direction}`, target: held.device, role: held.role };
+const nameOf = (held: LinkPin): Pick<Hook, "hook" | "target" | "role"> => {
+  if (held.kind === "cgroup") return { hook: held.hook, target: "cgroup", role: null };
+  const hook = held.kind === "xdp" ? "xdp" : `${held.kind} ${held.direction}`;
+  return { hook, target: held.device, role: held.role };
+};
 
 const isAttached = (links: string, held: LinkPin): boolean => {
   if (held.kind === "clsact") return interfaceIndex(held.device) !== null;

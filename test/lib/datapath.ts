@@ -114,10 +114,15 @@ export const loadOptions = (options: Partial<Records["options"]> = {}): Uint8Arr
     conntrack: 0,
     direct: 0,
     ip_summed: Number(ipSummed),
+    device: XDP_DEVICE,
+    device_mac: [0, 0, 0, 0, 0, 0], // frames are for this one unless they say otherwise
     ...options,
   });
 
-export type ObjectName = "sock" | "stale" | "tc" | "expiry";
+/** Interface index of the device that the XDP program is loaded for. */
+export const XDP_DEVICE = 77;
+
+export type ObjectName = "sock" | "stale" | "tc" | "xdp" | "expiry";
 
 export const objectPath = (name: ObjectName): string => `${import.meta.dirname}/../../build/bpf/${name}.bpf.o`;
 
@@ -270,6 +275,16 @@ export class ObjectUnderTest {
   }
 }
 
+/** What XDP did to a frame. It counts what it sends on, and nothing else. */
+export interface XdpOutcome {
+  readonly verdict: "pass" | "transmit" | "redirect";
+  readonly reason: ReasonName | null;
+  readonly frame: Uint8Array;
+  readonly duration_ns: number;
+}
+
+const xdpVerdicts: Readonly<Record<number, XdpOutcome["verdict"]>> = { 2: "pass", 3: "transmit", 4: "redirect" };
+
 /** Where the ifindex is in a struct __sk_buff, and its size. */
 const [IFINDEX, SK_BUFF] = [40, 192];
 const NO_MAC = new Uint8Array(6);
@@ -277,10 +292,13 @@ const NO_MAC = new Uint8Array(6);
 /** `crossing`: the devices between which it may forward packets itself; null: the kernel routes all of them. */
 export class Datapath extends ObjectUnderTest {
   readonly #crossing: Crossing | null;
+  readonly #options: Partial<Records["options"]>;
   #expiry: LoadedObject | undefined;
+  #xdp: LoadedObject | undefined;
 
   constructor(options: Partial<Records["options"]> = {}, maxEntries: Sizes = {}, crossing: Crossing | null = null) {
     super("tc", { ...options, direct: Number(crossing !== null) }, maxEntries);
+    this.#options = options;
     this.#crossing = crossing;
     if (crossing === null) return;
     this.put("devices", crossing.wire, { flags: device_flag.DEVICE_WIRE });
@@ -292,9 +310,33 @@ export class Datapath extends ObjectUnderTest {
     return expireFlows(this.#expiry, options);
   }
 
+  get #xdpProgram(): number {
+    this.#xdp ??= loadObject(objectPath("xdp"), { options: loadOptions(this.#options), mapsOf: this.object });
+    return this.#xdp.program("xdp_forward");
+  }
+
+  xdp(data: Uint8Array): XdpOutcome {
+    const program = this.#xdpProgram;
+    let run: TestRun | undefined;
+    const [reason = null, ...more] = this.reasonsOf(hook.HOOK_XDP, () => {
+      run = testRun(program, { data });
+    });
+    const verdict = xdpVerdicts[run?.retval ?? -1];
+    if (run === undefined || verdict === undefined) throw new Error(`Unexpected verdict ${run?.retval}`);
+    if (more.length > 0) throw new Error(`One reason at most should be counted: ${reason} ${more.join(" ")}`);
+    return { verdict, reason, frame: run.data, duration_ns: run.duration_ns };
+  }
+
+  /** Mean of `repeat` runs of XDP over one frame, which each run changes further. */
+  timeXdp(frame: Uint8Array, repeat: number): number {
+    return testRun(this.#xdpProgram, { data: frame, repeat }).duration_ns;
+  }
+
   override close(): void {
     this.#expiry?.close();
     this.#expiry = undefined;
+    this.#xdp?.close();
+    this.#xdp = undefined;
     super.close();
   }
 

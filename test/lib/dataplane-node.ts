@@ -42,6 +42,7 @@ export class Node {
       socketLB: "all",
       forwarding: "kernel",
       attach,
+      xdp: "auto",
       snatPorts,
       timeouts_s: DEFAULT_TIMEOUTS_S,
       ipv4: true,
@@ -68,8 +69,8 @@ export class Node {
   }
 
   /** One that goes on until it is killed. Answers once it holds, or watches. */
-  async start(steps: readonly Step[], until = "holding"): Promise<Running> {
-    const running = this.sandbox.spawn(process.execPath, STEPS, this.#given(steps, {}));
+  async start(steps: readonly Step[], until = "holding", over: Partial<Options> = {}): Promise<Running> {
+    const running = this.sandbox.spawn(process.execPath, STEPS, this.#given(steps, over));
     for (let i = 0; i < 200; i++) {
       if (running.stdout.includes(`{"result":"${until}"}\n`)) return running;
       await new Promise((resolve) => setTimeout(resolve, 50));

@@ -12,6 +12,7 @@ import {
   openDirectory,
   openPinned,
   queryPrograms,
+  xdpPrograms,
 } from "../../src/dataplane/bpf/libbpf.ts";
 import { openPinnedMaps } from "../../src/dataplane/bpf/pinned.ts";
 import { linksDirectory, parseLinkPin, pinDirectory } from "../../src/dataplane/bpf/pins.ts";
@@ -23,7 +24,9 @@ export type Step =
   | { readonly open: true }
   | { readonly apply: DesiredText; readonly prune?: boolean }
   | { readonly setDevices: readonly string[] }
-  | { readonly print: "attachments" | "readBack" | "pinned" | "links" | "hooks" | "pressure" | "config" }
+  | { readonly print: "attachments" | "readBack" | "pinned" | "links" | "hooks" | "pressure" | "config" | "xdp" }
+  /** By device, ids of the XDP programs that the kernel says are on it. */
+  | { readonly xdpOf: readonly string[] }
   /** Applies these in turn until it is killed. */
   | { readonly churn: readonly DesiredText[] }
   /** Looks at every hook of eth0 and of the cgroup for so long, and prints how often one had no program. */
@@ -74,6 +77,8 @@ const main = async (options: Options, steps: readonly Step[]): Promise<void> => 
       say({ result: "churning" });
       for (;;) for (const desired of list) dataplane().apply(desired, { prune: true });
     }
+    if ("xdpOf" in step)
+      return Object.fromEntries(step.xdpOf.map((name) => [name, xdpPrograms(interfaceIndex(name) ?? 0)]));
     if ("hold" in step) {
       say({ result: "holding" });
       return new Promise(() => setInterval(() => {}, 1000));
@@ -93,6 +98,8 @@ const main = async (options: Options, steps: readonly Step[]): Promise<void> => 
         return dataplane().pressure();
       case "config":
         return readConfig(dataplane().store);
+      case "xdp":
+        return dataplane().xdp();
     }
   };
   for (const step of steps) {

@@ -66,6 +66,7 @@ test("without a file and flags everything has kube-proxy's default", () => {
     bpf: {
       attach: "auto",
       forwarding: "kernel",
+      xdp: "auto",
       socketLB: "all",
       pinPath: "/sys/fs/bpf/beeline",
       cgroupPath: findCgroup(),
@@ -86,6 +87,7 @@ healthzBindAddress: 127.0.0.1
 metricsBindAddress: "[::1]:9"
 bpf:
   attach: clsact
+  xdp: off
   pinPath: /sys/fs/bpf/file
   devices: [eth*]
   mapSizes: {flows: 1000, source_ranges: 7}
@@ -97,6 +99,7 @@ bpf:
   const { config } = load(text, {
     node: "from-flag",
     attach: "tcx",
+    xdp: "auto",
     device: ["ens3"],
     healthzBindAddress: "10.0.0.9:1",
   });
@@ -111,6 +114,7 @@ bpf:
     {
       attach: "tcx",
       forwarding: "kernel",
+      xdp: "auto",
       socketLB: "all",
       pinPath: "/sys/fs/bpf/file",
       cgroupPath: "",
@@ -122,6 +126,7 @@ bpf:
     },
   );
   assert.equal(load(text).config.nodeName, "node-from-file");
+  assert.equal(load(text).config.bpf.xdp, "off");
   assert.deepEqual(load(text).config.healthzBindAddress, { host: "127.0.0.1", port: 10256 });
 });
 
@@ -244,6 +249,12 @@ test("kube-proxy's periods come from the section of its mode", () => {
   assert.equal(load(`${KUBE_PROXY}${sections}`).config.minSyncPeriod_ms, 2_000);
 });
 
+test("XDP is not required where the kernel forwards", () => {
+  const text = (forwarding: string): string => `${BEELINE}bpf: {xdp: required, forwarding: ${forwarding}}\n`;
+  assert.equal(load(text("direct")).config.bpf.xdp, "required");
+  assert.match(mistakes(text("kernel")), /bpf.xdp: required does not go with bpf.forwarding: kernel/);
+});
+
 test("every mistake is named by its path, all at once", () => {
   const text = `${BEELINE}
 healthzBindAddres: 1
@@ -254,6 +265,7 @@ oomScoreAdj: 2000
 bpf:
   mapSizes: {flows: many, slotz: 1}
   attach: xdp
+  xdp: generic
   timeouts: {udp: 0s, tcp: 1h}
   snatPorts: {min: 0}
   syncPeriod: 5 minutes
@@ -266,6 +278,7 @@ bpf:
   oomScoreAdj: expected an integer from -1000 to 1000, got 2000
   conntrack.min: expected an integer from 0 to 2147483647, got -1
   bpf.attach: expected one of "auto", "tcx", "clsact", got "xdp"
+  bpf.xdp: expected one of "auto", "off", "required", got "generic"
   bpf.mapSizes.flows: expected a positive integer, got "many"
   bpf.mapSizes.slotz: unknown field (did you mean slots?)
   bpf.timeouts.udp: expected a duration like "30s", from a second to a year, got "0s"

@@ -20,6 +20,8 @@ test("a pin's name holds all of it: the hook, the device, what the device is ser
       { kind: "clsact", direction: "egress", device: "cgroup", role: "pod", priority: 3040, program_id: 7 },
       "clsact_egress@cgroup@3040@7@pod",
     ],
+    [{ kind: "xdp", device: "eth0.100", role: "node" }, "xdp@eth0%2E100"],
+    [{ kind: "xdp", device: "cgroup", role: "node" }, "xdp@cgroup"],
   ];
   for (const [pin, name] of pins) {
     assert.equal(linkPinName(pin), name);

@@ -32,6 +32,7 @@ export const openBpfNode = (hook: "sock" | "tc_ingress", place: BpfPlace): NodeS
     socketLB: "all",
     forwarding: "kernel",
     attach: "auto",
+    xdp: "off",
     maxEntries: sizesFor(place.services),
     snatPorts: { min: 10_000, max: 19_999 },
     timeouts_s: DEFAULT_TIMEOUTS_S,

@@ -179,6 +179,8 @@ export interface Options {
   readonly conntrack: number;
   readonly direct: number;
   readonly ip_summed: number;
+  readonly device_mac: readonly number[];
+  readonly device: number;
 }
 
 export interface ParkedFragment {
@@ -498,7 +500,7 @@ export const layouts = {
     ],
   },
   options: {
-    size: 8,
+    size: 20,
     fields: [
       { name: "ipv4", offset: 0, type: "u8" },
       { name: "ipv6", offset: 1, type: "u8" },
@@ -508,6 +510,8 @@ export const layouts = {
       { name: "conntrack", offset: 5, type: "u8" },
       { name: "direct", offset: 6, type: "u8" },
       { name: "ip_summed", offset: 7, type: "u8" },
+      { name: "device_mac", offset: 8, type: "u8", count: 6 },
+      { name: "device", offset: 16, type: "u32" },
     ],
   },
   parked_fragment: {
@@ -786,4 +790,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "eca603fd8415";
+export const ABI_HASH = "a9ca8fcaab96";

@@ -1,5 +1,5 @@
-// Programs on hooks: a cgroup's socket hooks by links, a device's tc hooks by tcx links or clsact filters. What is attached
-// is pinned below links/, so it outlives the process; a restart swaps the program in place, and no packet sees a gap.
+// Programs on hooks: a cgroup's socket hooks by links, a device's tc hooks by tcx links or clsact filters, its native XDP
+// by a link. What is attached is pinned below links/, so it outlives the process; a restart swaps the program in place, and no packet sees a gap.
 import { readdirSync, statSync, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { RefusedError } from "../../lib/errors.ts";
@@ -20,13 +20,14 @@ import {
   pin,
   programInfo,
   queryPrograms,
+  xdpLinkCreate,
 } from "./libbpf.ts";
 import { type Direction, type LinkPin, linkPinName, parseLinkPin, type Role } from "./pins.ts";
 import { cgroupMounts } from "./probe.ts";
 
 /** One program on one hook. */
 export interface Attachment {
-  /** `cgroup/connect4`, `tcx/ingress`, `clsact/egress`. */
+  /** `cgroup/connect4`, `tcx/ingress`, `clsact/egress`, `xdp`. */
   readonly hook: string;
   /** The cgroup's path or the device's name. */
   readonly target: string;
@@ -194,6 +195,35 @@ const pinOnce = (links: string, held: LinkPin, fd: number): void => {
   const path = `${links}/${linkPinName(held)}`;
   unlinkIfThere(path);
   pin(fd, path);
+};
+
+/**
+ * A device has one XDP program, so that of another version with another map layout makes room by being replaced: its link
+ * (below one of `otherLinks`) becomes ours. Throws SystemError when the device has somebody else's, or the driver refuses.
+ */
+export const attachXdp = (
+  links: string,
+  otherLinks: readonly string[],
+  { device, ifindex }: { readonly device: string; readonly ifindex: number },
+  program: number,
+): Attachment => {
+  const held: LinkPin = { kind: "xdp", device, role: "node" };
+  const name = linkPinName(held);
+  const inherited = otherLinks.find((other) => updateLink(`${other}/${name}`, ifindex, program));
+  if (inherited === undefined) replaceLink(links, held, ifindex, program, () => xdpLinkCreate(program, ifindex));
+  else repin(`${inherited}/${name}`, `${links}/${name}`);
+  return { hook: "xdp", target: device, program: "xdp_forward" };
+};
+
+const repin = (from: string, to: string): void => {
+  const link = openPinned(from);
+  try {
+    unlinkIfThere(to);
+    pin(link, to);
+  } finally {
+    closeFd(link);
+  }
+  unlinkIfThere(from);
 };
 
 // ---- what is pinned ----------------------------------------------------------------------------------------------

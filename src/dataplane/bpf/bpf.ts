@@ -36,6 +36,7 @@ import { createStaleSockets, type StaleCounts, type StaleSockets } from "./stale
 import { type ByState, encodeByState, expendablesFor } from "./states.ts";
 import { changeConfig, NO_ADDRESS, readTables } from "./tables.ts";
 import { createUnhooked } from "./unhooked.ts";
+import { createXdp, type Xdp, type XdpDevice, type XdpMode, type XdpTarget } from "./xdp.ts";
 
 export type { Fitness } from "./fitness.ts";
 export type { ForwardingFacts, ForwardingMode } from "./forwarding.ts";
@@ -46,7 +47,8 @@ export { resetBpf } from "./reset.ts";
 export interface BpfOptions extends HookOptions {
   /** A directory on a BPF file system, made when it is missing: /sys/fs/bpf/beeline. */
   readonly bpffs: string;
-  /** Where sock.bpf.o, stale.bpf.o and tc.bpf.o are. */
+  readonly xdp: XdpMode;
+  /** Where the compiled objects are. */
   readonly objects: string;
   /** Entries by map, for maps that are not pinned yet. */
   readonly maxEntries: Readonly<Partial<Record<MapName, number>>>;
@@ -77,6 +79,8 @@ export interface BpfDataplane extends Dataplane {
   forgetNextHops(): void;
   forwarding(): ForwardingFacts & { readonly devices: readonly Fitness[] };
   attachments(): readonly Attachment[];
+  /** Node devices, and why XDP is not on them. */
+  xdp(): readonly XdpDevice[];
   /** Entries in use of the maps that are written from Desired; costs nothing. (flows, affinity: countEntries().) */
   pressure(): Readonly<Record<string, { readonly used: number; readonly capacity: number }>>;
   /** Removes connections that have been silent for too long. */
@@ -129,17 +133,27 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     const unhooked = createUnhooked(store, options.socketLB === "others", options.log);
     const tcObjects = (): LoadedObject[] => [tc, ...(l3 === null ? [] : [l3])];
     const hooks = createHooks(options, directory, { tc: tcFor, loaded: tcObjects, sock }, unhooked);
+    const xdp = createXdp({
+      mode: options.xdp,
+      bpffs: options.bpffs,
+      links: linksDirectory(directory),
+      load: (target) => load(options, "xdp", directory, maxEntries, "ethernet", target),
+      log: options.log,
+    });
     const served = createServed({
       options,
       hooks,
+      xdp,
       forwarding,
       canForward: options.forwarding !== "kernel" && tc.programs.includes("tc_pod_reply"),
       prepare: (devices) => writeTunnels(store, devices),
     });
+    if (options.forwarding !== "kernel") xdp.require(options.devices);
     if (options.forwarding === "direct") served.setMode("direct");
     if (adopted) served.attach();
-    return dataplane(store, hooks, { expiry, stale, forwarding, served }, () => {
+    return dataplane(store, hooks, { expiry, stale, forwarding, served, xdp }, () => {
       forwarding.close();
+      xdp.close();
       for (const object of objects) object.close();
       lock.release();
     });
@@ -158,12 +172,13 @@ interface Helpers {
   readonly stale: StaleSockets | null;
   readonly forwarding: Forwarding;
   readonly served: Served;
+  readonly xdp: Xdp;
 }
 
 const dataplane = (
   store: MapStore,
   hooks: Hooks,
-  { expiry, stale, forwarding, served }: Helpers,
+  { expiry, stale, forwarding, served, xdp }: Helpers,
   closeObjects: () => void,
 ): BpfDataplane => {
   const programmer = new TableProgrammer(store, { now_ns: () => process.hrtime.bigint() });
@@ -194,6 +209,7 @@ const dataplane = (
     forgetNextHops: () => forwarding.forgetNextHops(),
     forwarding: () => ({ ...forwarding.facts(), devices: served.fitness() }),
     attachments: () => hooks.attachments(),
+    xdp: () => xdp.devices(),
     pressure: () =>
       Object.fromEntries(
         Object.entries(programmer.used()).map(([map, used]) => [
@@ -279,12 +295,15 @@ const FORWARDING = {
   auto: forwardingNumbers.FORWARDING_AUTO,
 } as const;
 
+const NO_TARGET: XdpTarget = { ifindex: 0, mac: new Uint8Array(6) };
+
 const load = (
   options: BpfOptions,
-  name: "expiry" | "sock" | "stale" | "tc",
+  name: "expiry" | "sock" | "stale" | "tc" | "xdp",
   directory: string,
   maxEntries: Sizes,
   header: Header = "ethernet",
+  { ifindex, mac }: XdpTarget = NO_TARGET,
 ): LoadedObject => {
   const families = { ipv4: Number(options.ipv4), ipv6: Number(options.ipv6) };
   const constants = {
@@ -295,6 +314,8 @@ const load = (
     conntrack: Number(hasConntrack()),
     ip_summed: Number(hasIpSummed()),
     direct: Number(options.forwarding !== "kernel"),
+    device: ifindex,
+    device_mac: [...mac],
   };
   const path = `${options.objects}/${name}.bpf.o`;
   try {

@@ -89,7 +89,7 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
     );
     const kind = useTcx ? "tcx" : "clsact";
     for (const held of linkPins(links)) {
-      if (held.kind === "cgroup") continue;
+      if (held.kind === "cgroup" || held.kind === "xdp") continue;
       const stays = held.kind === kind || !attached.some((one) => one.target === held.device);
       if (wanted.get(held.device) !== held.role || interfaceIndex(held.device) === null || !stays) detach(links, held);
     }

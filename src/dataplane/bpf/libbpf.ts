@@ -42,6 +42,7 @@ export const attachType = {
   cgroup_inet4_getpeername: 29,
   cgroup_inet6_getpeername: 30,
   trace_iter: 28,
+  xdp: 37,
   tcx_ingress: 46,
   tcx_egress: 47,
 } as const;
@@ -109,6 +110,9 @@ const bind = () => {
     iter_create: bpf.func("int bpf_iter_create(int link)"),
     link_update: bpf.func("int bpf_link_update(int link, int program, const void *options)"),
     link_detach: bpf.func("int bpf_link_detach(int link)"),
+    xdp_attach: bpf.func("int bpf_xdp_attach(int ifindex, int program, uint32_t flags, const void *options)"),
+    xdp_detach: bpf.func("int bpf_xdp_detach(int ifindex, uint32_t flags, const void *options)"),
+    xdp_query: bpf.func("int bpf_xdp_query(int ifindex, int flags, void *options)"),
     prog_query: bpf.func(
       "int bpf_prog_query(int target, int type, uint32_t flags, void *attach_flags, void *ids, void *count)",
     ),
@@ -457,6 +461,49 @@ const mapMemory = (fd: number, offset: number, length: number, protection: numbe
 export const linkCreate = (program: number, target: number, type: AttachType): number =>
   check(`Cannot attach ${type}`, lib().link_create(program, target, attachType[type], null) as number);
 
+const XDP_FLAGS_UPDATE_IF_NOEXIST = 1;
+/** In the driver: not in the generic hook, which costs more than it saves, nor on the NIC. */
+const XDP_FLAGS_DRV_MODE = 4;
+
+/** Attaches by link to a device's native XDP. Answers the link's file descriptor. */
+export const xdpLinkCreate = (program: number, ifindex: number): number => {
+  const view = new DataView(new ArrayBuffer(32)); // struct bpf_link_create_opts {size_t sz; u32 flags; …}
+  view.setBigUint64(0, 32n, true);
+  view.setUint32(8, XDP_FLAGS_DRV_MODE, true);
+  const answer = lib().link_create(program, ifindex, attachType.xdp, new Uint8Array(view.buffer)) as number;
+  return check("Cannot attach xdp", answer);
+};
+
+/**
+ * What the driver, or the kernel, says when it is asked for native XDP and refuses: a link is told an errno alone, and
+ * netlink a sentence. null: it said nothing, or does not refuse any more (nothing is attached then either).
+ */
+export const xdpRefusal = (program: number, ifindex: number): string | null => {
+  const l = lib();
+  printed.length = 0;
+  const answer = l.xdp_attach(ifindex, program, XDP_FLAGS_DRV_MODE | XDP_FLAGS_UPDATE_IF_NOEXIST, null) as number;
+  if (answer === 0) {
+    check("Cannot detach xdp", l.xdp_detach(ifindex, XDP_FLAGS_DRV_MODE, null) as number);
+    return null;
+  }
+  return /Kernel error message: (.+)/.exec(printed.join(""))?.[1]?.trim() ?? null;
+};
+
+/** Programs on a device: in the driver, in the generic hook, on the NIC; 0: none. */
+export interface XdpPrograms {
+  readonly native: number;
+  readonly generic: number;
+  readonly offloaded: number;
+}
+
+export const xdpPrograms = (ifindex: number): XdpPrograms => {
+  const view = new DataView(new ArrayBuffer(32)); // struct bpf_xdp_query_opts {size_t sz; u32 prog_id, drv, hw, skb; u8 mode}
+  view.setBigUint64(0, 32n, true);
+  check("Cannot ask for a device's XDP programs", lib().xdp_query(ifindex, 0, new Uint8Array(view.buffer)) as number);
+  const u32 = (offset: number): number => view.getUint32(offset, true);
+  return { native: u32(12), offloaded: u32(16), generic: u32(20) };
+};
+
 /** A link of an iterator program to the map that it walks. */
 export const linkIterator = (program: number, map: number): number => {
   const info = new Uint32Array([map]); // union bpf_iter_link_info
@@ -630,6 +677,14 @@ export const interfaceType = (name: string): number | null => {
   const SIOCGIFHWADDR = 0x8927;
   const request = interfaceRequest(SIOCGIFHWADDR, name);
   return request === null ? null : new DataView(request.buffer).getUint16(16, true);
+};
+
+/** Six bytes, or null: there is no such interface, or it has no Ethernet address. */
+export const interfaceMac = (name: string): Uint8Array | null => {
+  const SIOCGIFHWADDR = 0x8927;
+  const request = interfaceRequest(SIOCGIFHWADDR, name);
+  const isEthernet = request !== null && new DataView(request.buffer).getUint16(16, true) === 1;
+  return isEthernet ? request.slice(18, 24) : null;
 };
 
 /** What drives it (`veth`, `vxlan`), or null: there is none, or it has no name. */

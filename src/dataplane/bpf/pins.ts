@@ -32,7 +32,9 @@ export type LinkPin =
       readonly role: Role;
       readonly priority: number;
       readonly program_id: number;
-    };
+    }
+  /** A link to a device's native XDP: `xdp@eth0`. */
+  | { readonly kind: "xdp"; readonly device: string; readonly role: "node" };
 
 export const linkPinName = (pin: LinkPin): string => {
   switch (pin.kind) {
@@ -42,6 +44,8 @@ export const linkPinName = (pin: LinkPin): string => {
       return `tcx_${pin.direction}@${escapeName(pin.device)}${roleSuffix(pin.role)}`;
     case "clsact":
       return `clsact_${pin.direction}@${escapeName(pin.device)}@${pin.priority}@${pin.program_id}${roleSuffix(pin.role)}`;
+    case "xdp":
+      return `xdp@${escapeName(pin.device)}`;
   }
 };
 
@@ -53,6 +57,7 @@ export const parseLinkPin = (name: string): LinkPin | null => {
   const role = (["pod", "reply"] as const).find((one) => one === rest.at(-1)) ?? "node";
   const [priority, program_id] = rest;
   const direction = hook.endsWith("_ingress") ? "ingress" : "egress";
+  if (hook === "xdp") return { kind: "xdp", device: unescapeName(target), role: "node" };
   if (target === "cgroup" && !hook.includes("cls") && !hook.startsWith("tcx_")) return { kind: "cgroup", hook };
   if (hook === `tcx_${direction}`) return { kind: "tcx", direction, device: unescapeName(target), role };
   if (hook !== `clsact_${direction}` || priority === undefined || program_id === undefined) return null;

@@ -5,6 +5,7 @@ import { device_flag } from "./abi.gen.ts";
 import { type Fitness, readFitness } from "./fitness.ts";
 import type { Forwarding, ForwardingMode } from "./forwarding.ts";
 import type { HookOptions, Hooks } from "./hooks.ts";
+import type { Xdp } from "./xdp.ts";
 
 export interface Served {
   /** Attaches the programs, once. */
@@ -19,6 +20,7 @@ export interface Served {
 export interface ServedParts {
   readonly options: HookOptions;
   readonly hooks: Hooks;
+  readonly xdp: Xdp;
   readonly forwarding: Forwarding;
   /** The programs can forward directly at all. */
   readonly canForward: boolean;
@@ -26,26 +28,31 @@ export interface ServedParts {
   readonly prepare: (devices: readonly string[]) => void;
 }
 
-export const createServed = ({ options, hooks, forwarding, canForward, prepare }: ServedParts): Served => {
+export const createServed = ({ options, hooks, xdp, forwarding, canForward, prepare }: ServedParts): Served => {
   let { devices, podDevices } = options;
-  let isDirect = canForward && forwarding.facts().mode === "direct";
+  let { mode } = forwarding.facts();
+  let isDirect = canForward && mode === "direct";
   let fitness: readonly Fitness[] = [];
+  let isAttached = false;
 
   const read = (): readonly Fitness[] => (isDirect ? readFitness(devices, hooks.programIds()) : []);
 
   const apply = (): void => {
-    forwarding.restrictDevices(flagsOf(fitness));
+    forwarding.restrictDevices(flagsOf(fitness, mode === "direct" ? xdp.native() : []));
     const peers = fitness.filter(isPeer).map(({ name }) => name);
     hooks.setDevices(devices, podDevices, peers);
     const replying = new Set(
       hooks.attachments().flatMap((a) => (REPLY_PROGRAMS.includes(a.program) ? [a.target] : [])),
     );
-    forwarding.setDevices(flagsOf(fitness.filter((one) => !isPeer(one) || replying.has(one.name))));
+    if (isAttached) xdp.set(devices, mode === "direct" ? null : "packets go on by the kernel (bpf.forwarding)");
+    const ready = fitness.filter((one) => !isPeer(one) || replying.has(one.name));
+    forwarding.setDevices(flagsOf(ready, xdp.native()));
   };
 
   return {
     attach() {
       hooks.attach();
+      isAttached = true;
       fitness = read();
       apply();
     },
@@ -56,7 +63,8 @@ export const createServed = ({ options, hooks, forwarding, canForward, prepare }
       fitness = read();
       apply();
     },
-    setMode(mode) {
+    setMode(next) {
+      mode = next;
       if (mode === "kernel") forwarding.set(mode);
       isDirect = canForward && mode === "direct";
       fitness = read();
@@ -82,5 +90,11 @@ const REPLY_PROGRAMS: readonly string[] = ["tc_pod_reply", "tc_pod_ingress"];
 
 const isPeer = ({ flags }: Fitness): boolean => (flags & device_flag.DEVICE_PEER) !== 0;
 
-const flagsOf = (fitness: readonly Fitness[]): ReadonlyMap<number, number> =>
-  new Map(fitness.map(({ index, flags }) => [index, flags]));
+/** `native`: names of devices that XDP is on. */
+const flagsOf = (fitness: readonly Fitness[], native: readonly string[]): ReadonlyMap<number, number> =>
+  new Map(
+    fitness.map(({ index, name, flags }) => {
+      const isXdp = (flags & device_flag.DEVICE_WIRE) !== 0 && native.includes(name);
+      return [index, isXdp ? flags | device_flag.DEVICE_XDP : flags];
+    }),
+  );

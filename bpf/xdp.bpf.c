@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * Native XDP on a device of the node: packets of connections to remote backends, and their
+ * replies, go on from the driver, both sides written, without an skb. It opens nothing, closes
+ * nothing and refuses nothing: all else passes untouched, and tc goes on with the same flow.
+ * Only what it sends on is counted here; what passes is counted by tc.
+ */
+#pragma clang diagnostic ignored "-Wunused-function" /* XDP writes no flows */
+#include "flow.h"
+#include "nat.h"
+
+/* The last eight bytes of a next hop, which say whether it is good: read at once. */
+struct next_hop_state {
+	__u16 mtu;
+	__u8 way;
+	__u8 version;
+	__u16 generation;
+	__u16 window;
+};
+
+#define WINDOW_BITS 10
+
+static __always_inline volatile __u64 *state_in(const struct flow *flow)
+{
+	return (volatile __u64 *)(void *)&flow->next_hop.mtu;
+}
+
+static __always_inline struct next_hop_state state_of_word(__u64 word)
+{
+	struct next_hop_state state;
+
+	__builtin_memcpy(&state, &word, sizeof(state));
+	return state;
+}
+
+/* Not over at the same moment for all flows. */
+static __always_inline __u16 window_of(const struct flow_key *key)
+{
+	return (bpf_jiffies64() + key->src_port) >> WINDOW_BITS;
+}
+
+static __always_inline bool is_good(const struct flow *flow, struct next_hop_state state,
+				    const struct flow_key *key, __u16 generation, __u32 from)
+{
+	return state.generation == generation && state.window == window_of(key) &&
+	       flow->next_hop.from == from;
+}
+
+/* A bridge or a promiscuous device hears what is for others. */
+static __always_inline bool is_for_device(const struct ethhdr *eth)
+{
+	const __u16 *to = (const void *)eth->h_dest;
+	const volatile __u16 *own = (const volatile void *)options.device_mac;
+
+	return !((to[0] ^ own[0]) | (to[1] ^ own[1]) | (to[2] ^ own[2]));
+}
+
+/* Nothing stands between the fixed header and the ports, and it neither opens nor closes. */
+static __always_inline bool is_plain(const struct packet *packet)
+{
+	__u32 header_size =
+		packet->family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+
+	return packet->l4 == sizeof(struct ethhdr) + header_size && !packet->fragmented &&
+	       !packet->opens && !packet->closes;
+}
+
+/* Both sides have been heard, and the backend is remote. UDP leaves one that is gone. */
+static __always_inline bool is_settled(const struct flow *flow, const struct packet *packet)
+{
+	return flow->flags & FLOW_SETTLED && flow->far_port &&
+	       (flow->kind == FLOW_DNAT || flow->kind == FLOW_UNDO_SNAT) && !is_stale(flow, packet);
+}
+
+static __always_inline bool may_send_by(__u32 ifindex)
+{
+	const struct device *device;
+
+	if (ifindex == options.device)
+		return true;
+	device = bpf_map_lookup_elem(&devices, &ifindex);
+	return device && device->flags & DEVICE_XDP;
+}
+
+/* What tc has found, if that is good for a packet that came by this device, and is not written
+ * anew meanwhile. Nothing is looked up here: tc does that, for the next packet as well. */
+static __always_inline bool recall_next_hop(const struct flow *flow, const struct packet *packet,
+					    struct next_hop *hop)
+{
+	const struct config *config = get_config();
+	__u64 word = *state_in(flow);
+	struct next_hop_state state = state_of_word(word);
+
+	if (!config || !config->next_hop_generation || state.way != WAY_WIRE ||
+	    !is_good(flow, state, &packet->key, config->next_hop_generation, options.device))
+		return false;
+	*hop = flow->next_hop;
+	asm volatile("" ::: "memory");
+	return *state_in(flow) == word && packet->l3_size <= state.mtu && may_send_by(hop->ifindex);
+}
+
+/* One hop more. False: it ends here, and the kernel says so. */
+static __always_inline bool travel(const struct frame *frame, const struct packet *packet)
+{
+	struct iphdr *ip = frame->start + sizeof(struct ethhdr);
+	struct ipv6hdr *ip6 = frame->start + sizeof(struct ethhdr);
+
+	if (packet->family == FAMILY_IPV4) {
+		if (ip + 1 > frame->end || ip->ttl <= 1)
+			return false;
+		ip->ttl--;
+		ip->check = ~fold((__u16)~ip->check + (__u64)(__u16)~bpf_htons(0x0100));
+		return true;
+	}
+	if (ip6 + 1 > frame->end || ip6->hop_limit <= 1)
+		return false;
+	ip6->hop_limit--;
+	return true;
+}
+
+static __always_inline struct ends both_ends(const struct flow *flow)
+{
+	__be16 client_port = flow->kind == FLOW_UNDO_SNAT ? flow->client_port : 0;
+
+	return (struct ends){
+		.source = &flow->far_addr,
+		.dest = &flow->addr,
+		.ports = {flow->far_port, client_port ?: flow->port},
+	};
+}
+
+static __always_inline void address(struct ethhdr *eth, const struct next_hop *hop)
+{
+	__builtin_memcpy(eth->h_dest, hop->dmac, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, hop->smac, ETH_ALEN);
+}
+
+static __always_inline int forward(const struct frame *frame, const struct packet *packet,
+				   struct flow *flow)
+{
+	struct ends ends = both_ends(flow);
+	struct next_hop hop;
+
+	if (!recall_next_hop(flow, packet, &hop))
+		return XDP_PASS;
+	if (!travel(frame, packet) || !rewrite_frame(frame, packet, &ends))
+		return XDP_PASS;
+	address(frame->start, &hop);
+	touch(flow);
+	count(HOOK_XDP, reason_of(flow));
+	return hop.ifindex == options.device ? XDP_TX : bpf_redirect(hop.ifindex, 0);
+}
+
+/* What lies in more than one buffer is too long for the first, to parse_frame(). */
+SEC("xdp.frags")
+int xdp_forward(struct xdp_md *ctx)
+{
+	struct frame frame = {.start = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
+	struct ethhdr *eth = frame.start;
+	struct packet packet = {};
+	struct flow *flow;
+
+	frame.size = frame.end - frame.start;
+	if (eth + 1 > frame.end || !is_for_device(eth))
+		return XDP_PASS;
+	if (parse_frame(&frame, &packet) != UNDECIDED || !is_plain(&packet))
+		return XDP_PASS;
+	flow = bpf_map_lookup_elem(&flows, &packet.key);
+	if (!flow || !is_settled(flow, &packet))
+		return XDP_PASS;
+	return forward(&frame, &packet, flow);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
