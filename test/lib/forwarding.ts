@@ -7,11 +7,15 @@ import { Datapath, type Sizes } from "./datapath.ts";
 export type Forwarding = "kernel" | "direct" | "xdp";
 
 /** Under `bpf:` of an agent's configuration. */
-export const FORWARDING_FIELDS: Readonly<Record<Forwarding, object>> = {
+export const FORWARDING_FIELDS: Readonly<Record<Forwarding, Readonly<Record<string, string>>>> = {
   kernel: { forwarding: "kernel" },
   direct: { forwarding: "direct" },
   xdp: { forwarding: "direct", xdp: "required" },
 };
+
+/** The same as arguments of `beeline run` and `beeline apply`. */
+export const forwardingArguments = (forwarding: Forwarding): readonly string[] =>
+  Object.entries(FORWARDING_FIELDS[forwarding]).flatMap(([name, value]) => [`--${name}`, value]);
 
 export const FORWARDINGS: readonly Forwarding[] = ["kernel"];
 

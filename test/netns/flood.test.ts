@@ -9,6 +9,8 @@ import { after, before, test } from "node:test";
 import { inside } from "../../src/bench/lab/inside.ts";
 import { BEELINE } from "../lib/agent.ts";
 import { FLOOD } from "../lib/flood.ts";
+import { FORWARDINGS, type Forwarding, forwardingArguments } from "../lib/forwarding.ts";
+import { assertForwards, readForwards } from "../lib/forwards.ts";
 import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
 
@@ -21,19 +23,32 @@ const SECONDS = 3;
 const lab = await Lab.create({ nodes: 2, podsPerNode: 1 });
 after(() => lab.close());
 
+const manifests = new Manifests(lab);
+
 before(async () => {
-  const manifests = new Manifests(lab);
   const ports = [{ name: "tcp", port: 80, protocol: "TCP", nodePort: NODE_PORT }] as const;
   manifests.service({ name: "web", type: "NodePort", clusterIPs: ["172.30.0.10", "fd00:172:30::10"], ports }, PODS);
+  await lab.startHosts();
+  for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8080, "TCP");
+});
+
+const apply = (forwarding: Forwarding): void => {
   const config = join(lab.directory, "flood.yaml");
   const sizes = `{flows: ${FLOWS}, expendables: ${EXPENDABLES}}`;
   writeFileSync(config, `apiVersion: beeline.dev/v1alpha1\nkind: BeelineConfiguration\nbpf: {mapSizes: ${sizes}}\n`);
-  await lab.startHosts();
-  for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8080, "TCP");
-  const args = ["apply", "-f", manifests.path, "--node", "node1", "--config", config];
+  const args = [
+    "apply",
+    "-f",
+    manifests.path,
+    "--node",
+    "node1",
+    "--config",
+    config,
+    ...forwardingArguments(forwarding),
+  ];
   const { status, stderr } = lab.run("node1", [BEELINE, ...args, ...lab.placeArguments("node1")]);
   assert.equal(status, 0, stderr);
-});
+};
 
 interface Status {
   readonly maps: readonly { readonly map: string; readonly used: number | null }[];
@@ -62,51 +77,57 @@ const flood = async (to: string): Promise<number> => {
   return Number.parseInt(text, 10);
 };
 
-test("a SYN flood breaks no established connection, and new clients get through", async (t) => {
-  const client = await lab.host("client");
-  const node = lab.place("node1").v4;
-  const held = await Promise.all(Array.from({ length: HELD }, () => client.hold(node, NODE_PORT, 50)));
-  assert.deepEqual([...new Set(held.map((one) => one.ok && one.name))].sort(), PODS);
-  const beats = async (): Promise<readonly number[]> =>
-    Promise.all(
-      held.map(async ({ id }) => {
-        const { echoed, ended } = await client.beats(id);
-        assert.equal(ended, null, "a held connection");
-        return echoed;
-      }),
+for (const forwarding of FORWARDINGS) {
+  test(`forwarding: ${forwarding}: a SYN flood breaks no established connection, and new clients get through`, async (t) => {
+    apply(forwarding);
+    const client = await lab.host("client");
+    const node = lab.place("node1").v4;
+    const held = await Promise.all(Array.from({ length: HELD }, () => client.hold(node, NODE_PORT, 50)));
+    assert.deepEqual([...new Set(held.map((one) => one.ok && one.name))].sort(), PODS);
+    const beats = async (): Promise<readonly number[]> =>
+      Promise.all(
+        held.map(async ({ id }) => {
+          const { echoed, ended } = await client.beats(id);
+          assert.equal(ended, null, "a held connection");
+          return echoed;
+        }),
+      );
+
+    const flooding = flood(node);
+    let isOver = false;
+    void flooding.then(() => {
+      isOver = true;
+    });
+    let during = 0;
+    const failures: string[] = [];
+    while (!isOver) {
+      const answer = await client.connect(node, NODE_PORT, { timeout_ms: 4000 });
+      if (!answer.ok) failures.push(answer.code);
+      during++;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    const sent = await flooding;
+    const afterFlood = await beats();
+    const status = readStatus();
+    const used = status.maps.find((one) => one.map === "flows")?.used ?? Number.NaN;
+    const opened = counted(status, "new_flow");
+    t.diagnostic(
+      `${sent} SYNs in ${SECONDS} s, ${opened} new flows, ${during} clients meanwhile, ${used} flows in the end`,
     );
 
-  const flooding = flood(node);
-  let isOver = false;
-  void flooding.then(() => {
-    isOver = true;
+    assert.deepEqual(failures, [], "new clients");
+    assert.ok(during >= 3, `${during} clients`);
+    assert.ok(opened > 2 * EXPENDABLES, `${opened} new flows: the ring went round`);
+    assert.ok(used <= 4 * (EXPENDABLES + HELD + during), `${used} flows`);
+    assert.equal(counted(status, "flows_full") + counted(status, "snat_exhausted"), 0);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const now = await beats();
+    assert.ok(
+      now.every((n, i) => n > (afterFlood[i] ?? 0)),
+      "every connection goes on",
+    );
+    assertForwards(forwarding, readForwards([lab.bpffs("node1")]));
+    for (const { id } of held) await client.drop(id);
+    assert.equal(lab.beeline("node1", ["reset"]).status, 0);
   });
-  let during = 0;
-  const failures: string[] = [];
-  while (!isOver) {
-    const answer = await client.connect(node, NODE_PORT, { timeout_ms: 4000 });
-    if (!answer.ok) failures.push(answer.code);
-    during++;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  const sent = await flooding;
-  const afterFlood = await beats();
-  const status = readStatus();
-  const used = status.maps.find((one) => one.map === "flows")?.used ?? Number.NaN;
-  const opened = counted(status, "new_flow");
-  t.diagnostic(
-    `${sent} SYNs in ${SECONDS} s, ${opened} new flows, ${during} clients meanwhile, ${used} flows in the end`,
-  );
-
-  assert.deepEqual(failures, [], "new clients");
-  assert.ok(during >= 3, `${during} clients`);
-  assert.ok(opened > 2 * EXPENDABLES, `${opened} new flows: the ring went round`);
-  assert.ok(used <= 4 * (EXPENDABLES + HELD + during), `${used} flows`);
-  assert.equal(counted(status, "flows_full") + counted(status, "snat_exhausted"), 0);
-  await new Promise((resolve) => setTimeout(resolve, 300));
-  const now = await beats();
-  assert.ok(
-    now.every((n, i) => n > (afterFlood[i] ?? 0)),
-    "every connection goes on",
-  );
-});
+}

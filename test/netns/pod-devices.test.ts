@@ -6,6 +6,7 @@ import { bootTime_ns } from "../../src/dataplane/bpf/libbpf.ts";
 import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
 import { BEELINE } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
+import { FORWARDING_FIELDS, FORWARDINGS } from "../lib/forwarding.ts";
 import { Host } from "../lib/host/host.ts";
 import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
@@ -197,89 +198,96 @@ const podsAreServed = (hostOf: HostOf): void => {
 
 const inLab = (pod: string): Promise<Host> => lab.host(pod);
 
-describe("bpf.socketLB host: sockets of the host, packets of the pods", () => {
-  before(() => startAgents({ socketLB: "host", attach: hasTcx() ? "tcx" : "clsact" }));
-  after(stopAgents);
+for (const forwarding of FORWARDINGS) {
+  describe(`forwarding: ${forwarding}: bpf.socketLB host: sockets of the host, packets of the pods`, () => {
+    before(() =>
+      startAgents({ ...FORWARDING_FIELDS[forwarding], socketLB: "host", attach: hasTcx() ? "tcx" : "clsact" }),
+    );
+    after(stopAgents);
 
-  test("every pod's device has programs, and status says so", () => {
-    assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b"]);
-    assert.match(lab.beeline("node1", ["status"]).stdout, /^Pod devices: +pod1a, pod1b \(\w+ egress, \w+ ingress\)$/m);
+    test("every pod's device has programs, and status says so", () => {
+      assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b"]);
+      assert.match(
+        lab.beeline("node1", ["status"]).stdout,
+        /^Pod devices: +pod1a, pod1b \(\w+ egress, \w+ ingress\)$/m,
+      );
+    });
+
+    podsAreServed(inLab);
+
+    test("pods' sockets are not counted, the host's are; the host is its own client, also at 127.0.0.1", async () => {
+      const before = counted("node1", "sock", "new_flow");
+      await (await lab.host("pod1b")).connect("172.30.0.13", 80);
+      assert.equal(counted("node1", "sock", "new_flow"), before);
+      const node = await lab.host("node1");
+      for (const [address, port] of [["172.30.0.13", 80] as const, ["fd00:172:30::13", 80] as const]) {
+        const family = address.includes(":") ? "v6" : "v4";
+        await assertReaches(node, { address, port }, { pod1a: at("node1", family) });
+      }
+      await assertReaches(node, { address: "127.0.0.1", port: 30013 }, { pod1a: at("node1", "v4") });
+      for (const family of FAMILIES) {
+        await assertReaches(node, { address: at("node1", family), port: 30013 }, { pod1a: at("node1", family) });
+        // From the other node: its own socket, which the NodePort's frontend translates only for its own addresses.
+        const seen = { pod1a: at("node2", family) };
+        await assertReaches(await lab.host("node2"), { address: at("node1", family), port: 30013 }, seen);
+      }
+      assert.ok(counted("node1", "sock", "new_flow") > before);
+    });
+
+    test("127.0.0.1 in a pod is the pod's own", async () => {
+      await assertFails(await lab.host("pod1b"), { address: "127.0.0.1", port: 30013 }, "ECONNREFUSED");
+    });
   });
 
-  podsAreServed(inLab);
+  describe(`forwarding: ${forwarding}: bpf.socketLB off: packets alone`, () => {
+    before(() => startAgents({ ...FORWARDING_FIELDS[forwarding], socketLB: "off", attach: "clsact" }));
+    after(stopAgents);
 
-  test("pods' sockets are not counted, the host's are; the host is its own client, also at 127.0.0.1", async () => {
-    const before = counted("node1", "sock", "new_flow");
-    await (await lab.host("pod1b")).connect("172.30.0.13", 80);
-    assert.equal(counted("node1", "sock", "new_flow"), before);
-    const node = await lab.host("node1");
-    for (const [address, port] of [["172.30.0.13", 80] as const, ["fd00:172:30::13", 80] as const]) {
-      const family = address.includes(":") ? "v6" : "v4";
-      await assertReaches(node, { address, port }, { pod1a: at("node1", family) });
-    }
-    await assertReaches(node, { address: "127.0.0.1", port: 30013 }, { pod1a: at("node1", "v4") });
-    for (const family of FAMILIES) {
-      await assertReaches(node, { address: at("node1", family), port: 30013 }, { pod1a: at("node1", family) });
-      // From the other node: its own socket, which the NodePort's frontend translates only for its own addresses.
-      const seen = { pod1a: at("node2", family) };
-      await assertReaches(await lab.host("node2"), { address: at("node1", family), port: 30013 }, seen);
-    }
-    assert.ok(counted("node1", "sock", "new_flow") > before);
+    test("no socket hook is attached", () => {
+      assert.deepEqual(new Set(statusOf("node1").hooks.map(({ role }) => role)), new Set(["node", "pod"]));
+    });
+
+    podsReachServices(inLab);
+
+    test("what the host itself sends to a frontend goes on untranslated, and is counted", async () => {
+      const before = counted("node1", "tc_egress", "not_handled");
+      await assertFails(await lab.host("node1"), { address: "172.30.0.13", port: 80, timeout_ms: 300 }, "TIMEOUT");
+      assert.ok(counted("node1", "tc_egress", "not_handled") > before);
+    });
   });
 
-  test("127.0.0.1 in a pod is the pod's own", async () => {
-    await assertFails(await lab.host("pod1b"), { address: "127.0.0.1", port: 30013 }, "ECONNREFUSED");
+  describe(`forwarding: ${forwarding}: bpf.podDevices: pods whose sockets the node does not see`, () => {
+    /** In the pod's network namespace, but in no cgroup of the node: as a virtual machine is. */
+    const unseen = new Map<string, Host>();
+
+    before(async () => {
+      await startAgents({ ...FORWARDING_FIELDS[forwarding], podDevices: ["pod?a", "pod?b"] });
+      for (const pod of ["pod1a", "pod1b"]) {
+        unseen.set(pod, await Host.start({ ...lab.inside(pod), cgroup: lab.cgroup("client") }));
+        await (await lab.host(pod)).stopServing(8080);
+        await (await lab.host(pod)).stopServing(8080, "UDP");
+        await unseen.get(pod)?.serve(pod, 8080, "TCP", "UDP");
+      }
+    });
+    after(async () => {
+      await stopAgents();
+      for (const [pod, host] of unseen) {
+        await host.close();
+        await (await lab.host(pod)).serve(pod, 8080, "TCP", "UDP");
+      }
+    });
+
+    podsReachServices(async (pod) => unseen.get(pod) ?? assert.fail(pod));
+
+    test("a pod's device that appears is served within seconds, one that goes is let go", async () => {
+      const script = "ip link add pod9a type veth peer name pod9x && ip link set pod9a up";
+      assert.equal(lab.run("node1", ["sh", "-c", script]).status, 0);
+      await eventually(() => assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b", "pod9a"]), 8000);
+      assert.equal(lab.run("node1", ["ip", "link", "del", "pod9a"]).status, 0);
+      await eventually(() => assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b"]), 8000);
+    });
   });
-});
-
-describe("bpf.socketLB off: packets alone", () => {
-  before(() => startAgents({ socketLB: "off", attach: "clsact" }));
-  after(stopAgents);
-
-  test("no socket hook is attached", () => {
-    assert.deepEqual(new Set(statusOf("node1").hooks.map(({ role }) => role)), new Set(["node", "pod"]));
-  });
-
-  podsReachServices(inLab);
-
-  test("what the host itself sends to a frontend goes on untranslated, and is counted", async () => {
-    const before = counted("node1", "tc_egress", "not_handled");
-    await assertFails(await lab.host("node1"), { address: "172.30.0.13", port: 80, timeout_ms: 300 }, "TIMEOUT");
-    assert.ok(counted("node1", "tc_egress", "not_handled") > before);
-  });
-});
-
-describe("bpf.podDevices: pods whose sockets the node does not see", () => {
-  /** In the pod's network namespace, but in no cgroup of the node: as a virtual machine is. */
-  const unseen = new Map<string, Host>();
-
-  before(async () => {
-    await startAgents({ podDevices: ["pod?a", "pod?b"] });
-    for (const pod of ["pod1a", "pod1b"]) {
-      unseen.set(pod, await Host.start({ ...lab.inside(pod), cgroup: lab.cgroup("client") }));
-      await (await lab.host(pod)).stopServing(8080);
-      await (await lab.host(pod)).stopServing(8080, "UDP");
-      await unseen.get(pod)?.serve(pod, 8080, "TCP", "UDP");
-    }
-  });
-  after(async () => {
-    await stopAgents();
-    for (const [pod, host] of unseen) {
-      await host.close();
-      await (await lab.host(pod)).serve(pod, 8080, "TCP", "UDP");
-    }
-  });
-
-  podsReachServices(async (pod) => unseen.get(pod) ?? assert.fail(pod));
-
-  test("a pod's device that appears is served within seconds, one that goes is let go", async () => {
-    const script = "ip link add pod9a type veth peer name pod9x && ip link set pod9a up";
-    assert.equal(lab.run("node1", ["sh", "-c", script]).status, 0);
-    await eventually(() => assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b", "pod9a"]), 8000);
-    assert.equal(lab.run("node1", ["ip", "link", "del", "pod9a"]).status, 0);
-    await eventually(() => assert.deepEqual(podDevicesOf("node1"), ["pod1a", "pod1b"]), 8000);
-  });
-});
+}
 
 interface Flow {
   readonly kind: string;

@@ -5,6 +5,7 @@ import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
 import { BEELINE } from "../lib/agent.ts";
+import { FORWARDINGS, type Forwarding, forwardingArguments } from "../lib/forwarding.ts";
 import { Lab } from "../lib/lab.ts";
 import { Manifests, type ServiceWords } from "../lib/objects.ts";
 import { assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
@@ -41,8 +42,9 @@ const ip = (place: string, ...lines: readonly string[]): void => {
 };
 
 /** Programs a node, which finds its devices itself; answers those that are served. */
-const apply = (node: string): readonly string[] => {
+const apply = (node: string, forwarding: Forwarding): readonly string[] => {
   const place = ["--cgroup", lab.cgroup(node), "--bpffs", lab.bpffs(node), "--node", node];
+  place.push(...forwardingArguments(forwarding));
   const { status, stderr } = lab.run(node, [BEELINE, "apply", "-f", manifests.path, ...place]);
   assert.equal(status, 0, stderr);
   assert.doesNotMatch(stderr, /WARN|ERROR/);
@@ -117,17 +119,19 @@ const raise = (place: string, device: string, end: 1 | 2): void =>
     `addr add ${address(end, "v6")}/126 dev ${device} nodad`,
   );
 
-for (const { kind, families, make } of tunnels) {
+for (const [{ kind, families, make }, forwarding] of tunnels.flatMap((tunnel) =>
+  FORWARDINGS.map((forwarding) => [tunnel, forwarding] as const),
+)) {
   const skip = lacks(kind);
 
-  describe(`a client comes in by ${kind}`, { skip }, () => {
+  describe(`forwarding: ${forwarding}: a client comes in by ${kind}`, { skip }, () => {
     let wire: ChildProcess | null = null;
 
     before(async () => {
       wire = await make("t0", "node1", "client");
       raise("node1", "t0", 1);
       raise("client", "t0", 2);
-      assert.deepEqual(apply("node1"), ["eth0", "t0"]);
+      assert.deepEqual(apply("node1", forwarding), ["eth0", "t0"]);
     });
     after(async () => {
       reset("node1");
@@ -162,7 +166,7 @@ for (const { kind, families, make } of tunnels) {
     });
   });
 
-  describe(`the pods of the other node are behind ${kind}`, { skip }, () => {
+  describe(`forwarding: ${forwarding}: the pods of the other node are behind ${kind}`, { skip }, () => {
     let wire: ChildProcess | null = null;
 
     before(async () => {
@@ -175,7 +179,7 @@ for (const { kind, families, make } of tunnels) {
       ] as const) {
         ip(node, `route replace 10.244.${other}.0/24 via ${address(end, "v4")} dev t0`);
         ip(node, `route replace fd00:244:${other}::/64 via ${address(end, "v6")} dev t0`);
-        assert.deepEqual(apply(node), ["eth0", "t0"]);
+        assert.deepEqual(apply(node, forwarding), ["eth0", "t0"]);
       }
       // As on most machines: what claims to be from a pod may come by the tunnel only.
       assert.equal(lab.run("node1", ["sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter"]).status, 0);
