@@ -1,9 +1,9 @@
 // Opens the dataplane that a configuration asks for, and says in words why that cannot be.
 import { existsSync } from "node:fs";
 import { linkPins } from "../dataplane/bpf/attach.ts";
-import { type BpfDataplane, type BpfOptions, type ForwardingFacts, openBpfDataplane } from "../dataplane/bpf/bpf.ts";
+import { type BpfDataplane, type BpfOptions, openBpfDataplane } from "../dataplane/bpf/bpf.ts";
 import { deviceKind } from "../dataplane/bpf/device.ts";
-import { countEntries, readCounters } from "../dataplane/bpf/inspect.ts";
+import { countEntries, readCounters, readForwards } from "../dataplane/bpf/inspect.ts";
 import { interfaceIndex } from "../dataplane/bpf/libbpf.ts";
 import type { MapName, MapStore } from "../dataplane/bpf/mapstore.ts";
 import { peerNetns } from "../dataplane/bpf/netns.ts";
@@ -20,7 +20,7 @@ import { startForwarding } from "./forwarding.ts";
 import { chooseDevices, choosePodDevices, type DeviceFacts, hasIPv6, readHost } from "./host.ts";
 import type { Log } from "./log.ts";
 import { watchMachine } from "./machine-watch.ts";
-import type { Facts } from "./metrics.ts";
+import type { Facts, ForwardingMetrics } from "./metrics.ts";
 import { findObstacles, obstacleMark } from "./obstacles.ts";
 import { openIptables } from "./rules.ts";
 import { startSnatWatch } from "./snat-watch.ts";
@@ -38,7 +38,7 @@ export interface Opened {
   readonly connections?: () => ExpiryFacts | null;
   readonly snat?: () => SnatUse;
   /** By which way packets go on; absent where there is no choice. */
-  readonly forwarding?: () => ForwardingFacts;
+  readonly forwarding?: () => ForwardingMetrics;
   /** How often it wants to be checked. */
   readonly audit_ms: number;
 }
@@ -78,8 +78,8 @@ const openBpf = (config: Config, log: Log): Opened => {
   const forwarding = startForwarding({
     wanted: config.bpf.forwarding,
     set: (mode) => dataplane.setForwarding(mode),
-    find: findObstacles,
-    mark: obstacleMark,
+    find: async () => [...dataplane.obstacles(), ...(await findObstacles())],
+    mark: () => JSON.stringify([dataplane.obstacles(), obstacleMark()]),
     log,
   });
   const changes = watchMachine(dataplane, forwarding, log);
@@ -92,7 +92,12 @@ const openBpf = (config: Config, log: Log): Opened => {
   };
   return {
     dataplane: { ...dataplane, hearDevices: changes.hearDevices, close },
-    forwarding: () => dataplane.forwarding(),
+    forwarding: () => {
+      const { mode, bumps, devices } = dataplane.forwarding();
+      const unfit = devices.filter(({ why }) => why !== null).length;
+      const obstacles = forwarding.obstacles()?.length ?? null;
+      return { mode, bumps, unfit, obstacles, packets: readForwards(dataplane.store) };
+    },
     maps: () => ({ ...dataplane.pressure(), flows: { used: expiry.facts()?.entries ?? 0, capacity }, ...use() }),
     packets: () => readCounters(dataplane.store),
     connections: () => expiry.facts(),

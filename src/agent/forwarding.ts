@@ -27,7 +27,7 @@ export interface ForwardingParts {
 }
 
 /** Of x_tables the mark does not see everything (a rule replaced by one of the same size): now and then all is read. */
-const PERIODS_MS = { mark: 5_000, find: 60_000 };
+const PERIODS_MS = { mark: 2_000, find: 60_000 };
 
 export const startForwarding = (parts: ForwardingParts): ForwardingWatch => {
   const { wanted, set, log } = parts;

@@ -1,6 +1,7 @@
 // Prometheus metrics: kube-proxy's, by kube-proxy's names, buckets and labels, where they mean something here, and
 // beeline's own. What can be asked is asked at the time of a scrape; only what happens in between is counted.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { ForwardCount } from "../dataplane/bpf/inspect.ts";
 import type { SnatUse } from "../dataplane/bpf/snat.ts";
 import type { StaleCounts } from "../dataplane/bpf/stale.ts";
 import type { PacketCounts } from "../dataplane/iptables/counters.ts";
@@ -31,10 +32,22 @@ export interface Facts {
   staleSockets(): StaleCounts | null;
   /** SNAT ports, by destination; null: there is no SNAT of ours. */
   snat?(): SnatUse | null;
+  /** By which way packets go on; null: there is no choice. */
+  forwarding?(): ForwardingMetrics | null;
   /** What iptables rules count; null: nothing. */
   counted?(): PacketCounts | null;
   /** With --observe: by kind, what differs between the rules of this node and what should be. */
   differences?(): Readonly<Record<string, number>>;
+}
+
+export interface ForwardingMetrics {
+  readonly mode: "direct" | "kernel";
+  readonly bumps: number;
+  /** What stands in the way of direct forwarding; null: nobody looks. */
+  readonly obstacles: number | null;
+  /** Devices that are not fit for it. */
+  readonly unfit: number;
+  readonly packets: readonly ForwardCount[];
 }
 
 /** kube-proxy's: 0.001 s, doubled, 15 of them. */
@@ -229,6 +242,8 @@ export const createMetrics = (
       if (use !== null) g.set(use.destinations.filter((one) => one.nearLimit).length);
     });
   }
+  const { forwarding } = facts;
+  if (forwarding !== undefined) forwardingMetrics(registers, forwarding);
   gauge("beeline_problems", "Parts of objects that are not used, by kind of object", ["kind"], (g) => {
     for (const [kind, count] of Object.entries(facts.problems())) g.set({ kind }, count);
   });
@@ -268,6 +283,57 @@ export const createMetrics = (
     probed: (probe, code) => probes[probe].inc({ code: String(code) }),
     rules,
   };
+};
+
+const forwardingMetrics = (registers: Registry[], read: () => ForwardingMetrics | null): void => {
+  const gauge = (
+    name: string,
+    help: string,
+    labelNames: string[],
+    fill: (g: Gauge, facts: ForwardingMetrics) => void,
+  ) =>
+    new Gauge({
+      name: `beeline_forwarding_${name}`,
+      help,
+      labelNames,
+      registers,
+      collect() {
+        const facts = read();
+        this.reset();
+        if (facts !== null) fill(this, facts);
+      },
+    });
+  gauge("mode", "1 for the way that packets go on by: direct, or kernel", ["mode"], (g, { mode }) => {
+    for (const one of ["direct", "kernel"]) g.set({ mode: one }, Number(one === mode));
+  });
+  gauge(
+    "obstacles",
+    "What was found that may refuse or change packets (bpf.forwarding: auto)",
+    [],
+    (g, { obstacles }) => g.set(obstacles ?? 0),
+  );
+  gauge("unfit_devices", "Devices by which packets cannot be sent on directly", [], (g, { unfit }) => g.set(unfit));
+  new Counter({
+    name: "beeline_forwarding_changes_total",
+    help: "Changes of routes, neighbours or devices after which flows found their next hops anew",
+    registers,
+    collect() {
+      this.reset();
+      this.inc(read()?.bumps ?? 0);
+    },
+  });
+  new Counter({
+    name: "beeline_forwarding_packets_total",
+    help: "Translated packets by how they went on; way kernel: for which reason they were not sent on directly",
+    labelNames: ["hook", "way", "how"],
+    registers,
+    collect() {
+      this.reset();
+      for (const { hook, isDirect, how, count } of read()?.packets ?? []) {
+        this.inc({ hook, way: isDirect ? "direct" : "kernel", how }, count);
+      }
+    },
+  });
 };
 
 const silent: Observer = { synced: () => {}, failed: () => {}, cleaned: () => {} };

@@ -50,6 +50,7 @@ const createAgent = (config: Config, watch: Watch, log: Log, version: string): R
       counted: () => opened.counted?.() ?? null,
       connections: () => opened.connections?.() ?? null,
       snat: () => opened.snat?.() ?? null,
+      ...(config.dataplane === "bpf" ? { forwarding: () => opened.forwarding?.() ?? null } : {}),
       staleSockets: () => opened.staleSockets?.() ?? null,
       problems: () => countByKind(agent.problems),
       pending: () => agent.pending,

@@ -244,6 +244,16 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import("./trace.ts")).trace,
   },
   {
+    usage: "doctor",
+    summary: "What this node lacks, and what keeps packets from the fast way",
+    examples: [
+      ["beeline doctor", "before beeline runs here, or while it does; exit 1 when something is bad"],
+      ["beeline doctor -o json | jq '.items[] | select(.result != \"ok\")'", "only what is not as it could be"],
+    ],
+    options: READER,
+    load: async () => (await import("./doctor.ts")).doctor,
+  },
+  {
     usage: "diff [left..]",
     summary: "Compare two of: what should be, the BPF maps, the rules of kube-proxy, files of them",
     examples: [

@@ -1,6 +1,6 @@
 // `beeline flows`: what the tc hook remembers, one row for each direction that it rewrites.
 import { type FlowRecord, readFlows } from "../dataplane/bpf/inspect.ts";
-import { bootTime_ns } from "../dataplane/bpf/libbpf.ts";
+import { bootTime_ns, interfaceName } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import type { ConnectionState } from "../dataplane/bpf/states.ts";
 import { age, columns } from "../lib/text.ts";
@@ -25,7 +25,7 @@ export const flowReport = (store: MapStore, now_ns: bigint): Report => {
         headers
           ? [
               ...["PROTO", "FROM", "TO", "DOES", "WITH", "IDLE", "STATE", "SERVICE"],
-              ...(wide ? ["AGE", "SERVICE-ID", "BACKEND-ID", "GENERATION", "FAR-SIDE", "CLIENT-PORT"] : []),
+              ...(wide ? ["AGE", "SERVICE-ID", "BACKEND-ID", "GENERATION", "FAR-SIDE", "CLIENT-PORT", "NEXT-HOP"] : []),
             ]
           : null,
         all.map((flow) => [
@@ -43,6 +43,7 @@ export const flowReport = (store: MapStore, now_ns: bigint): Report => {
                 ...[flow.service_id, flow.backend_id, flow.generation].map(String),
                 flow.far === null ? "-" : end(flow.far),
                 String(flow.client_port),
+                nextHopText(flow),
               ]
             : []),
         ]),
@@ -58,6 +59,14 @@ const STATE_TEXTS: Readonly<Record<ConnectionState, string>> = {
   tcpReset: "reset",
   udp: "unanswered",
   udpStream: "stream",
+};
+
+/** `wire eth0 02:00:00:00:00:01`, `peer veth1a2b`; `(old)`: it is found anew for the next packet. */
+const nextHopText = ({ next_hop }: FlowRecord): string => {
+  if (next_hop === null) return "kernel";
+  const { way, device, mac, isCurrent } = next_hop;
+  const where = [way, interfaceName(device) ?? `#${device}`, ...(way === "wire" ? [mac] : [])];
+  return [...where, ...(isCurrent ? [] : ["(old)"])].join(" ");
 };
 
 const end = ({ address, port }: FlowRecord["from"]): string => formatHostPort(address, port);

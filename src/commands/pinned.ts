@@ -2,7 +2,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { basename } from "node:path";
 import type { DataplaneName } from "../agent/config.ts";
-import { DEFAULT_BPFFS } from "../agent/defaults.ts";
+import { DEFAULT_BPFFS, findCgroup } from "../agent/defaults.ts";
 import { ENOENT, isSystemError } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { openPinnedMaps } from "../dataplane/bpf/pinned.ts";
@@ -15,6 +15,14 @@ export const bpffsOf = async (args: Args): Promise<string> => {
   if (args.config === undefined && (args.dataplane ?? "bpf") === "bpf") return args.bpffs ?? DEFAULT_BPFFS;
   const { loadConfig } = await import("../agent/config.ts");
   return loadConfig(args).config.bpf.pinPath;
+};
+
+/** Whose sockets are served: the flag, the configuration file, or where cgroup v2 is mounted; null: nobody's. */
+export const cgroupOf = async (args: Args): Promise<string | null> => {
+  if (args.config === undefined) return args.cgroup ?? findCgroup();
+  const { loadConfig } = await import("../agent/config.ts");
+  const { socketLB, cgroupPath } = loadConfig(args).config.bpf;
+  return socketLB === "off" ? null : cgroupPath;
 };
 
 /** Which dataplane: the flag, the configuration file, or bpf. */

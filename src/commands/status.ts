@@ -1,14 +1,15 @@
 // `beeline status`: is an agent there, what is attached, how full the maps are, what happened to packets.
 import { readFileSync, statSync } from "node:fs";
-import { findObstacles } from "../agent/obstacles.ts";
 import { linkPins } from "../dataplane/bpf/attach.ts";
 import {
   type Counter,
   countEntries,
   type DeviceFlag,
+  type ForwardCount,
   type ForwardingRecord,
   readCounters,
   readForwarding,
+  readForwards,
 } from "../dataplane/bpf/inspect.ts";
 import { closeFd, interfaceIndex, interfaceName, linkInfo, openPinned } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
@@ -22,6 +23,7 @@ import { type Direction, meaningOf, type PacketVerdict } from "../model/reason.t
 import type { Run } from "./command.ts";
 import { readHeld } from "./held.ts";
 import { type MapUse, mapTable, readMapUse } from "./maps.ts";
+import { obstaclesHere } from "./obstacles.ts";
 import { withPinnedMaps } from "./pinned.ts";
 import { type Report, show } from "./report.ts";
 
@@ -52,6 +54,7 @@ interface ForwardingStatus extends Omit<ForwardingRecord, "devices"> {
   /** What may refuse or change packets, where auto chose the kernel for it: as it is now. */
   readonly obstacles: readonly Obstacle[];
   readonly devices: readonly { readonly index: number; readonly name: string; readonly flags: readonly DeviceFlag[] }[];
+  readonly packets: readonly ForwardCount[];
 }
 
 interface Happened extends Counter {
@@ -82,7 +85,7 @@ const readStatus = async (store: MapStore, bpffs: string): Promise<Status> => {
     agent: lockHolder(bpffs),
     hooks: readHooks(linksDirectory(pins)),
     unhookedNetns: countEntries(store, "unhooked_netns"),
-    forwarding: await readForwardingStatus(store),
+    forwarding: await readForwardingStatus(store, linksDirectory(pins)),
     counts: {
       servicePorts: services.length,
       frontends: services.reduce((sum, s) => sum + s.frontends.length, 0),
@@ -99,15 +102,15 @@ const readStatus = async (store: MapStore, bpffs: string): Promise<Status> => {
   };
 };
 
-const readForwardingStatus = async (store: MapStore): Promise<ForwardingStatus> => {
+const readForwardingStatus = async (store: MapStore, links: string): Promise<ForwardingStatus> => {
   const record = readForwarding(store);
-  const obstacles = record.wanted === "auto" && record.mode === "kernel" ? await findObstacles() : [];
+  const obstacles = record.wanted === "auto" && record.mode === "kernel" ? await obstaclesHere(links) : [];
   const devices = record.devices.map((one) => ({ ...one, name: interfaceName(one.index) ?? `#${one.index}` }));
-  return { ...record, obstacles, devices };
+  return { ...record, obstacles, devices, packets: readForwards(store) };
 };
 
 /** The agent holds a lock on its pins as long as it lives; /proc/locks says who, without touching it. */
-const lockHolder = (directory: string): number | null => {
+export const lockHolder = (directory: string): number | null => {
   const { dev, ino } = statSync(directory);
   const [major, minor] = [(dev >> 8) & 0xfff, (dev & 0xff) | ((dev >> 12) & 0xfff00)];
   const place = `${[major, minor].map((n) => n.toString(16).padStart(2, "0")).join(":")}:${ino}`;
@@ -122,7 +125,7 @@ export const findLock = (locks: string, place: string): number | null => {
   return pid > 0 ? pid : null;
 };
 
-const readHooks = (links: string): readonly Hook[] =>
+export const readHooks = (links: string): readonly Hook[] =>
   linkPins(links)
     .map((held) => ({ ...nameOf(held), attached: isAttached(links, held) }))
     .sort((a, b) => (`${a.target} ${a.hook}` < `${b.target} ${b.hook}` ? -1 : 1));
@@ -172,7 +175,14 @@ export const statusReport = (status: Status): Report => ({
       ]),
     );
     const maps = status.maps.filter((m) => wide || m.used !== null);
-    const text = `${columns(null, facts)}\n${mapTable(maps, headers, wide)}\n${packets}`;
+    const forwards = forwardTable(status.forwarding.packets, headers);
+    const tables = [
+      columns(null, facts),
+      mapTable(maps, headers, wide),
+      packets,
+      ...(forwards === "" ? [] : [forwards]),
+    ];
+    const text = tables.join("\n");
     return text.replace(/^Agent: +not running.*$/m, (line) => paint("yellow", line));
   },
 });
@@ -190,6 +200,15 @@ const forwardingText = ({ agent, forwarding: { mode, wanted, obstacles, devices 
   if (mode === "kernel") return `kernel (auto: ${kernelReason})`;
   return ["direct (auto: nothing here may refuse packets)", ...where(wire, xdp, peer)].join(", ");
 };
+
+/** Empty where nothing was ever sent on directly, or could have been. */
+const forwardTable = (packets: readonly ForwardCount[], headers: boolean): string =>
+  packets.length === 0
+    ? ""
+    : columns(
+        headers ? ["HOOK", "WAY", "HOW", "COUNT"] : null,
+        packets.map(({ hook, isDirect, how, count }) => [hook, isDirect ? "direct" : "kernel", how, String(count)]),
+      );
 
 const where = (wire: readonly string[], xdp: readonly string[], peer: readonly string[]): string[] => [
   wire.length === 0 ? "out by no device" : `out by ${nameDevices(wire)}`,

@@ -1,8 +1,20 @@
 // A row of `flows` by what a test says of it.
-import type { Flow } from "../../src/dataplane/bpf/abi.gen.ts";
+import type { Flow, NextHop } from "../../src/dataplane/bpf/abi.gen.ts";
 import { NO_ADDRESS } from "../../src/dataplane/bpf/tables.ts";
 
 const NO_MAC = [0, 0, 0, 0, 0, 0];
+
+export const NOWHERE: NextHop = {
+  from: 0,
+  ifindex: 0,
+  dmac: NO_MAC,
+  smac: NO_MAC,
+  mtu: 0,
+  way: 0,
+  version: 0,
+  generation: 0,
+  window: 0,
+};
 
 const NOTHING: Flow = {
   addr: NO_ADDRESS,
@@ -19,17 +31,7 @@ const NOTHING: Flow = {
   created_ns: 0n,
   last_seen_ns: 0n,
   far_addr: NO_ADDRESS,
-  next_hop: {
-    from: 0,
-    ifindex: 0,
-    dmac: NO_MAC,
-    smac: NO_MAC,
-    mtu: 0,
-    way: 0,
-    version: 0,
-    generation: 0,
-    window: 0,
-  },
+  next_hop: NOWHERE,
 };
 
 /** What is not said is 0. */

@@ -57,6 +57,11 @@ export class Sandbox {
     return ["--bpffs", `${this.folder}/bpf/beeline`, "--cgroup", this.#cgroup, "--node", "node-a"];
   }
 
+  /** Where this node's agent pins, as it is seen from outside. */
+  get bpffs(): string {
+    return `/proc/${this.#holder.pid}/root${this.folder}/bpf/beeline`;
+  }
+
   /** Runs a command inside, to its end. */
   exec(command: string, ...args: readonly string[]): Ended {
     const [outer, outerArgs] = this.#inside(command, args);

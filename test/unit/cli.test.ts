@@ -20,7 +20,7 @@ import { TableProgrammer } from "../../src/dataplane/bpf/programmer.ts";
 import { FakeStore } from "../../src/dataplane/fake/fakestore.ts";
 import { readManifestText } from "../../src/k8s/manifests.ts";
 import { type Address, parseAddress } from "../../src/model/address.ts";
-import { flowOf } from "../lib/flow.ts";
+import { flowOf, NOWHERE } from "../lib/flow.ts";
 
 const CLUSTER = `
 apiVersion: v1
@@ -328,6 +328,7 @@ const addFlow = (store: MapStore): void => {
     far_addr: address("192.0.2.11"),
     far_port: 61000,
     client_port: 1024,
+    next_hop: { ...NOWHERE, ifindex: 1, dmac: [2, 0, 0, 0, 10, 1], mtu: 1500, way: 2, generation: 9 },
     created_ns: 5n * SECOND_NS,
     last_seen_ns: 60n * SECOND_NS,
   });
@@ -340,8 +341,8 @@ test("flows: each direction, with what is written over it", async () => {
   await assertScreen(
     flowReport(store, 65n * SECOND_NS),
     `
-PROTO   FROM                TO                 DOES   WITH              IDLE   STATE         SERVICE             AGE   SERVICE-ID   BACKEND-ID   GENERATION   FAR-SIDE           CLIENT-PORT
-TCP     203.0.113.9:40000   192.0.2.11:30080   DNAT   10.244.2.2:8080   5s     established   shop/web:http/TCP   60s   2            2            1            192.0.2.11:61000   1024
+PROTO   FROM                TO                 DOES   WITH              IDLE   STATE         SERVICE             AGE   SERVICE-ID   BACKEND-ID   GENERATION   FAR-SIDE           CLIENT-PORT   NEXT-HOP
+TCP     203.0.113.9:40000   192.0.2.11:30080   DNAT   10.244.2.2:8080   5s     established   shop/web:http/TCP   60s   2            2            1            192.0.2.11:61000   1024          wire lo 02:00:00:00:0a:01 (old)
 `,
     { output: "wide" },
   );
@@ -380,7 +381,7 @@ CLIENT        SERVICE             BACKEND           EXPIRES
 
 const FLOW: readonly string[] = [
   ...["kind", "protocol", "from", "to", "rewrite", "service_id", "backend_id", "generation", "far"],
-  ...["client_port", "state"],
+  ...["client_port", "next_hop", "state"],
   ...["created_ns", "last_seen_ns", "service"],
 ];
 
@@ -444,6 +445,10 @@ test("status: on one screen, with what is not as it should be", async () => {
     unhookedNetns: 2,
     forwarding: {
       ...{ mode: "kernel", wanted: "auto", generation: 0, devices: [] },
+      packets: [
+        { hook: "tc_ingress", isDirect: true, how: "wire", count: 7 },
+        { hook: "tc_ingress", isDirect: false, how: "hop_limit", count: 1 },
+      ],
       obstacles: [
         { where: "iptables-legacy filter, chain cali-FORWARD", what: "-j DROP" },
         { where: "IP rules (IPv4)", what: "priority 100, fwmark 0x1, table 100" },
@@ -492,6 +497,10 @@ HOOK         VERDICT      DIRECTION    REASON     COUNT
 sock         translated   to_backend   new_flow   4
 tc_ingress   dropped      -            loopback   1
 tc_ingress   -            -            63         2
+
+HOOK         WAY      HOW         COUNT
+tc_ingress   direct   wire        7
+tc_ingress   kernel   hop_limit   1
 `,
   );
   const coloured = await screen(report, {}, { terminal: true });

@@ -234,6 +234,20 @@ export const linkPins = (links: string): LinkPin[] =>
     return held === null ? [] : [held];
   });
 
+/** Ids of the programs that are behind these pins. */
+export const pinnedPrograms = (links: string): ReadonlySet<number> =>
+  new Set(
+    linkPins(links).flatMap((held) => {
+      if (held.kind === "clsact") return [held.program_id];
+      const link = openPinned(`${links}/${linkPinName(held)}`);
+      try {
+        return [linkInfo(link).program_id];
+      } finally {
+        closeFd(link);
+      }
+    }),
+  );
+
 /** Takes one attachment away; what is gone already is fine. */
 export const detach = (links: string, held: LinkPin): void => {
   if (held.kind !== "clsact") endLink(`${links}/${linkPinName(held)}`);

@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { InputError, messageOf, RefusedError } from "../../lib/errors.ts";
 import type { Desired } from "../../model/desired.ts";
 import type { Applied, Dataplane } from "../dataplane.ts";
+import type { Obstacle } from "../obstacle.ts";
 import { forwarding as forwardingNumbers, maps, socket_lb } from "./abi.gen.ts";
 import { type Attachment, checkSocketHooksFree } from "./attach.ts";
 import { type CapacityError, isCapacityError } from "./capacity.ts";
@@ -77,6 +78,8 @@ export interface BpfDataplane extends Dataplane {
   setForwarding(mode: ForwardingMode): void;
   /** What flows remember of their next hops may be wrong. */
   forgetNextHops(): void;
+  /** What of others' on this node's devices packets would pass by that are sent on directly. Throws SystemError. */
+  obstacles(): readonly Obstacle[];
   forwarding(): ForwardingFacts & { readonly devices: readonly Fitness[] };
   attachments(): readonly Attachment[];
   /** Node devices, and why XDP is not on them. */
@@ -207,6 +210,7 @@ const dataplane = (
     lookAtDevices: () => served.look(),
     setForwarding: (mode) => served.setMode(mode),
     forgetNextHops: () => forwarding.forgetNextHops(),
+    obstacles: () => served.obstacles(),
     forwarding: () => ({ ...forwarding.facts(), devices: served.fitness() }),
     attachments: () => hooks.attachments(),
     xdp: () => xdp.devices(),

@@ -1,5 +1,6 @@
 // Which devices a packet may be sent on by without the kernel's routing, and why others are not fit. A device is not fit
 // where something that belongs to it would be passed over: a qdisc, a filter, a program of somebody else's, a bridge.
+import type { Obstacle } from "../obstacle.ts";
 import { device_flag } from "./abi.gen.ts";
 import { CLSACT_HANDLE, CLSACT_PRIORITIES } from "./attach.ts";
 import { headerOf } from "./device.ts";
@@ -53,8 +54,19 @@ const unfitPeer = ({ master }: Link, qdiscs: readonly Qdisc[]): string | null =>
   return shaper === undefined ? null : `qdisc ${shaper.kind} is on it`;
 };
 
+/** Somebody else's programs on node devices: packets that are sent on by ours would not come to them. */
+export const foreignObstacles = (nodeDevices: readonly string[], ours: ReadonlySet<number>): readonly Obstacle[] => {
+  const qdiscs = Map.groupBy(readQdiscs(), ({ device }) => device);
+  return readLinks()
+    .filter(({ name }) => nodeDevices.includes(name))
+    .flatMap((link) => {
+      const what = foreignProgram(link, qdiscs.get(link.index) ?? [], ours);
+      return what === null ? [] : [{ where: `device ${link.name}`, what }];
+    });
+};
+
 /** A tc program or filter of somebody else's; those before ours and behind it would both see less than they do now. */
-export const foreignProgram = (
+const foreignProgram = (
   { index }: Pick<Link, "index">,
   qdiscs: readonly Qdisc[],
   ours: ReadonlySet<number>,

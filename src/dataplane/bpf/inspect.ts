@@ -2,7 +2,7 @@
 // are for a command or a scrape, not for a packet.
 import type { Address } from "../../model/address.ts";
 import type * as abi from "./abi.gen.ts";
-import { device_flag, flow_flag, flow_kind, forwarding, hook, maps, reason } from "./abi.gen.ts";
+import { device_flag, flow_flag, flow_kind, forward, forwarding, hook, maps, reason, way } from "./abi.gen.ts";
 import { decode } from "./codec.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
 import { type ConnectionState, stateOf } from "./states.ts";
@@ -77,6 +77,8 @@ export interface FlowRecord {
   readonly far: { readonly address: Address; readonly port: number } | null;
   /** Written over the client's port, where its own was taken; 0: nothing is. */
   readonly client_port: number;
+  /** Where its packets go on without being routed; null: nothing is known, or only the kernel knows. */
+  readonly next_hop: NextHopRecord | null;
   /** Of its connection; null: the flow belongs to none. */
   readonly state: ConnectionState | null;
   /** CLOCK_BOOTTIME. */
@@ -84,11 +86,35 @@ export interface FlowRecord {
   readonly last_seen_ns: bigint;
 }
 
+export interface NextHopRecord {
+  /** Into a pod, or out by a device. */
+  readonly way: "peer" | "wire";
+  /** Interface index. */
+  readonly device: number;
+  readonly mac: string;
+  readonly mtu: number;
+  /** Nothing has changed since it was found. Else it is found anew for the next packet. */
+  readonly isCurrent: boolean;
+}
+
+const nextHopOf = ({ next_hop }: abi.Flow, generation: number): NextHopRecord | null => {
+  const { ifindex, dmac, mtu } = next_hop;
+  if (next_hop.way === way.WAY_KERNEL) return null;
+  return {
+    way: next_hop.way === way.WAY_PEER ? "peer" : "wire",
+    device: ifindex,
+    mac: dmac.map((byte) => byte.toString(16).padStart(2, "0")).join(":"),
+    mtu,
+    isCurrent: next_hop.generation === generation,
+  };
+};
+
 /** In no order. */
 export const readFlows = (store: MapStore): readonly FlowRecord[] => {
   const kinds = namesByNumber(flow_kind, "FLOW_");
   const all = Array.from(store.entries("flows"), ([k, v]) => [decode("flow_key", k), decode("flow", v)] as const);
   const stateIn = stateFinder(all);
+  const generation = readConfig(store).next_hop_generation;
   return all.map(([key, flow]): FlowRecord => {
     return {
       kind: (kinds.get(flow.kind) ?? String(flow.kind)).toUpperCase(),
@@ -101,6 +127,7 @@ export const readFlows = (store: MapStore): readonly FlowRecord[] => {
       generation: flow.generation,
       far: flow.far_port === 0 ? null : { address: flow.far_addr, port: flow.far_port },
       client_port: flow.client_port,
+      next_hop: nextHopOf(flow, generation),
       state: stateIn(key, flow),
       created_ns: flow.created_ns,
       last_seen_ns: flow.last_seen_ns,
@@ -142,6 +169,33 @@ const stateFinder = (all: readonly (readonly [abi.FlowKey, abi.Flow])[]) => {
     return head === undefined ? null : stateOf(key.proto, head.flags);
   };
 };
+
+/** How translated packets went on, summed over all CPUs; `FORWARD_*` by its name. */
+export interface ForwardCount {
+  readonly hook: string;
+  /** Without the kernel's routing; else the kernel routed it, though it need not have: for the reason `how`. */
+  readonly isDirect: boolean;
+  /** `peer`, `wire`, `neighbour`; `next_hop`, `hop_limit`, … */
+  readonly how: string;
+  readonly count: number;
+}
+
+export const readForwards = (store: MapStore): readonly ForwardCount[] => {
+  const perHook = maps.forwards.max_entries / hook.HOOKS;
+  return Array.from(store.entries("forwards"), ([key, value]) => {
+    const index = decode("u32", key);
+    const how = forwards.get(index % perHook) ?? String(index % perHook);
+    return {
+      hook: hookName(Math.floor(index / perHook)),
+      isDirect: DIRECT.includes(how),
+      how,
+      count: sumOfCpus(value),
+    };
+  });
+};
+
+const forwards = namesByNumber(forward, "FORWARD_");
+const DIRECT: readonly string[] = ["peer", "wire", "neighbour"];
 
 /** By which way packets go on, and what by which device. */
 export interface ForwardingRecord {

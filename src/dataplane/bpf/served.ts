@@ -1,8 +1,9 @@
 // Which devices are served for what, and the order in which that changes: nothing is allowed on a device before the
 // programs that it takes are on it, and nothing is left allowed that a program is needed for when it leaves.
 import { messageOf } from "../../lib/errors.ts";
+import type { Obstacle } from "../obstacle.ts";
 import { device_flag } from "./abi.gen.ts";
-import { type Fitness, readFitness } from "./fitness.ts";
+import { type Fitness, foreignObstacles, readFitness } from "./fitness.ts";
 import type { Forwarding, ForwardingMode } from "./forwarding.ts";
 import type { HookOptions, Hooks } from "./hooks.ts";
 import type { Xdp } from "./xdp.ts";
@@ -15,6 +16,8 @@ export interface Served {
   /** Devices may have become fit for direct forwarding, or unfit. Never throws: what cannot be done is named in the log. */
   look(): void;
   fitness(): readonly Fitness[];
+  /** What of others' on node devices would be passed by. Throws SystemError. */
+  obstacles(): readonly Obstacle[];
 }
 
 export interface ServedParts {
@@ -82,6 +85,7 @@ export const createServed = ({ options, hooks, xdp, forwarding, canForward, prep
       }
     },
     fitness: () => fitness,
+    obstacles: () => foreignObstacles(devices, hooks.programIds()),
   };
 };
 
