@@ -117,7 +117,7 @@ static __always_inline int find_for_call(struct bpf_sock_addr *ctx, const struct
 		return REASON_NOT_OURS;
 	if (!is_family_on(family_of(&to->addr)))
 		return REASON_NOT_OURS;
-	if (!read_frontend(&key, frontend, &loopback))
+	if (!read_frontend(&key, frontend, true, &loopback))
 		return why_no_frontend(&key);
 	return loopback && !is_of_host(ctx, config) ? REASON_NOT_OURS : UNDECIDED;
 }

@@ -62,19 +62,21 @@ static __always_inline struct frontend_key frontend_key_of(const struct packet *
 }
 
 /*
- * UNDECIDED: a frontend answers. The address is asked before the port, so that most packets, which
- * are for no frontend's, cost no more lookups than they must. Not inlined: they end here.
+ * UNDECIDED: `frontend` in its place of scratch answers. The address is asked before the port, so
+ * that most packets, which are for no frontend's, cost no more lookups than they must. Not inlined:
+ * they end here.
  */
 static __noinline int find_entrance(const struct packet *packet)
 {
 	struct frontend_key key = frontend_key_of(packet);
 	const struct frontend_address *address =
 		bpf_map_lookup_elem(&frontend_addresses, &key.addr);
+	struct connection *c = scratch_connection(OPENED);
 	bool loopback = false;
 
-	if (address && bpf_map_lookup_elem(&frontends, &key))
-		return UNDECIDED;
-	if (find_nodeport(&key, &loopback))
+	if (!c)
+		return REASON_NOT_OURS;
+	if (read_frontend(&key, &c->frontend, address, &loopback))
 		return loopback ? REASON_NOT_OURS : UNDECIDED;
 	return refuses_for(address, key.scope) ? REASON_UNLISTED_PORT : REASON_NOT_OURS;
 }
@@ -104,28 +106,24 @@ static __always_inline void fill(struct connection *c, const struct packet *pack
 	c->now_ns = bpf_ktime_get_boot_ns();
 }
 
-/* REASON_NEW_FLOW: `c` is filled but for `node`. Else why there is no backend. */
+/* By `c->frontend`. REASON_NEW_FLOW: `c` is filled but for `node`. Else why there is no backend. */
 SUBPROGRAM int choose_for_packet(const struct packet *packet, struct connection *c)
 {
 	const struct config *config = get_config();
-	struct frontend frontend;
-	struct frontend_key key;
-	bool loopback = false;
+	const struct frontend *frontend;
 	struct choice choice;
 	int reason;
 
 	if (!config || !packet || !c)
 		return REASON_NO_CONFIG;
-	key = frontend_key_of(packet);
-	if (!read_frontend(&key, &frontend, &loopback))
-		return REASON_NOT_OURS;
-	if (frontend.flags & FRONTEND_SOURCE_RANGES &&
-	    !is_in_range(frontend.service_id, &packet->key.src_addr))
+	frontend = &c->frontend;
+	if (frontend->flags & FRONTEND_SOURCE_RANGES &&
+	    !is_in_range(frontend->service_id, &packet->key.src_addr))
 		return REASON_SOURCE_RANGE;
-	if (!frontend.slot_count)
-		return why_empty(&frontend);
+	if (!frontend->slot_count)
+		return why_empty(frontend);
 	c->hash = hash_flow(&packet->key, config->hash_seed);
-	reason = choose(&frontend, &packet->key.src_addr, c->hash, &choice);
+	reason = choose(frontend, &packet->key.src_addr, c->hash, &choice);
 	if (reason == REASON_NEW_FLOW)
 		fill(c, packet, &choice);
 	return reason;

@@ -78,7 +78,7 @@ static __always_inline __u32 service_of(const struct flow_key *key, __u8 scope)
 	const struct frontend *frontend;
 	bool loopback = false;
 
-	frontend = find_frontend(&wanted, &loopback);
+	frontend = find_frontend(&wanted, true, &loopback);
 	return frontend ? frontend->service_id : 0;
 }
 

@@ -21,6 +21,7 @@ enum claim {
 #define EEXIST 17
 
 struct connection {
+	struct frontend frontend; /* by which it is opened */
 	struct party client;
 	struct party vip;
 	struct party backend;
@@ -119,24 +120,39 @@ static __always_inline bool is_translation_of(const struct flow *flow, const str
 	return flow->port == to->port && same_addr(&flow->addr, &to->addr);
 }
 
+static __always_inline void fill_key(struct flow_key *key, const struct connection *c, __u32 kind)
+{
+	bool is_from_client = kind == FLOW_DNAT || kind == FLOW_SNAT;
+	const struct party *from = is_from_client ? &c->client : &c->backend, *to;
+
+	switch (kind) {
+	case FLOW_DNAT:
+		to = &c->vip;
+		break;
+	case FLOW_SNAT:
+		to = &c->backend;
+		break;
+	case FLOW_UNDO_SNAT:
+		to = &c->node;
+		break;
+	default:
+		to = &c->client;
+	}
+	key->src_addr = from->addr;
+	key->dst_addr = to->addr;
+	key->src_port = kind == FLOW_SNAT ? c->inner_port : from->port;
+	key->dst_port = kind == FLOW_UNDO_DNAT ? c->inner_port : to->port;
+	key->proto = c->proto;
+	key->outward = is_outward(kind);
+	__builtin_memset(key->pad, 0, sizeof(key->pad));
+}
+
 static __always_inline struct flow_key key_in(const struct connection *c, __u32 kind)
 {
 	struct flow_key key;
 
-	switch (kind) {
-	case FLOW_DNAT:
-		return key_of(kind, &c->client, &c->vip, c->proto);
-	case FLOW_SNAT:
-		key = key_of(kind, &c->client, &c->backend, c->proto);
-		key.src_port = c->inner_port;
-		return key;
-	case FLOW_UNDO_SNAT:
-		return key_of(kind, &c->backend, &c->node, c->proto);
-	default:
-		key = key_of(kind, &c->backend, &c->client, c->proto);
-		key.dst_port = c->inner_port;
-		return key;
-	}
+	fill_key(&key, c, kind);
+	return key;
 }
 
 static __always_inline const struct party *translation_in(const struct connection *c, __u32 kind)
@@ -169,13 +185,35 @@ static __always_inline struct party far_side_in(const struct connection *c, __u3
 	return kind == FLOW_UNDO_SNAT ? c->vip : (struct party){};
 }
 
-/* A flow that is to be written: too large for the stack. */
+/* A flow that is to be written, found or forgotten: too large for the stack. */
+struct flow_entry {
+	struct flow_key key;
+	struct flow flow;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct flow);
+	__type(value, struct flow_entry);
 } scratch_flow SEC(".maps");
+
+static __always_inline struct flow_entry *scratch_entry(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratch_flow, &zero);
+}
+
+/* With the key of `c`'s flow of that kind. */
+static __always_inline struct flow_entry *scratch_entry_for(const struct connection *c, __u32 kind)
+{
+	struct flow_entry *entry = scratch_entry();
+
+	if (entry)
+		fill_key(&entry->key, c, kind);
+	return entry;
+}
 
 static __always_inline __u8 flags_in(const struct connection *c, __u32 kind)
 {
@@ -187,15 +225,13 @@ static __always_inline __u8 flags_in(const struct connection *c, __u32 kind)
 /* 0, or a negative errno. */
 static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 flags)
 {
-	struct flow_key key = key_in(c, kind);
+	struct flow_entry *entry = scratch_entry_for(c, kind);
 	const struct party *to = translation_in(c, kind);
 	struct party far = far_side_in(c, kind);
-	__u32 zero = 0;
-	struct flow *flow = bpf_map_lookup_elem(&scratch_flow, &zero);
 
-	if (!flow)
+	if (!entry)
 		return -ENOENT;
-	*flow = (struct flow){
+	entry->flow = (struct flow){
 		.addr = to->addr,
 		.port = kind == FLOW_UNDO_SNAT ? c->inner_port : to->port,
 		.kind = kind,
@@ -209,21 +245,21 @@ static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 f
 		.far_addr = far.addr,
 		.far_port = far.port,
 	};
-	return bpf_map_update_elem(&flows, &key, flow, flags);
+	return bpf_map_update_elem(&flows, &entry->key, &entry->flow, flags);
 }
 
 static __noinline struct flow *find_flow(const struct connection *c, __u32 kind)
 {
-	struct flow_key key = key_in(c, kind);
+	struct flow_entry *entry = scratch_entry_for(c, kind);
 
-	return bpf_map_lookup_elem(&flows, &key);
+	return entry ? bpf_map_lookup_elem(&flows, &entry->key) : NULL;
 }
 
 static __noinline int forget_flow(const struct connection *c, __u32 kind)
 {
-	struct flow_key key = key_in(c, kind);
+	struct flow_entry *entry = scratch_entry_for(c, kind);
 
-	return bpf_map_delete_elem(&flows, &key);
+	return entry ? bpf_map_delete_elem(&flows, &entry->key) : -ENOENT;
 }
 
 /* The way out first, so that no packet is translated whose reply would not be. */

@@ -28,11 +28,12 @@ static __always_inline const struct frontend *find_nodeport(const struct fronten
 	return frontend;
 }
 
-/* `loopback` becomes true when only the host's own network namespace means this frontend. */
+/* `loopback` becomes true when only the host's own network namespace means this frontend. `listed`:
+ * the address may be a key's of `frontends`. */
 static __always_inline const struct frontend *find_frontend(const struct frontend_key *key,
-							    bool *loopback)
+							    bool listed, bool *loopback)
 {
-	const struct frontend *frontend = bpf_map_lookup_elem(&frontends, key);
+	const struct frontend *frontend = listed ? bpf_map_lookup_elem(&frontends, key) : NULL;
 
 	return frontend ?: find_nodeport(key, loopback);
 }
@@ -59,17 +60,17 @@ static __always_inline bool refuses(const struct addr *addr, __u8 scope)
  * read has been read as it is. False: there is no such frontend.
  */
 static __always_inline bool read_frontend(const struct frontend_key *key, struct frontend *frontend,
-					  bool *loopback)
+					  bool listed, bool *loopback)
 {
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < 3; i++) {
-		const struct frontend *found = find_frontend(key, loopback);
+		const struct frontend *found = find_frontend(key, listed, loopback);
 
 		if (!found)
 			return false;
 		*frontend = *found;
 		asm volatile("" ::: "memory");
-		if (find_frontend(key, loopback) == found)
+		if (find_frontend(key, listed, loopback) == found)
 			return true;
 	}
 	return true;

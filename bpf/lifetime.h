@@ -95,7 +95,7 @@ static __always_inline bool evict(const struct expendable *place, __u64 now_ns, 
 }
 
 /* The next place of the ring; the one who was there goes, unless it has become established. */
-static __noinline struct expendable *take_place(__u64 now_ns)
+static __always_inline struct expendable *take_place(__u64 now_ns)
 {
 	const struct config *config = get_config();
 	__u32 zero = 0, number;
@@ -124,7 +124,7 @@ SUBPROGRAM int make_expendable(const struct connection *c)
 	place = take_place(c->now_ns);
 	if (!place)
 		return 0;
-	place->key = key_in(c, c->is_alone ? FLOW_UNDO_DNAT : FLOW_DNAT);
+	fill_key(&place->key, c, c->is_alone ? FLOW_UNDO_DNAT : FLOW_DNAT);
 	place->created_ns = c->now_ns;
 	return 0;
 }

@@ -184,17 +184,17 @@ SUBPROGRAM int translate_error(struct __sk_buff *ctx, const struct packet *error
 	struct packet quoted = {};
 	struct translation to;
 	const struct flow *flow;
-	struct flow_key key;
+	struct flow_entry *entry = scratch_entry();
 	int reason;
 
-	if (!error)
+	if (!error || !entry)
 		return REASON_NOT_OURS;
 	quoted.key.outward = is_outward;
 	reason = find_quoted(ctx, error, &quoted);
 	if (reason != UNDECIDED)
 		return reason;
-	key = turned_round(&quoted.key);
-	flow = bpf_map_lookup_elem(&flows, &key);
+	entry->key = turned_round(&quoted.key);
+	flow = bpf_map_lookup_elem(&flows, &entry->key);
 	if (!flow || !same_addr(&error->key.dst_addr, &quoted.key.src_addr))
 		return REASON_NOT_OURS;
 	to = translation_by(flow);
