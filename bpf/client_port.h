@@ -47,7 +47,7 @@ SUBPROGRAM int is_holder_gone(const struct connection *c, const struct flow *und
 		return is_over(undo, NULL, c->proto, config, c->now_ns) &&
 		       !forget_flow(c, FLOW_UNDO_DNAT);
 	head = find_head_of_holder(c, undo, &key);
-	if (head && !is_over(head, undo, key.proto, config, c->now_ns))
+	if (head && !is_over(head, find_heard(&key, head), key.proto, config, c->now_ns))
 		return false;
 	/* Of several that see the same old connection, the one that deletes it takes its port. */
 	if (forget_flow(c, FLOW_UNDO_DNAT))

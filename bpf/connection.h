@@ -5,6 +5,7 @@
 
 #include "affinity.h"
 #include "client_port.h"
+#include "direct.h"
 #include "frontend.h"
 #include "range.h"
 #include "snat.h"
@@ -20,6 +21,24 @@ static __always_inline int store(const struct connection *c)
 		return REASON_FLOWS_FULL;
 	}
 	return c->is_resumed ? REASON_ESTABLISHED : REASON_NEW_FLOW;
+}
+
+/* Routing is asked where the answer is used: for the next hop, for the address of a tunnel. */
+SUBPROGRAM int find_first_hop(struct __sk_buff *ctx, const struct packet *packet,
+			      struct connection *c)
+{
+	const struct config *config = get_config();
+	struct flow_key routed;
+
+	if (!config || !packet || !c)
+		return 0;
+	c->next_hop = (struct next_hop){};
+	c->forward = FORWARD_NEXT_HOP;
+	if (!next_hop_generation() && !(c->needs_snat && config->has_tunnels))
+		return 0;
+	routed = key_in(c, FLOW_SNAT);
+	c->forward = find_next_hop(ctx, packet, &routed, &c->next_hop);
+	return 0;
 }
 
 /* One packet is one flow: a second one, from either side, brings the other. Not where the packet
@@ -41,8 +60,9 @@ static __always_inline int open_connection(struct __sk_buff *ctx, const struct p
 	reason = claim_client_port(c);
 	if (reason != UNDECIDED)
 		return reason;
+	find_first_hop(ctx, packet, c);
 	if (c->needs_snat) {
-		reason = claim_snat(ctx, c);
+		reason = claim_snat(c);
 		if (reason != UNDECIDED) {
 			forget_flow(c, FLOW_UNDO_DNAT);
 			return reason;
@@ -167,15 +187,14 @@ SUBPROGRAM int choose_beside(const struct packet *packet, struct connection *c)
 	return REASON_NEW_FLOW;
 }
 
-/* REASON_NEW_FLOW, or REASON_ESTABLISHED where it had one flow alone: its flows are stored, and
- * `to` is what FLOW_DNAT writes. */
-SUBPROGRAM int connect_packet(struct __sk_buff *ctx, const struct packet *packet,
-			      struct translation *to, bool is_beside)
+/* REASON_NEW_FLOW, or REASON_ESTABLISHED where it had one flow alone: its flows are stored, and it
+ * stays in its place of scratch. */
+SUBPROGRAM int connect_packet(struct __sk_buff *ctx, const struct packet *packet, bool is_beside)
 {
 	struct connection *c = scratch_connection(OPENED);
 	int reason;
 
-	if (!c || !packet || !to)
+	if (!c || !packet)
 		return REASON_NO_CONFIG;
 	reason = is_beside ? choose_beside(packet, c) : choose_for_packet(packet, c);
 	if (reason != REASON_NEW_FLOW)
@@ -186,9 +205,6 @@ SUBPROGRAM int connect_packet(struct __sk_buff *ctx, const struct packet *packet
 	make_expendable(c);
 	if (!is_beside && !c->is_resumed)
 		count_new_flow(c->backend_id);
-	to->addr = c->backend.addr;
-	to->port = c->backend.port;
-	to->other_port = client_port_in(c, FLOW_DNAT);
 	return reason;
 }
 

@@ -14,8 +14,8 @@ struct pass {
 	struct expiry it;
 };
 
-/* `undo` may be NULL. */
-static __always_inline bool has_timed_out(const struct flow *head, const struct flow *undo,
+/* `heard`: as find_heard(). */
+static __always_inline bool has_timed_out(const struct flow *head, const struct flow *heard,
 					  __u8 proto, __u32 most_s, __u64 now_ns)
 {
 	const struct config *config = get_config();
@@ -28,7 +28,7 @@ static __always_inline bool has_timed_out(const struct flow *head, const struct 
 	limit_s = config->timeout_s[state & (TIMEOUTS - 1)];
 	if (most_s && limit_s > most_s && !is_open)
 		limit_s = most_s;
-	return is_silent_for(head, undo, now_ns, limit_s);
+	return is_silent_for(head, heard, now_ns, limit_s);
 }
 
 /* The other direction may have been heard since. */
@@ -36,13 +36,14 @@ SUBPROGRAM int expire(const struct flow_key *key, const struct flow *head, __u32
 		      __u64 now_ns)
 {
 	struct connection *c = scratch_connection(OPENED);
-	const struct flow *undo;
+	const struct flow *undo, *heard;
 
 	if (!c || !key || !head)
 		return false;
 	recover(key, head, c);
 	undo = find_flow(c, FLOW_UNDO_DNAT);
-	if (undo && is_undo_of(undo, c) && !has_timed_out(head, undo, c->proto, most_s, now_ns))
+	heard = find_flow(c, heard_at(c->needs_snat));
+	if (undo && is_undo_of(undo, c) && !has_timed_out(head, heard, c->proto, most_s, now_ns))
 		return false;
 	forget_connection(key, head);
 	return true;
@@ -85,27 +86,22 @@ static __always_inline void visit_head(const struct flow_key *at, const struct f
 		pass->it.healed++;
 }
 
-/* A FLOW_UNDO_DNAT knows its head; the other two know theirs by it. */
+/* What answers knows its head; a FLOW_SNAT does by the FLOW_UNDO_SNAT that answers it. */
 static __always_inline bool has_head(const struct flow_key *at, const struct flow *flow)
 {
-	struct party backend = source_of(at), client = destination_of(at);
-	const struct flow *undo = flow, *head;
-	struct flow_key undo_key, key;
-	__be16 snat_port = 0;
+	struct flow_key undo_key = *at, key;
+	const struct flow *undo = flow;
 
 	if (flow->kind == FLOW_SNAT) {
-		backend = destination_of(at);
-		client = source_of(at);
-		snat_port = flow->port;
-	} else if (flow->kind == FLOW_UNDO_SNAT) {
-		client = translation_of(flow);
-		snat_port = at->dst_port;
-	}
-	undo_key = key_of(FLOW_UNDO_DNAT, &backend, &client, at->proto);
-	if (flow->kind != FLOW_UNDO_DNAT)
+		struct party backend = destination_of(at), node = translation_of(flow);
+
+		undo_key = key_of(FLOW_UNDO_SNAT, &backend, &node, at->proto);
 		undo = bpf_map_lookup_elem(&flows, &undo_key);
-	head = undo ? find_head(&undo_key, undo, &key) : NULL;
-	return head && (flow->kind == FLOW_UNDO_DNAT || head->far_port == snat_port);
+		if (!undo || undo->kind != FLOW_UNDO_SNAT || undo->port != at->src_port ||
+		    !same_addr(&undo->addr, &at->src_addr))
+			return false;
+	}
+	return find_head(&undo_key, undo, &key);
 }
 
 SUBPROGRAM int is_orphan(const struct flow_key *key, const struct flow *flow)

@@ -37,6 +37,8 @@ struct connection {
 	__u32 backend_id;
 	__u32 generation;
 	__u64 now_ns;
+	int forward; /* how the packet that opens it goes on: as find_next_hop() */
+	struct next_hop next_hop;
 };
 
 /* Too large for the stack, and each program has its own: one that is opened, one that is
@@ -185,6 +187,12 @@ static __always_inline struct party far_side_in(const struct connection *c, __u3
 	return kind == FLOW_UNDO_SNAT ? c->vip : (struct party){};
 }
 
+/* Where the backend is heard, whichever way its packets go on: as it comes in. */
+static __always_inline __u32 heard_at(bool needs_snat)
+{
+	return needs_snat ? FLOW_UNDO_SNAT : FLOW_UNDO_DNAT;
+}
+
 /* A flow that is to be written, found or forgotten: too large for the stack. */
 struct flow_entry {
 	struct flow_key key;
@@ -217,7 +225,9 @@ static __always_inline struct flow_entry *scratch_entry_for(const struct connect
 
 static __always_inline __u8 flags_in(const struct connection *c, __u32 kind)
 {
-	if (kind == FLOW_SNAT || kind == FLOW_UNDO_SNAT)
+	if (kind == FLOW_DNAT)
+		return 0;
+	if (kind != heard_at(c->needs_snat))
 		return FLOW_SETTLED;
 	return kind == FLOW_UNDO_DNAT && c->is_alone ? FLOW_ALONE : 0;
 }
@@ -244,6 +254,7 @@ static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 f
 		.last_seen_ns = c->now_ns,
 		.far_addr = far.addr,
 		.far_port = far.port,
+		.next_hop = kind == FLOW_DNAT ? c->next_hop : (struct next_hop){},
 	};
 	return bpf_map_update_elem(&flows, &entry->key, &entry->flow, flags);
 }
@@ -280,27 +291,61 @@ static __always_inline bool is_undo_of(const struct flow *undo, const struct con
 	       undo->client_port == client_port_in(c, FLOW_UNDO_DNAT);
 }
 
-/* The head of the connection that `undo`, a FLOW_UNDO_DNAT, answers for, and its key; NULL: it
- * has lost it, or another connection has taken over what answers it. */
-static __always_inline struct flow *find_head(const struct flow_key *undo_key,
-					      const struct flow *undo, struct flow_key *key)
+/*
+ * The head of the connection that `undo`, a FLOW_UNDO_DNAT or FLOW_UNDO_SNAT at the key from
+ * `from` to `to`, answers for, and its key; NULL: it has lost it, or another connection has taken
+ * over what answers it.
+ */
+static __always_inline struct flow *find_head_of(const struct addr *from, __be16 from_port,
+						 const struct addr *to, __be16 to_port, __u8 proto,
+						 const struct flow *undo, struct flow_key *key)
 {
-	__be16 client_port = undo->client_port ?: undo_key->dst_port;
+	bool is_remote = undo->kind == FLOW_UNDO_SNAT;
+	__be16 inner_port = is_remote ? undo->port : to_port;
+	__be16 client_port = undo->client_port ?: inner_port;
 	struct flow *head;
 
 	*key = (struct flow_key){
-		.src_addr = undo_key->dst_addr,
-		.dst_addr = undo->addr,
+		.src_addr = is_remote ? undo->addr : *to,
+		.dst_addr = is_remote ? undo->far_addr : undo->addr,
 		.src_port = client_port,
-		.dst_port = undo->port,
-		.proto = undo_key->proto,
+		.dst_port = is_remote ? undo->far_port : undo->port,
+		.proto = proto,
 	};
 	head = bpf_map_lookup_elem(&flows, key);
-	if (!head || head->kind != FLOW_DNAT || head->port != undo_key->src_port ||
-	    !same_addr(&head->addr, &undo_key->src_addr) ||
-	    (head->client_port ?: client_port) != undo_key->dst_port)
+	if (!head || head->kind != FLOW_DNAT || head->port != from_port ||
+	    !same_addr(&head->addr, from) || (head->client_port ?: client_port) != inner_port)
+		return NULL;
+	if (is_remote && (head->far_port != to_port || !same_addr(&head->far_addr, to)))
 		return NULL;
 	return head;
+}
+
+static __noinline struct flow *find_head(const struct flow_key *undo_key, const struct flow *undo,
+					 struct flow_key *key)
+{
+	return find_head_of(&undo_key->src_addr, undo_key->src_port, &undo_key->dst_addr,
+			    undo_key->dst_port, undo_key->proto, undo, key);
+}
+
+/* The flow by which the backend is heard, of the connection of a head; NULL: it is lost. */
+static __always_inline const struct flow *find_heard(const struct flow_key *head_key,
+						     const struct flow *head)
+{
+	struct flow_key key = {
+		.src_addr = head->addr,
+		.dst_addr = head_key->src_addr,
+		.src_port = head->port,
+		.dst_port = head->client_port ?: head_key->src_port,
+		.proto = head_key->proto,
+		.outward = !head->far_port,
+	};
+
+	if (head->far_port) {
+		key.dst_addr = head->far_addr;
+		key.dst_port = head->far_port;
+	}
+	return bpf_map_lookup_elem(&flows, &key);
 }
 
 /* Fills `c` with the connection that a head is of. */

@@ -44,19 +44,19 @@ static __always_inline bool is_half_open(__u32 state)
 	return state == STATE_TCP_HALF_OPEN || state == STATE_UDP;
 }
 
-/* `undo` may be NULL. */
-static __always_inline bool is_silent_for(const struct flow *head, const struct flow *undo,
+/* `heard`: as find_heard(). */
+static __always_inline bool is_silent_for(const struct flow *head, const struct flow *heard,
 					  __u64 now_ns, __u32 seconds)
 {
 	__u64 seen_ns = head->last_seen_ns;
 
-	if (undo && (__s64)(undo->last_seen_ns - seen_ns) > 0)
-		seen_ns = undo->last_seen_ns;
+	if (heard && (__s64)(heard->last_seen_ns - seen_ns) > 0)
+		seen_ns = heard->last_seen_ns;
 	return (__s64)(now_ns - seen_ns) > (__s64)(seconds * NS_PER_S);
 }
 
 /* May another connection, which needs it, have what this one holds? */
-static __always_inline bool is_over(const struct flow *head, const struct flow *undo, __u8 proto,
+static __always_inline bool is_over(const struct flow *head, const struct flow *heard, __u8 proto,
 				    const struct config *config, __u64 now_ns)
 {
 	__u32 state = state_of(head, proto);
@@ -64,7 +64,7 @@ static __always_inline bool is_over(const struct flow *head, const struct flow *
 
 	if (is_closed(state) && limit_s > CLOSED_FOR_S)
 		limit_s = CLOSED_FOR_S;
-	return is_silent_for(head, undo, now_ns, limit_s);
+	return is_silent_for(head, heard, now_ns, limit_s);
 }
 
 /* The connection whose place it is, if that is still to be had. */
@@ -245,6 +245,7 @@ SUBPROGRAM int complete(const struct flow_key *key, struct flow *undo)
 	c->backend_id = undo->backend_id;
 	c->generation = undo->generation;
 	c->now_ns = bpf_ktime_get_boot_ns();
+	c->next_hop = (struct next_hop){};
 	if (write_flow(c, FLOW_DNAT, BPF_NOEXIST))
 		return 0;
 	undo->flags &= ~FLOW_ALONE;
@@ -262,7 +263,7 @@ SUBPROGRAM int advance(struct __sk_buff *ctx, const struct packet *packet, struc
 
 	if (!packet || !flow)
 		return 0;
-	from_backend = flow->kind == FLOW_UNDO_DNAT;
+	from_backend = flow->kind == FLOW_UNDO_DNAT || flow->kind == FLOW_UNDO_SNAT;
 	if (!from_backend && flow->kind != FLOW_DNAT)
 		return 0;
 	key = packet->key;

@@ -39,7 +39,11 @@ struct packet {
 	__u8 scope; /* SCOPE_INTERNAL: it came from a pod of this node */
 	__be32 fragment_id;
 	__u8 next_at; /* offset in the IP packet of what says the transport protocol */
-	__u8 pad[3];
+	__u8 l4_size; /* bytes of the transport header: TCP, UDP */
+	__u8 hop_limit;
+	__u8 tos;      /* IPv4 */
+	int forward;   /* enum forward, or UNDECIDED: how it goes on, where it is translated */
+	__u32 ifindex; /* of the device by which it goes on, if it is sent */
 };
 
 struct frame {
@@ -88,6 +92,7 @@ static __always_inline int parse_tcp(const struct frame *frame, struct packet *p
 		return TOO_SHORT;
 	if (tcp->doff < 5 || packet->l3 + packet->l3_size < packet->l4 + tcp->doff * 4)
 		return REASON_MALFORMED;
+	packet->l4_size = tcp->doff * 4;
 	packet->opens = tcp->syn && !tcp->ack;
 	packet->closes = tcp->fin || tcp->rst;
 	return UNDECIDED;
@@ -101,6 +106,7 @@ static __always_inline int parse_udp(const struct frame *frame, struct packet *p
 		return TOO_SHORT;
 	if (packet->l3 + packet->l3_size < packet->l4 + sizeof(*udp))
 		return REASON_MALFORMED;
+	packet->l4_size = sizeof(*udp);
 	return UNDECIDED;
 }
 
@@ -140,6 +146,8 @@ static __always_inline int parse_ipv4(const struct frame *frame, struct packet *
 	    packet->l3_size > frame->size - packet->l3)
 		return REASON_MALFORMED;
 	packet->key.proto = ip->protocol;
+	packet->tos = ip->tos;
+	packet->hop_limit = ip->ttl;
 	packet->l4 = packet->l3 + header_size;
 	packet->next_at = offsetof(struct iphdr, protocol);
 	packet->fragmented = ip->frag_off & bpf_htons(0x3fff);
@@ -217,6 +225,7 @@ static __always_inline int parse_ipv6(const struct frame *frame, struct packet *
 	if (ip->version != 6 || packet->l3_size < sizeof(*ip) ||
 	    packet->l3_size > frame->size - packet->l3)
 		return REASON_MALFORMED;
+	packet->hop_limit = ip->hop_limit;
 	packet->l4 = packet->l3 + sizeof(*ip);
 	packet->next_at = offsetof(struct ipv6hdr, nexthdr);
 	reason = skip_extensions(frame, packet, ip->nexthdr);

@@ -46,12 +46,8 @@ SUBPROGRAM int claim(const struct connection *c)
 static __always_inline const struct flow *
 find_holder(const struct connection *c, const struct flow *undo_snat, struct flow_key *key)
 {
-	struct party client = translation_of(undo_snat);
-	struct flow_key undo_key = key_of(FLOW_UNDO_DNAT, &c->backend, &client, c->proto);
-	const struct flow *undo = bpf_map_lookup_elem(&flows, &undo_key);
-	const struct flow *head = undo ? find_head(&undo_key, undo, key) : NULL;
-
-	return head && head->far_port == c->node.port ? head : NULL;
+	return find_head_of(&c->backend.addr, c->backend.port, &c->node.addr, c->node.port,
+			    c->proto, undo_snat, key);
 }
 
 SUBPROGRAM __u64 availability(const struct connection *c)
@@ -135,42 +131,10 @@ static __always_inline int claim_snat_port(struct connection *c, const struct co
 	return claim_held_port(c, config, tries);
 }
 
-#define AF_INET 2
-#define AF_INET6 10
-
-/* The device by which the kernel would send to the backend; 0: it would not. Whether it knows
- * the neighbour's address, or the path's MTU is too small, does not matter. */
-SUBPROGRAM __u32 find_way(struct __sk_buff *ctx, const struct connection *c)
-{
-	struct bpf_fib_lookup way = {};
-	long answer;
-
-	if (!c)
-		return 0;
-	way.ifindex = ctx->ifindex;
-	way.l4_protocol = c->proto;
-	way.sport = c->client.port;
-	way.dport = c->backend.port;
-	way.family = AF_INET6;
-	if (family_of(&c->backend.addr) == FAMILY_IPV4) {
-		way.family = AF_INET;
-		way.ipv4_src = c->client.addr.word[3];
-		way.ipv4_dst = c->backend.addr.word[3];
-	} else {
-		__builtin_memcpy(way.ipv6_src, &c->client.addr, sizeof(struct addr));
-		__builtin_memcpy(way.ipv6_dst, &c->backend.addr, sizeof(struct addr));
-	}
-	answer = bpf_fib_lookup(ctx, &way, sizeof(way), 0);
-	if (answer && answer != BPF_FIB_LKUP_RET_NO_NEIGH && answer != BPF_FIB_LKUP_RET_FRAG_NEEDED)
-		return 0;
-	return way.ifindex;
-}
-
 /* NULL: the backend is behind none, or the tunnel has no address of the family. */
-static __always_inline const struct addr *tunnel_addr(struct __sk_buff *ctx,
-						      const struct connection *c)
+static __always_inline const struct addr *tunnel_addr(const struct connection *c)
 {
-	__u32 device = find_way(ctx, c);
+	__u32 device = c->next_hop.ifindex;
 	const struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &device);
 	const struct addr *addr;
 
@@ -181,14 +145,14 @@ static __always_inline const struct addr *tunnel_addr(struct __sk_buff *ctx,
 }
 
 /* Fills `c->node` with an address and a port. */
-static __always_inline int claim_snat(struct __sk_buff *ctx, struct connection *c)
+static __always_inline int claim_snat(struct connection *c)
 {
 	const struct config *config = get_config();
 	const struct addr *addr;
 
 	if (!config)
 		return REASON_NO_CONFIG;
-	addr = tunnel_addr(ctx, c) ?: snat_addr(config, family_of(&c->backend.addr));
+	addr = tunnel_addr(c) ?: snat_addr(config, family_of(&c->backend.addr));
 	c->node.addr = *addr;
 	if (is_unset(&c->node.addr))
 		return REASON_NO_SNAT_ADDRESS;

@@ -95,42 +95,112 @@ SUBPROGRAM int report(struct __sk_buff *ctx, const struct packet *packet, __u32 
 	return 0;
 }
 
-static __always_inline int follow(struct __sk_buff *ctx, const struct packet *packet,
-				  struct flow *flow, enum side side)
+/* At ingress. The kernel routes it, and the other side is written where it leaves; or it is sent
+ * on. */
+static __always_inline bool translate(struct __sk_buff *ctx, struct packet *packet,
+				      struct flow *flow)
 {
-	struct translation to = translation_by(flow);
-	int reason = reason_of(flow), failure = failure_of(flow);
+	struct ends to;
 
+	packet->forward = choose_forward(ctx, packet, flow);
+	to = is_sent(packet->forward) ? both_ends(packet, flow) : one_end(packet, flow);
+	return rewrite_ends(ctx, packet, &to) && (!is_sent(packet->forward) || send(ctx, packet));
+}
+
+static __always_inline void notice(struct __sk_buff *ctx, const struct packet *packet,
+				   struct flow *flow)
+{
 	touch(flow);
 	if (packet->fragmented)
 		remember_fragment(packet);
 	if (packet->closes || !(flow->flags & FLOW_SETTLED))
 		advance(ctx, packet, flow);
-	return rewrite(ctx, packet, side, &to) ? reason : failure;
+}
+
+static __always_inline int follow(struct __sk_buff *ctx, struct packet *packet, struct flow *flow)
+{
+	int reason = reason_of(flow), failure = failure_of(flow);
+
+	notice(ctx, packet, flow);
+	return translate(ctx, packet, flow) ? reason : failure;
+}
+
+static __always_inline int follow_out(struct __sk_buff *ctx, const struct packet *packet,
+				      struct flow *flow)
+{
+	int reason = reason_of(flow), failure = failure_of(flow);
+	struct ends to = one_end(packet, flow);
+
+	notice(ctx, packet, flow);
+	return rewrite_ends(ctx, packet, &to) ? reason : failure;
+}
+
+/* UNDECIDED: the kernel routes it, and it is undone where it leaves. */
+SUBPROGRAM int send_reply(struct __sk_buff *ctx, struct packet *packet, struct flow *flow)
+{
+	struct ends to;
+
+	if (!packet || !flow)
+		return UNDECIDED;
+	packet->forward = choose_forward(ctx, packet, flow);
+	if (!is_sent(packet->forward))
+		return UNDECIDED;
+	to = one_end(packet, flow);
+	if (!rewrite_ends(ctx, packet, &to) || !send(ctx, packet))
+		return REASON_REPLY_REWRITE_FAILED;
+	return REASON_REPLY;
+}
+
+/* A pod's answer to somebody who came by a frontend: its flow is that of egress. */
+static __always_inline int reply_directly(struct __sk_buff *ctx, struct packet *packet)
+{
+	struct flow *flow;
+	int reason;
+
+	packet->key.outward = true;
+	flow = bpf_map_lookup_elem(&flows, &packet->key);
+	if (!flow || flow->kind != FLOW_UNDO_DNAT)
+		return UNDECIDED;
+	reason = send_reply(ctx, packet, flow);
+	if (reason != UNDECIDED)
+		notice(ctx, packet, flow);
+	return reason;
 }
 
 /* A table that is full has room again when one that is half-open, or closed, has gone. */
 static __always_inline int connect(struct __sk_buff *ctx, const struct packet *packet,
-				   struct translation *to, bool is_beside)
+				   bool is_beside)
 {
-	int reason = connect_packet(ctx, packet, to, is_beside);
+	int reason = connect_packet(ctx, packet, is_beside);
 
 	if (reason == REASON_FLOWS_FULL && make_room())
-		reason = connect_packet(ctx, packet, to, is_beside);
+		reason = connect_packet(ctx, packet, is_beside);
 	return reason;
 }
 
 /* The first packet of a flow that its connection did without before. */
-static __always_inline int resume(struct __sk_buff *ctx, const struct packet *packet)
+static __always_inline int resume(struct __sk_buff *ctx, struct packet *packet)
 {
 	struct flow *flow = bpf_map_lookup_elem(&flows, &packet->key);
 
-	return flow ? follow(ctx, packet, flow, DESTINATION) : REASON_FLOWS_FULL;
+	return flow ? follow(ctx, packet, flow) : REASON_FLOWS_FULL;
 }
 
-static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *packet)
+/* The packet that has opened a connection. */
+static __always_inline bool translate_first(struct __sk_buff *ctx, struct packet *packet)
 {
-	struct translation to;
+	const struct connection *c = scratch_connection(OPENED);
+	struct ends to;
+
+	if (!c)
+		return false;
+	packet->forward = choose_first_forward(ctx, packet, c);
+	to = ends_of_opened(packet, c, is_sent(packet->forward));
+	return rewrite_ends(ctx, packet, &to) && (!is_sent(packet->forward) || send(ctx, packet));
+}
+
+static __always_inline int open_new(struct __sk_buff *ctx, struct packet *packet)
+{
 	bool is_beside;
 	int reason;
 
@@ -150,14 +220,14 @@ static __always_inline int open_new(struct __sk_buff *ctx, const struct packet *
 		return reason;
 	if (packet->key.proto == IPPROTO_TCP && !packet->opens && is_tracked(ctx, packet))
 		return REASON_CONNTRACK;
-	reason = connect(ctx, packet, &to, is_beside);
+	reason = connect(ctx, packet, is_beside);
 	if (reason == REASON_ESTABLISHED)
 		return resume(ctx, packet);
 	if (reason != REASON_NEW_FLOW)
 		return reason;
 	if (packet->fragmented)
 		remember_fragment(packet);
-	return rewrite(ctx, packet, DESTINATION, &to) ? reason : REASON_REWRITE_FAILED;
+	return translate_first(ctx, packet) ? reason : REASON_REWRITE_FAILED;
 }
 
 /* `parsed`: what parse() said. What follows no flow, and is for a VIP, ends here. */
@@ -194,10 +264,16 @@ static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
 	if (packet->fragmented && release_fragments(ctx, packet))
 		return REASON_REORDERED;
 	flow = bpf_map_lookup_elem(&flows, &packet->key);
+	if (!flow && packet->scope == SCOPE_INTERNAL && next_hop_generation()) {
+		reason = reply_directly(ctx, packet);
+		if (reason != UNDECIDED)
+			return reason;
+		packet->key.outward = false;
+	}
 	if (!flow)
 		return open_new(ctx, packet);
 	if (!is_stale(flow, packet))
-		return follow(ctx, packet, flow, DESTINATION);
+		return follow(ctx, packet, flow);
 	forget_connection(&packet->key, flow);
 	return open_new(ctx, packet);
 }
@@ -227,24 +303,42 @@ static __always_inline int egress(struct __sk_buff *ctx, struct packet *packet)
 	flow = bpf_map_lookup_elem(&flows, &packet->key);
 	if (!flow)
 		return miss(packet);
-	return follow(ctx, packet, flow, SOURCE);
+	return follow_out(ctx, packet, flow);
 }
 
-static __always_inline int receive(struct __sk_buff *ctx, enum scope scope)
+/* On the same machine there may be other nodes, whose packets keep what was said of them. */
+static __always_inline void forget_former(struct __sk_buff *ctx)
 {
-	struct packet packet = {.scope = scope};
-	int reason = ingress(ctx, &packet);
+	if (options.direct && ctx->tc_index == SENT_DIRECTLY)
+		ctx->tc_index = 0;
+}
 
-	if (is_refusal(reason) && !refuse(ctx, &packet, reason != REASON_PROTOCOL))
-		reason = REASON_REPLY_FAILED;
+static __always_inline int conclude(struct __sk_buff *ctx, const struct packet *packet, int reason)
+{
 	count(HOOK_TC_INGRESS, reason);
+	if (options.direct && packet->forward != UNDECIDED)
+		count_forward(HOOK_TC_INGRESS, packet->forward);
 	if (is_ending(reason))
-		report(ctx, &packet, HOOK_TC_INGRESS, reason);
+		report(ctx, packet, HOOK_TC_INGRESS, reason);
+	else if (options.direct && is_sent(packet->forward))
+		return TC_ACT_REDIRECT;
 	if (is_held(reason))
 		return TC_ACT_SHOT;
 	if (is_refusal(reason) || reason == REASON_ECHO)
 		return bpf_redirect(ctx->ifindex, 0);
 	return verdict(reason);
+}
+
+static __always_inline int receive(struct __sk_buff *ctx, enum scope scope)
+{
+	struct packet packet = {.scope = scope, .forward = UNDECIDED};
+	int reason;
+
+	forget_former(ctx);
+	reason = ingress(ctx, &packet);
+	if (is_refusal(reason) && !refuse(ctx, &packet, reason != REASON_PROTOCOL))
+		reason = REASON_REPLY_FAILED;
+	return conclude(ctx, &packet, reason);
 }
 
 /* By a device of the node: from outside. */
@@ -261,12 +355,43 @@ int tc_pod_ingress(struct __sk_buff *ctx)
 	return receive(ctx, SCOPE_INTERNAL);
 }
 
+/* By the node's end of a pod's device, where its sockets are translated: what the pod answers.
+ * What is not sent on from here is undone where it leaves, and counted there. */
+SEC("tc")
+int tc_pod_reply(struct __sk_buff *ctx)
+{
+	struct packet packet = {.scope = SCOPE_INTERNAL, .forward = UNDECIDED};
+	int reason = UNDECIDED;
+
+	forget_former(ctx);
+	if (!next_hop_generation())
+		return TC_ACT_UNSPEC;
+	if (ctx->pkt_type == PACKET_HOST && parse(ctx, &packet) == UNDECIDED)
+		reason = reply_directly(ctx, &packet);
+	if (reason != UNDECIDED)
+		return conclude(ctx, &packet, reason);
+	if (packet.forward == UNDECIDED)
+		count(HOOK_TC_INGRESS, REASON_NOT_OURS);
+	else
+		count_forward(HOOK_TC_INGRESS, packet.forward);
+	return TC_ACT_UNSPEC;
+}
+
 SEC("tc")
 int tc_egress(struct __sk_buff *ctx)
 {
-	struct packet packet = {.key.outward = true, .scope = SCOPE_INTERNAL};
-	int reason = egress(ctx, &packet);
+	struct packet packet = {
+		.key.outward = true,
+		.scope = SCOPE_INTERNAL,
+		.forward = UNDECIDED,
+	};
+	int reason;
 
+	if (options.direct && ctx->tc_index == SENT_DIRECTLY) {
+		ctx->tc_index = 0;
+		return TC_ACT_UNSPEC;
+	}
+	reason = egress(ctx, &packet);
 	count(HOOK_TC_EGRESS, reason);
 	if (is_ending(reason))
 		report(ctx, &packet, HOOK_TC_EGRESS, reason);

@@ -19,11 +19,14 @@ export const forwardingArguments = (forwarding: Forwarding): readonly string[] =
 
 export const FORWARDINGS: readonly Forwarding[] = ["kernel"];
 
+/** Those in which tests of packets run. */
+const PACKET_FORWARDINGS: readonly Forwarding[] = ["kernel", "direct"];
+
 export type NewDatapath = (options?: Partial<Records["options"]>, maxEntries?: Sizes) => Datapath;
 
 /** Defines what `body` defines once for each. */
 export const inEveryForwarding = (body: (newDatapath: NewDatapath, forwarding: Forwarding) => void): void => {
-  for (const forwarding of FORWARDINGS) {
+  for (const forwarding of PACKET_FORWARDINGS) {
     const newDatapath: NewDatapath = (options, maxEntries) =>
       new Datapath(options, maxEntries, forwarding === "kernel" ? null : enterCrossing());
     describe(`forwarding: ${forwarding}`, () => body(newDatapath, forwarding));

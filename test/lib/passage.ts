@@ -36,12 +36,17 @@ export const through = (
     outcomes.push(outcome);
     return outcome.verdict === "pass" && !outcome.direct ? outcome.frame : null;
   };
-  const entered = from === "wire" ? hook(datapath.ingress(frame)) : podHooks ? hook(datapath.podIngress(frame)) : frame;
+  const enter = (): Uint8Array | null => {
+    if (from === "wire") return hook(datapath.ingress(frame));
+    if (podHooks) return hook(datapath.podIngress(frame));
+    return datapath.forwardsReplies ? hook(datapath.podReply(frame)) : frame;
+  };
+  const entered = enter();
   const sent = outcomes.at(-1);
   if (entered === null) return passage(sent?.direct ? addressed(sent.frame) : (sent?.frame ?? frame));
   const routed = addressed(countedDown(entered));
   const left = routeTo(destinationOf(routed)).device === "wire" || podHooks ? hook(datapath.egress(routed)) : routed;
-  return passage(left ?? outcomes.at(-1)?.frame ?? routed);
+  return passage(left === null ? (outcomes.at(-1)?.frame ?? routed) : addressed(left));
 };
 
 /** Behind the Ethernet header and its VLAN tags. */

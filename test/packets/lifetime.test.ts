@@ -339,8 +339,8 @@ inEveryForwarding((newDatapath) => {
           age(timeout_s - SLOW_S);
           const left = { entries: 4, expired: 0, healed: 0, orphans: 0, connections: { ...NONE_BY_STATE, [state]: 1 } };
           assert.deepEqual(expire(), left);
-          age(SLOW_S + 1n, (kind) => kind !== flow_kind.FLOW_UNDO_DNAT);
-          assert.deepEqual(expire(), left, "the other direction was heard");
+          age(SLOW_S + 1n, (kind) => kind !== flow_kind.FLOW_UNDO_SNAT);
+          assert.deepEqual(expire(), left, "the backend was heard, where it comes in");
           age(SLOW_S + 1n);
           assert.deepEqual(expire(), { ...left, entries: 0, expired: 1, connections: NONE_BY_STATE });
           assert.equal(flowCount(), 0);
