@@ -105,4 +105,28 @@ export const MODES: readonly Mode[] = [
     direct: false,
     missing: bpf,
   },
+  {
+    name: "bpf-tc-direct",
+    title: "beeline tc direct",
+    summary:
+      "The same programs with bpf.forwarding: direct: they write both sides and send packets on, into the pod or out by a device.",
+    beeline: true,
+    counts_services: true,
+    packets: true,
+    counts: "packets",
+    direct: false,
+    missing: bpf,
+  },
+  {
+    name: "bpf-xdp",
+    title: "beeline XDP",
+    summary:
+      "beeline's XDP on the node's devices sends on what goes to another node, and its replies, before there is an skb; all else goes on to tc direct.",
+    beeline: true,
+    counts_services: true,
+    packets: true,
+    counts: "packets",
+    direct: false,
+    missing: bpf,
+  },
 ];

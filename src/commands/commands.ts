@@ -308,7 +308,8 @@ export const COMMANDS: readonly Command[] = [
     options: {
       modes: {
         type: "string",
-        describe: "with commas: route, iptables-legacy, iptables-nft, nftables, bpf-socket, bpf-tc [default: all]",
+        describe:
+          "with commas: route, iptables-legacy, iptables-nft, nftables, bpf-socket, bpf-tc, bpf-tc-direct, bpf-xdp [default: all]",
       },
       services: {
         type: "string",

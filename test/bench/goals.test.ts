@@ -58,10 +58,15 @@ test("goals that a run cannot judge are counted, not left out in silence", () =>
   );
 });
 
-test("goals name metrics that there are", () => {
+test("goals name metrics and modes that there are", () => {
   const known = METRICS.map(({ name }) => name);
   assert.deepEqual(
     [...GOALS.map(({ metric }) => metric), ...FLAT_METRICS].filter((name) => !known.includes(name)),
+    [],
+  );
+  const modes = MODES.map(({ name }) => name);
+  assert.deepEqual(
+    GOALS.flatMap(({ own, than }) => [own.mode, than.mode]).filter((name) => !modes.includes(name)),
     [],
   );
 });

@@ -15,6 +15,8 @@ import { METRICS } from "../../src/bench/measurements.ts";
 import { MODES } from "../../src/bench/modes.ts";
 import { parseResult } from "../../src/bench/result.ts";
 import { type Outcome, type RunOptions, runBenchmark } from "../../src/bench/run.ts";
+import { pinDirectory } from "../../src/dataplane/bpf/bpf.ts";
+import { openPinnedMaps } from "../../src/dataplane/bpf/pinned.ts";
 import { benchDirectory, benchNodeScript } from "../../src/lib/paths.ts";
 import { eventually } from "../lib/eventually.ts";
 
@@ -138,6 +140,26 @@ test("a mode that does not carry its traffic itself is found out, though every a
     outcome.result.samples.filter(({ mode }) => mode !== "route"),
     [],
   );
+});
+
+/** No device may be used but by the kernel. */
+const forgetDevices = ({ name }: { readonly name: string }, lab: string): void => {
+  const maps = openPinnedMaps(pinDirectory(join(labDirectory(lab), "bpf", name)));
+  maps.delete(
+    "devices",
+    Array.from(maps.entries("devices"), ([key]) => key),
+  );
+  maps.close();
+};
+
+test("packets that the kernel forwards for a mode which sends them on itself do not count for it", async () => {
+  const modes = MODES.filter(({ name }) => ["bpf-tc-direct", "bpf-xdp"].includes(name));
+  const outcome = await run(["packets-away"], { modes, afterInstall: forgetDevices });
+  assert.equal(outcome.failed, true);
+  assert.deepEqual(outcome.result.samples, []);
+  const text = troubles(outcome).join("\n");
+  assert.match(text, /^bpf-tc-direct with 3 services, .*: the mode did not carry it: .* sent on directly: /m);
+  assert.match(text, /^bpf-xdp with 3 services, .*: the mode did not carry it: packets that beeline's xdp counted/m);
 });
 
 test("a mode whose programs are gone reaches nobody, and has no figure", async () => {

@@ -1,8 +1,11 @@
 // beeline's own dataplane, programmed by its planner and attached as the agent does it: to the client's cgroup for socket
 // hooks, to the node's devices for tc. Its own counters say what it translated.
+
+import type { Log } from "../../agent/log.ts";
+import { watchMachine } from "../../agent/machine-watch.ts";
 import { wholeReading } from "../../compile/reading.ts";
 import { type BpfDataplane, openBpfDataplane } from "../../dataplane/bpf/bpf.ts";
-import { readCounters } from "../../dataplane/bpf/inspect.ts";
+import { readCounters, readForwards } from "../../dataplane/bpf/inspect.ts";
 import { DEFAULT_TIMEOUTS_S } from "../../dataplane/bpf/states.ts";
 import { bpfObjectDirectory } from "../../lib/paths.ts";
 import { UPLINK, WIRE } from "../lab/network.ts";
@@ -19,10 +22,21 @@ export interface BpfPlace {
 /** Whatever is not established and has been silent for a second: as connection tracking is emptied for other modes. */
 const FORGET = { most_s: 1, thorough: true } as const;
 
-/** Words of the counters: whose hook it is, and which reasons mean "translated towards a backend". */
+/** What of beeline a mode uses. */
+export interface BpfParts {
+  /** Where packets and calls are counted. */
+  readonly hook: "sock" | "tc_ingress";
+  readonly forwarding: "kernel" | "direct";
+  readonly xdp: "required" | "off";
+}
+
+/** Words of the counters: which reasons mean "translated towards a backend". */
 const TRANSLATED = ["new_flow", "established"];
 
-export const openBpfNode = (hook: "sock" | "tc_ingress", place: BpfPlace): NodeSide => {
+export const openBpfNode = ({ hook, forwarding, xdp }: BpfParts, place: BpfPlace): NodeSide => {
+  const log: Log = (level, message, fields) => {
+    if (level === "error") throw new Error(`${message} ${JSON.stringify(fields ?? {})}`);
+  };
   const dataplane = openBpfDataplane({
     bpffs: place.bpffs,
     objects: bpfObjectDirectory(),
@@ -30,19 +44,21 @@ export const openBpfNode = (hook: "sock" | "tc_ingress", place: BpfPlace): NodeS
     devices: hook === "sock" ? [] : [UPLINK, WIRE],
     podDevices: [],
     socketLB: "all",
-    forwarding: "kernel",
+    forwarding,
     attach: "auto",
-    xdp: "off",
+    xdp,
     maxEntries: sizesFor(place.services),
     snatPorts: { min: 10_000, max: 19_999 },
     timeouts_s: DEFAULT_TIMEOUTS_S,
     ipv4: true,
     ipv6: false,
-    log: (level, message, fields) => {
-      if (level === "error") throw new Error(`${message} ${JSON.stringify(fields ?? {})}`);
-    },
+    log,
   });
-  let start = 0;
+  // As the agent does it: flows find their next hops anew when this node changes.
+  const noPolicy = { obstacles: () => null, look: async () => {}, close: () => {} };
+  const watch = forwarding === "direct" ? watchMachine(dataplane, noPolicy, log) : null;
+  const count = (): Counts => countsOf(dataplane);
+  let start = count();
   return {
     async install(desired) {
       dataplane.apply(desired, { prune: true });
@@ -54,16 +70,31 @@ export const openBpfNode = (hook: "sock" | "tc_ingress", place: BpfPlace): NodeS
     reset() {
       // The agent does it every few seconds; here it would fall into others' measurements.
       if (hook === "tc_ingress") dataplane.expire(FORGET);
-      start = countTranslated(dataplane, hook);
+      start = count();
     },
-    carried: () => ({
-      counter: `${hook === "sock" ? "calls" : "packets"} that beeline's ${hook} counted as sent to a backend`,
-      counted: countTranslated(dataplane, hook) - start,
-      intruder: otherHook(dataplane, hook) ?? trackingIntruder(),
-    }),
-    close: () => dataplane.close(),
+    carried: ({ service }) => {
+      const now = count();
+      // XDP sends on what needs no skb: local pods' packets pass it.
+      const by = xdp === "required" && service === "remote" ? "xdp" : hook === "sock" ? "sock" : forwarding;
+      return {
+        counter: COUNTERS[by].text,
+        counted: now[COUNTERS[by].count] - start[COUNTERS[by].count],
+        intruder: intruderOf(now, { hook, forwarding, xdp }) ?? trackingIntruder(),
+      };
+    },
+    close() {
+      watch?.close();
+      dataplane.close();
+    },
   };
 };
+
+const COUNTERS = {
+  sock: { text: "calls that beeline's sock counted as sent to a backend", count: "sock" },
+  kernel: { text: "packets that beeline's tc_ingress counted as sent to a backend", count: "tc_ingress" },
+  direct: { text: "packets that beeline's tc_ingress counted as sent on directly", count: "direct" },
+  xdp: { text: "packets that beeline's xdp counted as sent to a backend", count: "xdp" },
+} as const;
 
 /** The defaults, where they are enough. */
 const sizesFor = (services: number) =>
@@ -76,15 +107,27 @@ const sizesFor = (services: number) =>
         backend_stats: 3 * services,
       };
 
-const countTranslated = ({ store }: BpfDataplane, hook: string): number =>
-  readCounters(store)
-    .filter((counter) => counter.hook === hook && TRANSLATED.includes(counter.reason))
-    .reduce((sum, { count }) => sum + count, 0);
+/** Towards a backend since the maps were made, by hook; and of those at tc_ingress, sent on without the kernel's routing. */
+type Counts = Readonly<Record<"sock" | "tc_ingress" | "xdp" | "direct", number>>;
 
-/** Each mode attaches to hooks of one kind; what another one counts would be somebody else's work. */
-const otherHook = ({ store }: BpfDataplane, hook: string): string | null => {
-  const other = readCounters(store).find(
-    (counter) => !counter.hook.startsWith(hook.slice(0, 2)) && TRANSLATED.includes(counter.reason) && counter.count > 0,
-  );
-  return other === undefined ? null : `beeline's ${other.hook} translated ${other.count} packets as well`;
+const countsOf = ({ store }: BpfDataplane): Counts => {
+  const translated = readCounters(store).filter(({ reason }) => TRANSLATED.includes(reason));
+  const by = (hook: string): number => sumOf(translated.filter((counter) => counter.hook.startsWith(hook)));
+  const direct = readForwards(store).filter(({ hook, isDirect }) => hook === "tc_ingress" && isDirect);
+  return { sock: by("sock"), tc_ingress: by("tc_ingress"), xdp: by("xdp"), direct: sumOf(direct) };
+};
+
+const sumOf = (counts: readonly { readonly count: number }[]): number =>
+  counts.reduce((sum, { count }) => sum + count, 0);
+
+/** Each mode has hooks of its kinds and a way of forwarding; what else counts would be somebody else's work. */
+const intruderOf = (counts: Counts, { hook, forwarding, xdp }: BpfParts): string | null => {
+  const strange = [
+    ...(hook === "sock" ? (["tc_ingress"] as const) : (["sock"] as const)),
+    ...(forwarding === "direct" ? [] : (["direct"] as const)),
+    ...(xdp === "required" ? [] : (["xdp"] as const)),
+  ].find((what) => counts[what] > 0);
+  return strange === undefined
+    ? null
+    : `this mode has nothing to do with ${counts[strange]} packets or calls of ${strange}`;
 };

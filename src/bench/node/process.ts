@@ -29,8 +29,10 @@ const MODES: Readonly<Record<string, (place: BpfPlace) => NodeSide>> = {
   "iptables-legacy": () => openIptablesNode("legacy"),
   "iptables-nft": () => openIptablesNode("nft"),
   nftables: openNftablesNode,
-  "bpf-socket": (place) => openBpfNode("sock", place),
-  "bpf-tc": (place) => openBpfNode("tc_ingress", place),
+  "bpf-socket": (place) => openBpfNode({ hook: "sock", forwarding: "kernel", xdp: "off" }, place),
+  "bpf-tc": (place) => openBpfNode({ hook: "tc_ingress", forwarding: "kernel", xdp: "off" }, place),
+  "bpf-tc-direct": (place) => openBpfNode({ hook: "tc_ingress", forwarding: "direct", xdp: "off" }, place),
+  "bpf-xdp": (place) => openBpfNode({ hook: "tc_ingress", forwarding: "direct", xdp: "required" }, place),
 };
 
 const [mode = "", services = "", bpffs = "", cgroup = ""] = process.argv.slice(2);
