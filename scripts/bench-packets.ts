@@ -14,6 +14,7 @@ import {
   programInfo,
 } from "../src/dataplane/bpf/libbpf.ts";
 import type { Address } from "../src/model/address.ts";
+import { enterCrossing } from "../test/lib/crossing.ts";
 import { type Addresses, Datapath, families, flowKey, ObjectUnderTest, publish } from "../test/lib/datapath.ts";
 import { flowOf } from "../test/lib/flow.ts";
 import { buildFrame, type Transport } from "../test/lib/packet.ts";
@@ -106,6 +107,78 @@ const measureLoop = (a: Addresses, what: string, program: Program, kind: number,
   return row;
 };
 
+/** A packet lives 255 hops, so a run over one is short, and there are many. */
+const [HOPS, LIVES] = [250, 300];
+
+type End = readonly [address: string, port: number];
+
+/** The same of packets that are sent on directly: by turns from and to these ends, each of which is one flow. */
+const measureDirect = (
+  a: Addresses,
+  what: string,
+  program: "tc_ingress" | "tc_pod_reply",
+  kind: number,
+  proto: Transport,
+  peers: readonly [End, End],
+  ends: readonly [End, End],
+): Row => {
+  const tc = new Datapath({}, sizes, enterCrossing());
+  fillServices(tc, scope.SCOPE_EXTERNAL);
+  publish(tc, { address: null, port: 1, proto }, [{ id: 1, address: a.local, local: true }]);
+  const isReply = program === "tc_pod_reply";
+  const isFar = peers[0] !== peers[1];
+  for (const [here, there] of [[0, 1] as const, [1, 0] as const]) {
+    const key = isReply ? flowKey(ends[here], peers[here], proto, "out") : flowKey(peers[here], ends[here], proto);
+    const known = { service_id: 1, backend_id: 1, generation: 1, flags: flow_flag.FLOW_SETTLED };
+    const to = { kind, addr: ends[there][0] as Address, port: ends[there][1] };
+    const far = isFar ? { far_addr: peers[there][0] as Address, far_port: peers[there][1] } : {};
+    tc.put("flows", key, flowOf({ ...known, ...to, ...far, created_ns: 1n, last_seen_ns: 1n }));
+  }
+  const [from, to] = isReply ? [ends[0], peers[0]] : [peers[0], ends[0]];
+  const frame = buildFrame({
+    from: from[0],
+    sport: from[1],
+    to: to[0],
+    dport: to[1],
+    proto,
+    ttl: 255,
+    payload: "12345678",
+  });
+  const burst = (): number => tc.time(program, frame, HOPS);
+  const row = rowOf(
+    `${program}: directly, ${what}, ${a.family} ${proto}`,
+    "ns/packet",
+    times(RUNS, () => times(LIVES, burst).toSorted((x, y) => x - y)[LIVES / 2] ?? 0),
+  );
+  const { forwards } = tc;
+  if (forwards.direct < forwards.all) throw new Error(`${row.what}: ${JSON.stringify(forwards)}`);
+  tc.close();
+  return row;
+};
+
+const measureDirectly = (a: Addresses): readonly Row[] => {
+  const [client, node]: readonly [End, End] = [
+    [a.client, 40000],
+    [a.node, 61000],
+  ];
+  const vips: readonly [End, End] = [
+    [a.vip, 80],
+    [a.vip2, 8080],
+  ];
+  const pods: readonly [End, End] = [
+    [a.local, 80],
+    [`${a.local}0`, 8080],
+  ];
+  const { FLOW_DNAT, FLOW_UNDO_SNAT, FLOW_UNDO_DNAT } = flow_kind;
+  return [
+    measureDirect(a, "into a pod", "tc_ingress", FLOW_DNAT, "TCP", [client, client], pods),
+    measureDirect(a, "into a pod", "tc_ingress", FLOW_DNAT, "UDP", [client, client], pods),
+    measureDirect(a, "to a remote backend", "tc_ingress", FLOW_DNAT, "TCP", [client, node], vips),
+    measureDirect(a, "reply of a remote backend", "tc_ingress", FLOW_UNDO_SNAT, "TCP", [client, node], vips),
+    measureDirect(a, "reply of a pod", "tc_pod_reply", FLOW_UNDO_DNAT, "TCP", [client, client], vips),
+  ];
+};
+
 const measureNotOurs = (a: Addresses, program: Program): Row => {
   const tc = new Datapath({}, sizes);
   fillServices(tc, scope.SCOPE_EXTERNAL);
@@ -175,6 +248,7 @@ const measureTc = (): readonly Row[] => {
       measureLoop(a, "reply of a remote backend", "tc_ingress", flow_kind.FLOW_UNDO_SNAT, "TCP"),
       measureLoop(a, "to a remote backend", "tc_egress", flow_kind.FLOW_SNAT, "TCP"),
       measureLoop(a, "reply to the client", "tc_egress", flow_kind.FLOW_UNDO_DNAT, "TCP"),
+      ...measureDirectly(a),
     );
   }
   rows.push(

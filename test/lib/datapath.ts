@@ -232,6 +232,17 @@ export class ObjectUnderTest {
     }));
   }
 
+  /** Packets so far that asked for their way, and those of them that were sent on directly. */
+  get forwards(): { readonly all: number; readonly direct: number } {
+    const directly: readonly number[] = [forwards.FORWARD_PEER, forwards.FORWARD_WIRE, forwards.FORWARD_NEIGHBOUR];
+    let [all, direct] = [0, 0];
+    for (const [i, count] of this.#counts("forwards").entries()) {
+      all += Number(count);
+      if (directly.includes(Math.floor(i / this.#cpus) % FORWARDS_PER_HOOK)) direct += Number(count);
+    }
+    return { all, direct };
+  }
+
   /** The index of each count of one that `action` makes. */
   #increments(map: "counters" | "forwards", action: () => void): readonly number[] {
     const before = this.#counts(map);
@@ -359,8 +370,9 @@ export class Datapath extends ObjectUnderTest {
   }
 
   /** Mean of `repeat` runs over one frame, which each run changes further. */
-  time(program: "tc_ingress" | "tc_egress", frame: Uint8Array, repeat: number): number {
-    return testRun(this.program(program), { data: frame, repeat }).duration_ns;
+  time(program: "tc_ingress" | "tc_egress" | "tc_pod_reply", frame: Uint8Array, repeat: number): number {
+    const device = program === "tc_pod_reply" ? "pod" : "wire";
+    return testRun(this.program(program), { ...this.#onDevice(device, frame, undefined), repeat }).duration_ns;
   }
 
   #run(program: string, name: DeviceName, data: Uint8Array, context: Uint8Array | undefined): Outcome {
