@@ -21,6 +21,7 @@ const volatile enum flow_state abi_flow_state;
 const volatile enum way abi_way;
 const volatile enum device_flag abi_device_flag;
 const volatile enum forward abi_forward;
+const volatile enum xdp_wanted abi_xdp_wanted;
 const volatile enum forwarding abi_forwarding;
 const volatile struct expiry abi_expiry;
 const volatile enum hook abi_hook;

@@ -352,6 +352,13 @@ enum forwarding {
 	FORWARDING_AUTO = 2,   /* the same, unless something on the node may refuse packets */
 };
 
+/* bpf.xdp: which node devices have the XDP program. */
+enum xdp_wanted {
+	XDP_WANTED_AUTO = 0, /* those whose driver can */
+	XDP_WANTED_OFF = 1,
+	XDP_WANTED_REQUIRED = 2, /* all that can at all, or the agent does not start */
+};
+
 /* config: what the agent tells the programs at run time; one entry. */
 struct config {
 	struct addr
@@ -369,7 +376,8 @@ struct config {
 				      devices; 0: all packets are left to the kernel's routing */
 	__u8 has_tunnels;	   /* 0: there is none in tunnels */
 	__u8 forwarding;	   /* enum forwarding: what the agent was told, for the command */
-	__u8 pad[4];
+	__u8 xdp;		   /* enum xdp_wanted: the same */
+	__u8 pad[3];
 };
 
 /* options: fixed when a program is loaded, so that the verifier removes what is off. Every

@@ -6,45 +6,8 @@
  * Only what it sends on is counted here; what passes is counted by tc.
  */
 #pragma clang diagnostic ignored "-Wunused-function" /* XDP writes no flows */
-#include "flow.h"
 #include "nat.h"
-
-/* The last eight bytes of a next hop, which say whether it is good: read at once. */
-struct next_hop_state {
-	__u16 mtu;
-	__u8 way;
-	__u8 version;
-	__u16 generation;
-	__u16 window;
-};
-
-#define WINDOW_BITS 10
-
-static __always_inline volatile __u64 *state_in(const struct flow *flow)
-{
-	return (volatile __u64 *)(void *)&flow->next_hop.mtu;
-}
-
-static __always_inline struct next_hop_state state_of_word(__u64 word)
-{
-	struct next_hop_state state;
-
-	__builtin_memcpy(&state, &word, sizeof(state));
-	return state;
-}
-
-/* Not over at the same moment for all flows. */
-static __always_inline __u16 window_of(const struct flow_key *key)
-{
-	return (bpf_jiffies64() + key->src_port) >> WINDOW_BITS;
-}
-
-static __always_inline bool is_good(const struct flow *flow, struct next_hop_state state,
-				    const struct flow_key *key, __u16 generation, __u32 from)
-{
-	return state.generation == generation && state.window == window_of(key) &&
-	       flow->next_hop.from == from;
-}
+#include "next_hop.h"
 
 /* A bridge or a promiscuous device hears what is for others. */
 static __always_inline bool is_for_device(const struct ethhdr *eth)

@@ -96,7 +96,7 @@ const openBpf = (config: Config, log: Log): Opened => {
       const { mode, bumps, devices } = dataplane.forwarding();
       const unfit = devices.filter(({ why }) => why !== null).length;
       const obstacles = forwarding.obstacles()?.length ?? null;
-      return { mode, bumps, unfit, obstacles, packets: readForwards(dataplane.store) };
+      return { mode, bumps, unfit, obstacles, packets: readForwards(dataplane.store), xdp: dataplane.xdp() };
     },
     maps: () => ({ ...dataplane.pressure(), flows: { used: expiry.facts()?.entries ?? 0, capacity }, ...use() }),
     packets: () => readCounters(dataplane.store),

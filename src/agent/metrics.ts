@@ -4,6 +4,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom
 import type { ForwardCount } from "../dataplane/bpf/inspect.ts";
 import type { SnatUse } from "../dataplane/bpf/snat.ts";
 import type { StaleCounts } from "../dataplane/bpf/stale.ts";
+import type { XdpDevice } from "../dataplane/bpf/xdp.ts";
 import type { PacketCounts } from "../dataplane/iptables/counters.ts";
 import type { Observer } from "../dataplane/iptables/iptables.ts";
 import type { Family } from "../model/address.ts";
@@ -48,6 +49,8 @@ export interface ForwardingMetrics {
   /** Devices that are not fit for it. */
   readonly unfit: number;
   readonly packets: readonly ForwardCount[];
+  /** Node devices. */
+  readonly xdp: readonly XdpDevice[];
 }
 
 /** kube-proxy's: 0.001 s, doubled, 15 of them. */
@@ -175,7 +178,7 @@ export const createMetrics = (
   });
   new Counter({
     name: "beeline_packets_total",
-    help: "Packets (hooks tc_ingress, tc_egress) and socket calls (hook sock) by what happened to them",
+    help: "Packets (hooks tc_ingress, tc_egress, xdp) and socket calls (hook sock) by what happened to them",
     labelNames: ["hook", "reason"],
     registers,
     collect() {
@@ -313,6 +316,9 @@ const forwardingMetrics = (registers: Registry[], read: () => ForwardingMetrics 
     (g, { obstacles }) => g.set(obstacles ?? 0),
   );
   gauge("unfit_devices", "Devices by which packets cannot be sent on directly", [], (g, { unfit }) => g.set(unfit));
+  gauge("xdp", "Node devices: 1 with native XDP, 0 without, and why", ["device", "why_not"], (g, { xdp }) => {
+    for (const { device, why_not } of xdp) g.set({ device, why_not: why_not ?? "" }, Number(why_not === null));
+  });
   new Counter({
     name: "beeline_forwarding_changes_total",
     help: "Changes of routes, neighbours or devices after which flows found their next hops anew",

@@ -4,6 +4,7 @@ import { readForwarding } from "../dataplane/bpf/inspect.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { linksDirectory, pinDirectory } from "../dataplane/bpf/pins.ts";
 import { probeKernel } from "../dataplane/bpf/probe.ts";
+import { readXdp, type XdpRecord, xdpDrawback } from "../dataplane/bpf/xdp.ts";
 import { obstacleText } from "../dataplane/obstacle.ts";
 import { isRefusedError, messageOf } from "../lib/errors.ts";
 import { columns } from "../lib/text.ts";
@@ -55,6 +56,7 @@ const examinePinned = async (store: MapStore, bpffs: string): Promise<readonly F
     { check: "forwarding", result: "ok", detail: `${mode} (bpf.forwarding: ${wanted})` },
     ...(await examineRules(wanted, links)),
     ...(wanted === "kernel" ? [] : examineDevices(links)),
+    ...examineXdp(readXdp(store, links)),
   ];
 };
 
@@ -79,6 +81,18 @@ const examineDevices = (links: string): readonly Finding[] =>
   unfitDevices(links).map(({ name, why }) => {
     return { check: "devices", result: "note", detail: `${name}: ${why}: what goes by it is left to the kernel` };
   });
+
+/** What XDP is on, what that costs there, and why it is not on another. */
+const examineXdp = ({ wanted, devices }: XdpRecord): readonly Finding[] =>
+  wanted === "off"
+    ? [{ check: "XDP", result: "ok", detail: "off (bpf.xdp)" }]
+    : devices.map(({ device, why_not }): Finding => {
+        const [check, result] = ["XDP", wanted === "required" ? "bad" : "note"] as const;
+        if (why_not !== null) return { check, result, detail: `not on ${device}: ${why_not}` };
+        const drawback = xdpDrawback(device);
+        if (drawback === null) return { check, result: "ok", detail: `on ${device}` };
+        return { check, result: "note", detail: `on ${device}, ${drawback}` };
+      });
 
 export const doctorReport = (items: readonly Finding[]): Report => ({
   kind: "Diagnosis",

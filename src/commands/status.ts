@@ -15,6 +15,7 @@ import { closeFd, interfaceIndex, interfaceName, linkInfo, openPinned } from "..
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { type LinkPin, linkPinName, linksDirectory, pinDirectory, type Role } from "../dataplane/bpf/pins.ts";
 import { readSnatUse, type SnatUse } from "../dataplane/bpf/snat.ts";
+import { readXdp, type XdpRecord } from "../dataplane/bpf/xdp.ts";
 import { type Obstacle, obstacleText } from "../dataplane/obstacle.ts";
 import { columns, count, list } from "../lib/text.ts";
 import { formatHostPort } from "../model/address.ts";
@@ -55,6 +56,7 @@ interface ForwardingStatus extends Omit<ForwardingRecord, "devices"> {
   readonly obstacles: readonly Obstacle[];
   readonly devices: readonly { readonly index: number; readonly name: string; readonly flags: readonly DeviceFlag[] }[];
   readonly packets: readonly ForwardCount[];
+  readonly xdp: XdpRecord;
 }
 
 interface Happened extends Counter {
@@ -106,7 +108,7 @@ const readForwardingStatus = async (store: MapStore, links: string): Promise<For
   const record = readForwarding(store);
   const obstacles = record.wanted === "auto" && record.mode === "kernel" ? await obstaclesHere(links) : [];
   const devices = record.devices.map((one) => ({ ...one, name: interfaceName(one.index) ?? `#${one.index}` }));
-  return { ...record, obstacles, devices, packets: readForwards(store) };
+  return { ...record, obstacles, devices, packets: readForwards(store), xdp: readXdp(store, links) };
 };
 
 /** The agent holds a lock on its pins as long as it lives; /proc/locks says who, without touching it. */
@@ -162,6 +164,7 @@ export const statusReport = (status: Status): Report => ({
       ["Devices:", deviceText(status.hooks, ["node"])],
       ["Pod devices:", deviceText(status.hooks, ["pod", "reply"])],
       ["Forwarding:", forwardingText(status)],
+      ["XDP:", xdpText(status.forwarding.xdp)],
       ["Services:", `${count(counts.servicePorts, "service port")}, ${count(counts.frontends, "frontend")}`],
       ["Backends:", `${counts.backends - counts.draining} active, ${counts.draining} draining`],
       ["Node addresses:", status.nodeAddresses.map(addressText).join(", ") || "none"],
@@ -190,15 +193,14 @@ export const statusReport = (status: Status): Report => ({
 /** `direct (auto: nothing here may refuse packets), out by eth0, into 12 pods`. */
 const forwardingText = ({ agent, forwarding: { mode, wanted, obstacles, devices } }: Status): string => {
   const names = (flag: DeviceFlag): string[] => devices.flatMap((one) => (one.flags.includes(flag) ? [one.name] : []));
-  const [wire, xdp, peer] = [names("wire"), names("xdp"), names("peer")];
+  const [wire, peer] = [names("wire"), names("peer")];
   const [first, ...more] = obstacles.map(obstacleText);
   const others = more.length === 0 ? "" : `; ${more.length} more: \`beeline doctor\``;
   const undecided = agent === null ? "no agent decides" : "not decided yet";
   const kernelReason = first === undefined ? undecided : `${first}${others}`;
-  if (wanted !== "auto")
-    return [`${mode} (as configured)`, ...(mode === "kernel" ? [] : where(wire, xdp, peer))].join(", ");
+  if (wanted !== "auto") return [`${mode} (as configured)`, ...(mode === "kernel" ? [] : where(wire, peer))].join(", ");
   if (mode === "kernel") return `kernel (auto: ${kernelReason})`;
-  return ["direct (auto: nothing here may refuse packets)", ...where(wire, xdp, peer)].join(", ");
+  return ["direct (auto: nothing here may refuse packets)", ...where(wire, peer)].join(", ");
 };
 
 /** Empty where nothing was ever sent on directly, or could have been. */
@@ -210,11 +212,22 @@ const forwardTable = (packets: readonly ForwardCount[], headers: boolean): strin
         packets.map(({ hook, isDirect, how, count }) => [hook, isDirect ? "direct" : "kernel", how, String(count)]),
       );
 
-const where = (wire: readonly string[], xdp: readonly string[], peer: readonly string[]): string[] => [
+const where = (wire: readonly string[], peer: readonly string[]): string[] => [
   wire.length === 0 ? "out by no device" : `out by ${nameDevices(wire)}`,
-  ...(xdp.length === 0 ? [] : [`XDP on ${nameDevices(xdp)}`]),
   `into ${count(peer.length, "pod")}`,
 ];
+
+/** `on eth0; not on eth1: another's program 4711 is on it`. */
+const xdpText = ({ wanted, devices }: XdpRecord): string => {
+  if (wanted === "off") return "off (as configured)";
+  const native = devices.flatMap(({ device, why_not }) => (why_not === null ? [device] : []));
+  const others = Map.groupBy(
+    devices.filter(({ why_not }) => why_not !== null),
+    ({ why_not }) => why_not,
+  );
+  const words = [...others].map(([why, group]) => `not on ${nameDevices(group.map(({ device }) => device))}: ${why}`);
+  return [...(native.length === 0 ? [] : [`on ${nameDevices(native)}`]), ...words].join("; ") || "on no device";
+};
 
 /** Those that are near their limit, else the fullest. */
 const snatText = ({ min, max, ports, destinations }: SnatUse): string => {

@@ -1,12 +1,13 @@
 // Native XDP on the node's devices over its life: where the driver has it and where not, somebody else's program, a device
 // that vanishes and comes back, kill -9, another version, on and off. A tap stands for a NIC: its driver has native XDP.
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
 import { type TestContext, test } from "node:test";
 import { ABI_HASH } from "../../src/dataplane/bpf/abi.gen.ts";
+import type { XdpRecord } from "../../src/dataplane/bpf/xdp.ts";
 import { kill, type Line, lines, logs, Node, noDataplane, results } from "../lib/dataplane-node.ts";
 import { type Options, type Step, toText } from "../lib/dataplane-steps.ts";
 import { clusterIP, desiredOn, nodeAddress, serviceOf } from "../lib/services.ts";
+import { compilePassing } from "../lib/xdp-lab.ts";
 
 const skip = noDataplane;
 
@@ -164,20 +165,6 @@ test("required: a veth, and one with jumbo frames too, is used when it is asked 
   assert.notEqual(kernel.nic0?.native, 0);
 });
 
-const OTHERS = "xdp-of-others.o";
-
-/** Somebody else's program, as an object for ip and bpftool. */
-const compileOthers = (node: Node): string => {
-  const path = `${node.sandbox.folder}/${OTHERS}`;
-  writeFileSync(
-    `${path}.c`,
-    'int pass(void *ctx) __attribute__((section("xdp"))); int pass(void *ctx) { return 2; }\nchar LICENSE[] __attribute__((section("license"))) = "GPL";\n',
-  );
-  const { code, stderr } = node.sandbox.exec("clang", "-target", "bpf", "-O2", "-g", "-c", `${path}.c`, "-o", path);
-  assert.equal(code, 0, stderr);
-  return path;
-};
-
 for (const [how, attach, detach] of [
   ["by netlink", "ip link set nic0 xdpdrv obj OBJECT sec xdp", "ip link set nic0 xdpdrv off"],
   ["in the generic hook", "ip link set nic0 xdpgeneric obj OBJECT sec xdp", "ip link set nic0 xdpgeneric off"],
@@ -186,7 +173,7 @@ for (const [how, attach, detach] of [
     skip,
   }, async (t) => {
     const node = await nodeWith(t);
-    results(node.run([{ shell: attach.replace("OBJECT", compileOthers(node)) }]));
+    results(node.run([{ shell: attach.replace("OBJECT", compilePassing(node.sandbox.folder)) }]));
     const steps: Step[] = [...START, ...LOOK, { shell: detach }, { setDevices: ["nic0"] }, ...LOOK];
     const printed = node.run(steps, auto);
     const [says, kernel] = results(printed).slice(2, 4) as unknown as [Looked[0], Looked[1]];
@@ -194,7 +181,7 @@ for (const [how, attach, detach] of [
     assert.notEqual(native + generic, 0);
     assert.match(says[0]?.why_not ?? "", new RegExp(`^another's program ${native + generic} is on it`));
     assertOn(looked(printed));
-    results(node.run([{ reset: true }, { shell: attach.replace("OBJECT", `${node.sandbox.folder}/${OTHERS}`) }]));
+    results(node.run([{ reset: true }, { shell: attach.replace("OBJECT", compilePassing(node.sandbox.folder)) }]));
     const [refused] = node.run([{ open: true }], required);
     assert.match(refused?.error ?? "", /^RefusedError: bpf.xdp is required, .* nic0: another's program \d+ is on it/);
   });
@@ -210,6 +197,40 @@ test("another's program, by a link: stays, and is named by its id", { skip }, as
   const [says, kernel] = looked(printed);
   assert.equal(kernel.nic0?.native, ours.program_id);
   assert.match(says[0]?.why_not ?? "", new RegExp(`^another's program ${ours.program_id} is on it`));
+});
+
+test("without the agent a command says the same, but for the driver's words", { skip }, async (t) => {
+  const make = [
+    NIC,
+    "ip link add br0 type bridge",
+    "ip link add veth0 type veth peer name far",
+    "ip tuntap add tun0 mode tun",
+  ];
+  const node = await nodeWith(t, make.join(" && "));
+  const devices = ["nic0", "br0", "veth0", "tun0"];
+  const record = (over: Partial<Options>): XdpRecord =>
+    results(node.run([...START, { print: "xdp record" }], { ...over, devices })).at(-1) as XdpRecord;
+  const { wanted, devices: now } = record(auto);
+  assert.equal(wanted, "auto");
+  assert.deepEqual(
+    now.map(({ device, why_not }) => [device, why_not?.split(/,? refuses| where/)[0] ?? null]),
+    [
+      ["br0", "its driver, bridge"],
+      ["nic0", null],
+      ["tun0", "its packets do not start with Ethernet"],
+      ["veth0", "it is a veth,"],
+    ],
+  );
+  assert.ok(
+    record({ ...auto, forwarding: "kernel" }).devices.every((one) => one.why_not?.startsWith("packets go on by")),
+  );
+  assert.deepEqual(record(off).wanted, "off");
+  assert.ok(record(off).devices.every((one) => one.why_not === "bpf.xdp is off"));
+  results(node.run([{ shell: `ip link set nic0 xdpdrv obj ${compilePassing(node.sandbox.folder)} sec xdp` }]));
+  assert.match(
+    record(auto).devices.find((one) => one.device === "nic0")?.why_not ?? "",
+    /^another's program \d+ is on it/,
+  );
 });
 
 test("a device that is made again has the program again; one that is served no longer has it no longer", {

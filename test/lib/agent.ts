@@ -92,6 +92,12 @@ export class Agent {
     return this.#end("SIGKILL");
   }
 
+  /** The exit status, once it ends by itself. */
+  async ended(): Promise<number | null> {
+    if (this.#child.exitCode === null && this.#child.signalCode === null) await once(this.#child, "exit");
+    return this.#child.exitCode;
+  }
+
   /** GET from the agent's own HTTP servers, asked in its namespace. */
   async httpGet(port: number, path: string): Promise<{ readonly status: number; readonly body: string }> {
     const host = await this.#lab.host(this.node);

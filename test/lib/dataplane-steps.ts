@@ -18,13 +18,25 @@ import { openPinnedMaps } from "../../src/dataplane/bpf/pinned.ts";
 import { linksDirectory, parseLinkPin, pinDirectory } from "../../src/dataplane/bpf/pins.ts";
 import { tablesToDesired } from "../../src/dataplane/bpf/readback.ts";
 import { readConfig, readTables } from "../../src/dataplane/bpf/tables.ts";
+import { readXdp, type XdpRecord } from "../../src/dataplane/bpf/xdp.ts";
 import { type Desired, servicePortKey } from "../../src/model/desired.ts";
 
 export type Step =
   | { readonly open: true }
   | { readonly apply: DesiredText; readonly prune?: boolean }
   | { readonly setDevices: readonly string[] }
-  | { readonly print: "attachments" | "readBack" | "pinned" | "links" | "hooks" | "pressure" | "config" | "xdp" }
+  | {
+      readonly print:
+        | "attachments"
+        | "readBack"
+        | "pinned"
+        | "links"
+        | "hooks"
+        | "pressure"
+        | "config"
+        | "xdp"
+        | "xdp record";
+    }
   /** By device, ids of the XDP programs that the kernel says are on it. */
   | { readonly xdpOf: readonly string[] }
   /** Applies these in turn until it is killed. */
@@ -100,6 +112,8 @@ const main = async (options: Options, steps: readonly Step[]): Promise<void> => 
         return readConfig(dataplane().store);
       case "xdp":
         return dataplane().xdp();
+      case "xdp record":
+        return recordedXdp(options.bpffs);
     }
   };
   for (const step of steps) {
@@ -116,6 +130,16 @@ const pinned = (bpffs: string): DesiredText => {
   const store = openPinnedMaps(pinDirectory(bpffs));
   try {
     return toText(tablesToDesired(readTables(store)));
+  } finally {
+    store.close();
+  }
+};
+
+/** The same of XDP. */
+const recordedXdp = (bpffs: string): XdpRecord => {
+  const store = openPinnedMaps(pinDirectory(bpffs));
+  try {
+    return readXdp(store, linksDirectory(pinDirectory(bpffs)));
   } finally {
     store.close();
   }

@@ -453,6 +453,14 @@ test("status: on one screen, with what is not as it should be", async () => {
         { where: "iptables-legacy filter, chain cali-FORWARD", what: "-j DROP" },
         { where: "IP rules (IPv4)", what: "priority 100, fwmark 0x1, table 100" },
       ],
+      xdp: {
+        wanted: "auto",
+        devices: [
+          { device: "eth0", why_not: null },
+          { device: "eth1", why_not: "another's program 7 is on it" },
+          { device: "eth2", why_not: "another's program 7 is on it" },
+        ],
+      },
     },
     counts: { servicePorts: 2, frontends: 1, backends: 3, draining: 1 },
     nodeAddresses: [
@@ -485,6 +493,7 @@ Sockets:          1 hook, not for 2 network namespaces, detached: connect6
 Devices:          eth0 (tcx egress detached, tcx ingress)
 Pod devices:      veth1, veth2 (tcx ingress); 9 devices (clsact ingress)
 Forwarding:       kernel (auto: iptables-legacy filter, chain cali-FORWARD: -j DROP; 1 more: \`beeline doctor\`)
+XDP:              on eth0; not on eth1, eth2: another's program 7 is on it
 Services:         2 service ports, 1 frontend
 Backends:         2 active, 1 draining
 Node addresses:   127.0.0.1 (loopback), 192.0.2.11 (primary, no NodePorts)

@@ -40,6 +40,7 @@ export interface Config {
   readonly next_hop_generation: number;
   readonly has_tunnels: number;
   readonly forwarding: number;
+  readonly xdp: number;
 }
 
 export interface Device {
@@ -337,6 +338,7 @@ export const layouts = {
       { name: "next_hop_generation", offset: 88, type: "u16" },
       { name: "has_tunnels", offset: 90, type: "u8" },
       { name: "forwarding", offset: 91, type: "u8" },
+      { name: "xdp", offset: 92, type: "u8" },
     ],
   },
   device: {
@@ -756,6 +758,12 @@ export const way = {
   WAY_WIRE: 2,
 } as const;
 
+export const xdp_wanted = {
+  XDP_WANTED_AUTO: 0,
+  XDP_WANTED_OFF: 1,
+  XDP_WANTED_REQUIRED: 2,
+} as const;
+
 /** Map name to its BPF map type, key, value and default size in entries. */
 export const maps = {
   affinity: { type: 9, key: "affinity_key", value: "affinity", max_entries: 65536 },
@@ -790,4 +798,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "a9ca8fcaab96";
+export const ABI_HASH = "ce2408b0eed4";

@@ -37,7 +37,7 @@ import { createStaleSockets, type StaleCounts, type StaleSockets } from "./stale
 import { type ByState, encodeByState, expendablesFor } from "./states.ts";
 import { changeConfig, NO_ADDRESS, readTables } from "./tables.ts";
 import { createUnhooked } from "./unhooked.ts";
-import { createXdp, type Xdp, type XdpDevice, type XdpMode, type XdpTarget } from "./xdp.ts";
+import { createXdp, type Xdp, type XdpDevice, type XdpMode, type XdpTarget, xdpNumber } from "./xdp.ts";
 
 export type { Fitness } from "./fitness.ts";
 export type { ForwardingFacts, ForwardingMode } from "./forwarding.ts";
@@ -406,6 +406,7 @@ const writeConfig = (store: MapStore, options: BpfOptions, neverHeld: boolean): 
     expendables: store.capacity("expendables"),
     timeout_s: encodeByState(timeouts_s),
     forwarding: FORWARDING[options.forwarding],
+    xdp: xdpNumber(options.xdp),
   };
   store.update("config", [[key, encode("config", config)]]);
 };

@@ -2,19 +2,26 @@
 // that somebody else's program is on, goes without: tc serves it all the same. Never the generic hook, and never a pod's veth.
 import { readdirSync } from "node:fs";
 import { messageOf, RefusedError } from "../../lib/errors.ts";
+import { xdp_wanted } from "./abi.gen.ts";
 import { attachXdp, detach, linkPins } from "./attach.ts";
 import { deviceKind, deviceType } from "./device.ts";
 import type { Log } from "./hooks.ts";
 import {
+  closeFd,
   interfaceDriver,
   interfaceIndex,
   interfaceMac,
   isSystemError,
   type LoadedObject,
+  linkInfo,
+  openPinned,
+  type XdpPrograms,
   xdpPrograms,
   xdpRefusal,
 } from "./libbpf.ts";
-import { isAbiHash, linksDirectory } from "./pins.ts";
+import type { MapStore } from "./mapstore.ts";
+import { isAbiHash, linkPinName, linksDirectory } from "./pins.ts";
+import { readConfig } from "./tables.ts";
 
 /** auto: wherever the driver can. required: an agent whose devices cannot all have it does not start. */
 export type XdpMode = "auto" | "off" | "required";
@@ -145,6 +152,66 @@ export const createXdp = ({ mode, bpffs, links, load, log }: XdpOptions): Xdp =>
   };
 };
 
+// ---- without an agent ----------------------------------------------------------------------------------------------
+
+const NUMBERS = {
+  auto: xdp_wanted.XDP_WANTED_AUTO,
+  off: xdp_wanted.XDP_WANTED_OFF,
+  required: xdp_wanted.XDP_WANTED_REQUIRED,
+} as const;
+
+/** As in config. */
+export const xdpNumber = (mode: XdpMode): number => NUMBERS[mode];
+
+export interface XdpRecord {
+  /** What the agent was told. */
+  readonly wanted: XdpMode;
+  /** Node devices. */
+  readonly devices: readonly XdpDevice[];
+}
+
+/** What is attached now, and why not, as far as that can be told without asking the driver, which would attach it. */
+export const readXdp = (store: MapStore, links: string): XdpRecord => {
+  const config = readConfig(store);
+  const wanted = (["auto", "off", "required"] as const).find((mode) => NUMBERS[mode] === config.xdp) ?? "auto";
+  const served = linkPins(links).flatMap((pin) => (pin.kind !== "cgroup" && pin.role === "node" ? [pin.device] : []));
+  const why =
+    wanted === "off" ? "bpf.xdp is off" : config.next_hop_generation === 0 ? "packets go on by the kernel" : null;
+  const devices = [...new Set(served)].sort();
+  return {
+    wanted,
+    devices: devices.map((device) => {
+      const isOurs = isOn(links, device);
+      return { device, why_not: isOurs ? null : (why ?? whyNever(device, wanted) ?? whyNotOn(device)) };
+    }),
+  };
+};
+
+const isOn = (links: string, device: string): boolean => {
+  try {
+    const link = openPinned(`${links}/${linkPinName({ kind: "xdp", device, role: "node" })}`);
+    try {
+      return linkInfo(link).target === interfaceIndex(device);
+    } finally {
+      closeFd(link);
+    }
+  } catch (error) {
+    if (isSystemError(error)) return false; // none is pinned
+    throw error;
+  }
+};
+
+const whyNotOn = (device: string): string => {
+  const ifindex = interfaceIndex(device);
+  if (ifindex === null) return "there is no such device";
+  return (
+    whoseProgram(device, xdpPrograms(ifindex)) ??
+    `its driver, ${driverOf(device)}, refuses it (the agent's log has its words), or nobody has asked it yet`
+  );
+};
+
+// ---- why not -------------------------------------------------------------------------------------------------------
+
 /** Links of versions with another map layout. */
 const otherLinks = (bpffs: string, links: string): readonly string[] =>
   readdirSync(bpffs)
@@ -157,24 +224,44 @@ export const whyNever = (device: string, mode: XdpMode): string | null => {
   if (deviceType(device) !== 1) return "its packets do not start with Ethernet";
   if (deviceKind(device) === "tunnel") return "it is a tunnel";
   if (mode === "auto" && deviceKind(device) === "veth") {
-    return "it is a veth, which is slower with XDP, and loses what is sent to an end without XDP or GRO";
+    return "it is a veth, where XDP costs more than it saves, and loses packets unless the other end has a program too";
   }
   return null;
 };
 
+/** What is worse on a device because XDP is on it; null: nothing that is known. */
+export const xdpDrawback = (device: string): string | null => {
+  switch (interfaceDriver(device)) {
+    case "veth":
+      return (
+        "a veth: what XDP sends is lost unless its other end has an XDP program, and checksums are wrong unless " +
+        "`ethtool -K … tx off` was done there"
+      );
+    case "virtio_net":
+      return "of a virtual machine: it puts large packets together no longer, so bulk TCP to this node itself is slower";
+    default:
+      return null;
+  }
+};
+
 /** Who is in the way, or what the driver says. */
 const whyRefused = (device: string, ifindex: number, program: number): string | null => {
-  const { native, generic, offloaded } = xdpPrograms(ifindex);
-  const [id, where] = native !== 0 ? [native, ""] : generic !== 0 ? [generic, "generic"] : [offloaded, "offload"];
-  if (id !== 0) {
-    return (
-      `another's program ${id} is on it (\`bpftool prog show id ${id}\` says what it is, ` +
-      `\`ip link set dev ${device} xdp${where} off\` takes it away unless a link holds it)`
-    );
-  }
+  const others = whoseProgram(device, xdpPrograms(ifindex));
+  if (others !== null) return others;
   const said = xdpRefusal(program, ifindex);
-  return said === null ? null : `its driver, ${interfaceDriver(device) ?? "which has no name"}, refuses: ${said}`;
+  return said === null ? null : `its driver, ${driverOf(device)}, refuses: ${said}`;
 };
+
+const whoseProgram = (device: string, { native, generic, offloaded }: XdpPrograms): string | null => {
+  const [id, where] = native !== 0 ? [native, ""] : generic !== 0 ? [generic, "generic"] : [offloaded, "offload"];
+  if (id === 0) return null;
+  return (
+    `another's program ${id} is on it (\`bpftool prog show id ${id}\` says what it is, ` +
+    `\`ip link set dev ${device} xdp${where} off\` takes it away unless a link holds it)`
+  );
+};
+
+const driverOf = (device: string): string => interfaceDriver(device) ?? "which has no name";
 
 /** That a driver cannot is how it is; that a program is required and is not there is not. */
 const levelOf = (device: string, mode: XdpMode): "info" | "error" =>
