@@ -127,6 +127,12 @@ static __always_inline struct bpf_fib_lookup question_of(const struct flow_key *
 	return route;
 }
 
+/* The kernel's routing heeds what a route states itself; bpf_fib_lookup does when it is locked. */
+static __always_inline __u16 mtu_of(const struct config *config, __u16 found)
+{
+	return config->route_mtu && config->route_mtu < found ? config->route_mtu : found;
+}
+
 /* Of each packet that is sent, with offloads. */
 static __always_inline __u32 segment_size(struct __sk_buff *ctx, const struct packet *packet)
 {
@@ -195,6 +201,7 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 	const struct config *config = get_config();
 	struct bpf_fib_lookup route;
 	__u16 generation;
+	__u32 size;
 	long answer;
 
 	if (!config || !packet || !routed || !hop)
@@ -205,12 +212,13 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 	route = question_of(routed);
 	route.ifindex = ctx->ifindex;
 	route.tos = packet->tos;
-	route.tot_len = segment_size(ctx, packet);
+	size = segment_size(ctx, packet);
+	route.tot_len = size;
 	answer = bpf_fib_lookup(ctx, &route, sizeof(route), 0);
 	if (answer && answer != BPF_FIB_LKUP_RET_NO_NEIGH && answer != BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		route.ifindex = 0;
 	hop->ifindex = route.ifindex;
-	if (answer == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+	if (answer == BPF_FIB_LKUP_RET_FRAG_NEEDED || size > mtu_of(config, 0xffff))
 		return FORWARD_TOO_LARGE;
 	if (!generation)
 		return FORWARD_NEXT_HOP;
@@ -223,7 +231,7 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 		return FORWARD_NEXT_HOP;
 	__builtin_memcpy(hop->dmac, route.dmac, sizeof(hop->dmac));
 	__builtin_memcpy(hop->smac, route.smac, sizeof(hop->smac));
-	hop->mtu = route.mtu_result;
+	hop->mtu = mtu_of(config, route.mtu_result);
 	return hop->way == WAY_WIRE ? use_neighbour(&route) : FORWARD_PEER;
 }
 

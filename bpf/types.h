@@ -377,7 +377,9 @@ struct config {
 	__u8 has_tunnels;	   /* 0: there is none in tunnels */
 	__u8 forwarding;	   /* enum forwarding: what the agent was told, for the command */
 	__u8 xdp;		   /* enum xdp_wanted: the same */
-	__u8 pad[3];
+	__u8 pad[1];
+	__u16 route_mtu; /* the least that a route states, which bpf_fib_lookup does not heed; 0:
+			    none */
 };
 
 /* options: fixed when a program is loaded, so that the verifier removes what is off. Every

@@ -26,6 +26,7 @@ export const watchMachine = (dataplane: BpfDataplane, forwarding: ForwardingWatc
     changed();
   };
   const heard = hearOrSay(log, (events) => {
+    if (events.mtus) dataplane.readRouteMtu();
     if (events.ways) dataplane.forgetNextHops();
     if (events.rules) void forwarding.look();
     if (events.devices) settling ??= setTimeout(look, SETTLE_MS);

@@ -160,6 +160,7 @@ export class ObjectUnderTest {
       next_hop_generation: this.#generation,
       has_tunnels: 0,
       forwarding: 0,
+      route_mtu: 0,
       xdp: 0,
       ...change,
     });

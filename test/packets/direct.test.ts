@@ -204,6 +204,12 @@ for (const a of families) {
         assert.equal(forwardOf(3000, 1501 - headers), "FORWARD_TOO_LARGE");
         direct.configure({ next_hop_generation: 2 });
         assert.equal(forwardOf(1501 - headers), "FORWARD_TOO_LARGE", "found out by the lookup");
+        direct.configure({ next_hop_generation: 3, route_mtu: 1300 });
+        for (const _ of ["looked up", "remembered"]) {
+          assert.equal(forwardOf(1301 - headers), "FORWARD_TOO_LARGE", "a route states less than its device");
+          assert.equal(forwardOf(1300 - headers), "FORWARD_PEER");
+        }
+        direct.configure({ next_hop_generation: 4 });
         assert.equal(forwardOf(1500 - headers), "FORWARD_PEER");
       });
 

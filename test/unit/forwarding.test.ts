@@ -8,6 +8,7 @@ import { decode } from "../../src/dataplane/bpf/codec.ts";
 import { createForwarding } from "../../src/dataplane/bpf/forwarding.ts";
 import { attributesIn, type Message, messagesIn } from "../../src/dataplane/bpf/netlink.ts";
 import { eventsIn, Neighbours } from "../../src/dataplane/bpf/route-events.ts";
+import { mtuIn } from "../../src/dataplane/bpf/route-mtu.ts";
 import { changeConfig, readConfig } from "../../src/dataplane/bpf/tables.ts";
 import { FakeStore } from "../../src/dataplane/fake/fakestore.ts";
 import type { Obstacle } from "../../src/dataplane/obstacle.ts";
@@ -225,11 +226,16 @@ test("neighbours: only another MAC, or none, is news; what goes round between ST
 
 test("events: what may send a packet another way, what concerns devices, and what is both", () => {
   const of = (type: number) => eventsIn([{ type, body: new Uint8Array(16) }], new Neighbours());
-  assert.deepEqual(of(NEWROUTE), { ways: true, devices: false, rules: false });
-  assert.deepEqual(of(NEWRULE), { ways: true, devices: false, rules: true });
-  for (const type of [NEWLINK, NEWADDR]) assert.deepEqual(of(type), { ways: true, devices: true, rules: false });
-  assert.deepEqual(of(NEWTFILTER), { ways: false, devices: true, rules: false });
-  assert.deepEqual(of(4711), { ways: false, devices: false, rules: false });
+  assert.deepEqual(of(NEWROUTE), { ways: true, devices: false, rules: false, mtus: false });
+  assert.deepEqual(of(NEWRULE), { ways: true, devices: false, rules: true, mtus: false });
+  for (const type of [NEWLINK, NEWADDR])
+    assert.deepEqual(of(type), { ways: true, devices: true, rules: false, mtus: false });
+  assert.deepEqual(of(NEWTFILTER), { ways: false, devices: true, rules: false, mtus: false });
+  const metrics = [12, 0, 8, 0, 8, 0, 2, 0, 0x14, 0x05, 0, 0];
+  const route = { type: NEWROUTE, body: Uint8Array.from([...new Uint8Array(12), ...metrics]) };
+  assert.equal(mtuIn(route.body), 1300);
+  assert.deepEqual(eventsIn([route], new Neighbours()), { ways: true, devices: false, rules: false, mtus: true });
+  assert.deepEqual(of(4711), { ways: false, devices: false, rules: false, mtus: false });
 });
 
 test("messages and attributes that are cut short end the reading, at any byte", () => {

@@ -41,6 +41,7 @@ export interface Config {
   readonly has_tunnels: number;
   readonly forwarding: number;
   readonly xdp: number;
+  readonly route_mtu: number;
 }
 
 export interface Device {
@@ -339,6 +340,7 @@ export const layouts = {
       { name: "has_tunnels", offset: 90, type: "u8" },
       { name: "forwarding", offset: 91, type: "u8" },
       { name: "xdp", offset: 92, type: "u8" },
+      { name: "route_mtu", offset: 94, type: "u16" },
     ],
   },
   device: {
@@ -798,4 +800,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "ce2408b0eed4";
+export const ABI_HASH = "8324197f5d36";

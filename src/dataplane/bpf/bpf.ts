@@ -14,7 +14,7 @@ import { deviceAddresses, deviceKind, type Header } from "./device.ts";
 import { type Expired, type ExpiryOptions, expireFlows } from "./expiry.ts";
 import type { Fitness } from "./fitness.ts";
 import { createForwarding, type Forwarding, type ForwardingFacts, type ForwardingMode } from "./forwarding.ts";
-import { createHooks, type HookOptions, type Hooks } from "./hooks.ts";
+import { createHooks, type HookOptions, type Hooks, type Log } from "./hooks.ts";
 import {
   closeFd,
   interfaceIndex,
@@ -32,6 +32,7 @@ import { linksDirectory, mapPin, mapsDirectory, pinDirectory } from "./pins.ts";
 import { hasConntrack, hasIpSummed, probeKernel } from "./probe.ts";
 import { TableProgrammer } from "./programmer.ts";
 import { tablesToDesired } from "./readback.ts";
+import { leastRouteMtu } from "./route-mtu.ts";
 import { createServed, type Served } from "./served.ts";
 import { createStaleSockets, type StaleCounts, type StaleSockets } from "./stale.ts";
 import { type ByState, encodeByState, expendablesFor } from "./states.ts";
@@ -78,6 +79,8 @@ export interface BpfDataplane extends Dataplane {
   setForwarding(mode: ForwardingMode): void;
   /** What flows remember of their next hops may be wrong. */
   forgetNextHops(): void;
+  /** Routes state other MTUs. Never throws. */
+  readRouteMtu(): void;
   /** What of others' on this node's devices packets would pass by that are sent on directly. Throws SystemError. */
   obstacles(): readonly Obstacle[];
   forwarding(): ForwardingFacts & { readonly devices: readonly Fitness[] };
@@ -124,6 +127,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     const store = createKernelStore((map) => tc.map(map));
     writeConfig(store, options, neverHeld);
     const forwarding = createForwarding(store);
+    readRouteMtu(forwarding, options.log);
     if (options.forwarding === "kernel") forwarding.set("kernel");
     writeTunnels(store, options.devices);
     const tcFor = (header: Header): LoadedObject => {
@@ -154,7 +158,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     if (options.forwarding !== "kernel") xdp.require(options.devices);
     if (options.forwarding === "direct") served.setMode("direct");
     if (adopted) served.attach();
-    return dataplane(store, hooks, { expiry, stale, forwarding, served, xdp }, () => {
+    return dataplane(store, hooks, { expiry, stale, forwarding, served, xdp, log: options.log }, () => {
       forwarding.close();
       xdp.close();
       for (const object of objects) object.close();
@@ -176,12 +180,21 @@ interface Helpers {
   readonly forwarding: Forwarding;
   readonly served: Served;
   readonly xdp: Xdp;
+  readonly log: Log;
 }
+
+const readRouteMtu = (forwarding: Forwarding, log: Log): void => {
+  try {
+    forwarding.setRouteMtu(leastRouteMtu());
+  } catch (error) {
+    log("error", "Cannot read the MTU that routes state", { error: messageOf(error) });
+  }
+};
 
 const dataplane = (
   store: MapStore,
   hooks: Hooks,
-  { expiry, stale, forwarding, served, xdp }: Helpers,
+  { expiry, stale, forwarding, served, xdp, log }: Helpers,
   closeObjects: () => void,
 ): BpfDataplane => {
   const programmer = new TableProgrammer(store, { now_ns: () => process.hrtime.bigint() });
@@ -210,6 +223,7 @@ const dataplane = (
     lookAtDevices: () => served.look(),
     setForwarding: (mode) => served.setMode(mode),
     forgetNextHops: () => forwarding.forgetNextHops(),
+    readRouteMtu: () => readRouteMtu(forwarding, log),
     obstacles: () => served.obstacles(),
     forwarding: () => ({ ...forwarding.facts(), devices: served.fitness() }),
     attachments: () => hooks.attachments(),

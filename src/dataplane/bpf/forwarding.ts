@@ -21,6 +21,8 @@ export interface Forwarding {
   set(mode: ForwardingMode): void;
   /** Routes, neighbours or devices are not what they were: every flow finds its next hop anew. */
   forgetNextHops(): void;
+  /** What is larger is left to the kernel, from the next generation on; 0: no route states its MTU. */
+  setRouteMtu(mtu: number): void;
   /** These devices, by index, may do what their flags say, and no others anything. What is not allowed any more goes first. */
   setDevices(flags: ReadonlyMap<number, number>): void;
   /** The same, but nothing is allowed that was not. */
@@ -85,6 +87,9 @@ export const createForwarding = (store: MapStore): Forwarding => {
       bump();
     },
     forgetNextHops,
+    setRouteMtu(mtu) {
+      if (readConfig(store).route_mtu !== mtu) changeConfig(store, { route_mtu: mtu });
+    },
     setDevices: writeDevices,
     restrictDevices(flags) {
       const both = [...held()].map(([index, old]) => [index, old & (flags.get(index) ?? 0)] as const);

@@ -1,6 +1,8 @@
 // Hears from the kernel (rtnetlink) what may send a packet another way than a flow remembers: routes, rules, neighbours,
 // links, addresses. And what may change which devices are fit for what: links, qdiscs and filters.
+
 import { attributesIn, hearNetlink, type Message, netlinkList } from "./netlink.ts";
+import { mtuIn } from "./route-mtu.ts";
 
 export interface RouteEvents {
   /** A next hop that is remembered may be wrong now. */
@@ -9,6 +11,8 @@ export interface RouteEvents {
   readonly devices: boolean;
   /** There are other IP rules. */
   readonly rules: boolean;
+  /** Of a route that states its MTU. */
+  readonly mtus: boolean;
 }
 
 /** `heard` is called within milliseconds, once for what came together. */
@@ -36,9 +40,9 @@ const GROUPS: readonly number[] = [
   ...[24 /* IPV4_NETCONF: forwarding is on, or off */, 25 /* IPV6_NETCONF */, 32 /* NEXTHOP */],
 ];
 
-const NOTHING: RouteEvents = { ways: false, devices: false, rules: false };
+const NOTHING: RouteEvents = { ways: false, devices: false, rules: false, mtus: false };
 /** Some announcements are lost. */
-const EVERYTHING: RouteEvents = { ways: true, devices: true, rules: true };
+const EVERYTHING: RouteEvents = { ways: true, devices: true, rules: true, mtus: true };
 
 const WAYS: RouteEvents = { ...NOTHING, ways: true };
 const DEVICES: RouteEvents = { ...NOTHING, devices: true };
@@ -53,13 +57,20 @@ const MEANING: Readonly<Record<number, RouteEvents>> = {
   ...{ 80: WAYS, 81: WAYS, 104: WAYS, 105: WAYS }, // NEWNETCONF, DELNETCONF, NEWNEXTHOP, DELNEXTHOP
 };
 
+const ROUTES: readonly number[] = [24, 25]; // NEWROUTE, DELROUTE
+
 const [RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH] = [28, 29, 30];
 
 export const eventsIn = (messages: readonly Message[], neighbours: Neighbours): RouteEvents =>
   messages.reduce((sum, message) => {
     const isNeighbour = message.type === RTM_NEWNEIGH || message.type === RTM_DELNEIGH;
     const one = isNeighbour ? (neighbours.take(message) ? WAYS : NOTHING) : (MEANING[message.type] ?? NOTHING);
-    return { ways: sum.ways || one.ways, devices: sum.devices || one.devices, rules: sum.rules || one.rules };
+    return {
+      ways: sum.ways || one.ways,
+      devices: sum.devices || one.devices,
+      rules: sum.rules || one.rules,
+      mtus: sum.mtus || (ROUTES.includes(message.type) && mtuIn(message.body) !== null),
+    };
   }, NOTHING);
 
 /**

@@ -112,6 +112,7 @@ const emptyConfig: abi.Config = {
   next_hop_generation: 0,
   has_tunnels: 0,
   forwarding: 0,
+  route_mtu: 0,
   xdp: 0,
 };
 
