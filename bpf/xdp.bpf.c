@@ -6,8 +6,7 @@
  * Only what it sends on is counted here; what passes is counted by tc.
  */
 #pragma clang diagnostic ignored "-Wunused-function" /* XDP writes no flows */
-#include "nat.h"
-#include "next_hop.h"
+#include "direct.h"
 
 /* A bridge or a promiscuous device hears what is for others. */
 static __always_inline bool is_for_device(const struct ethhdr *eth)
@@ -16,16 +15,6 @@ static __always_inline bool is_for_device(const struct ethhdr *eth)
 	const volatile __u16 *own = (const volatile void *)options.device_mac;
 
 	return !((to[0] ^ own[0]) | (to[1] ^ own[1]) | (to[2] ^ own[2]));
-}
-
-/* Nothing stands between the fixed header and the ports, and it neither opens nor closes. */
-static __always_inline bool is_plain(const struct packet *packet)
-{
-	__u32 header_size =
-		packet->family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
-
-	return packet->l4 == sizeof(struct ethhdr) + header_size && !packet->fragmented &&
-	       !packet->opens && !packet->closes;
 }
 
 /* Both sides have been heard, and the backend is remote. UDP leaves one that is gone. */
@@ -62,53 +51,36 @@ static __always_inline bool recall_next_hop(const struct flow *flow, const struc
 	return *state_in(flow) == word && packet->l3_size <= state.mtu && may_send_by(hop->ifindex);
 }
 
-/* One hop more. False: it ends here, and the kernel says so. */
-static __always_inline bool travel(const struct frame *frame, const struct packet *packet)
+static __always_inline bool age_frame(const struct frame *frame, __u8 family)
 {
-	struct iphdr *ip = frame->start + sizeof(struct ethhdr);
-	struct ipv6hdr *ip6 = frame->start + sizeof(struct ethhdr);
+	struct ipv6hdr *ipv6 = frame->start + ETH_HLEN;
+	struct iphdr *ip = frame->start + ETH_HLEN;
 
-	if (packet->family == FAMILY_IPV4) {
-		if (ip + 1 > frame->end || ip->ttl <= 1)
+	if (family == FAMILY_IPV4) {
+		if (ip + 1 > frame->end)
 			return false;
-		ip->ttl--;
-		ip->check = ~fold((__u16)~ip->check + (__u64)(__u16)~bpf_htons(0x0100));
+		age_ipv4(ip);
 		return true;
 	}
-	if (ip6 + 1 > frame->end || ip6->hop_limit <= 1)
+	if (ipv6 + 1 > frame->end)
 		return false;
-	ip6->hop_limit--;
+	ipv6->hop_limit--;
 	return true;
-}
-
-static __always_inline struct ends both_ends(const struct flow *flow)
-{
-	__be16 client_port = flow->kind == FLOW_UNDO_SNAT ? flow->client_port : 0;
-
-	return (struct ends){
-		.source = &flow->far_addr,
-		.dest = &flow->addr,
-		.ports = {flow->far_port, client_port ?: flow->port},
-	};
-}
-
-static __always_inline void address(struct ethhdr *eth, const struct next_hop *hop)
-{
-	__builtin_memcpy(eth->h_dest, hop->dmac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, hop->smac, ETH_ALEN);
 }
 
 static __always_inline int forward(const struct frame *frame, const struct packet *packet,
 				   struct flow *flow)
 {
-	struct ends ends = both_ends(flow);
+	struct ends ends = both_ends(packet, flow);
+	struct ethhdr *eth = frame->start;
 	struct next_hop hop;
 
 	if (!recall_next_hop(flow, packet, &hop))
 		return XDP_PASS;
-	if (!travel(frame, packet) || !rewrite_frame(frame, packet, &ends))
+	if (!rewrite_frame(frame, packet, &ends) || !age_frame(frame, packet->family))
 		return XDP_PASS;
-	address(frame->start, &hop);
+	__builtin_memcpy(eth->h_dest, hop.dmac, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, hop.smac, ETH_ALEN);
 	touch(flow);
 	count(HOOK_XDP, reason_of(flow));
 	return hop.ifindex == options.device ? XDP_TX : bpf_redirect(hop.ifindex, 0);
@@ -126,7 +98,8 @@ int xdp_forward(struct xdp_md *ctx)
 	frame.size = frame.end - frame.start;
 	if (eth + 1 > frame.end || !is_for_device(eth))
 		return XDP_PASS;
-	if (parse_frame(&frame, &packet) != UNDECIDED || !is_plain(&packet))
+	if (parse_frame(&frame, &packet) != UNDECIDED || packet.opens || packet.closes ||
+	    doubt_about(&packet) != UNDECIDED)
 		return XDP_PASS;
 	flow = bpf_map_lookup_elem(&flows, &packet.key);
 	if (!flow || !is_settled(flow, &packet))
