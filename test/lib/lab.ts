@@ -16,6 +16,7 @@ import {
 import { Agent, type AgentOptions, BEELINE } from "./agent.ts";
 import { Host } from "./host/host.ts";
 import { isNode, networkScript, type Place, planPlaces, vipRoute } from "./network.ts";
+import { fitWireForXdp } from "./xdp-lab.ts";
 
 export interface LabOptions {
   /** Default 2. */
@@ -40,6 +41,8 @@ export class Lab {
   readonly directory: string;
   readonly #hosts = new Map<string, Promise<Host>>();
   readonly #agents: Agent[] = [];
+  /** Nodes whose wire takes what XDP sends. */
+  readonly #fitForXdp = new Set<string>();
 
   private constructor(name: string, places: readonly Place[]) {
     this.name = name;
@@ -112,9 +115,18 @@ export class Lab {
   }
 
   async startAgent(node: string, options: AgentOptions): Promise<Agent> {
+    const wantsXdp = (options.bpf as { readonly xdp?: string } | undefined)?.xdp === "required";
+    if (wantsXdp) this.#fitWire(node, true);
     const agent = await Agent.start(this, node, options);
     this.#agents.push(agent);
+    if (!wantsXdp) this.#fitWire(node, false);
     return agent;
+  }
+
+  #fitWire(node: string, isFit: boolean): void {
+    if (isFit === this.#fitForXdp.has(node)) return;
+    fitWireForXdp(this, node, isFit);
+    this.#fitForXdp[isFit ? "add" : "delete"](node);
   }
 
   /** Every agent that was started, the ended ones too, in order. */

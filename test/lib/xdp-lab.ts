@@ -19,15 +19,14 @@ export const compilePassing = (folder: string): string => {
   return path;
 };
 
-export const makeWireFitForXdp = (lab: Lab): void => {
-  const object = compilePassing(lab.directory);
-  for (const { name } of lab.nodes()) {
-    for (const argv of [
-      ["ethtool", "-K", name, "tx", "off"],
-      ["ip", "link", "set", "dev", name, "xdpdrv", "obj", object, "sec", "xdp"],
-    ]) {
-      const { status, stderr } = lab.run("wire", argv);
-      assert.equal(status, 0, `${argv.join(" ")}: ${stderr}`);
-    }
+/** Of one node's device; `isFit` false: as it was. */
+export const fitWireForXdp = (lab: Lab, node: string, isFit: boolean): void => {
+  const program = isFit ? ["obj", compilePassing(lab.directory), "sec", "xdp"] : ["off"];
+  for (const argv of [
+    ["ethtool", "-K", node, "tx", isFit ? "off" : "on"],
+    ["ip", "link", "set", "dev", node, "xdpdrv", ...program],
+  ]) {
+    const { status, stderr } = lab.run("wire", argv);
+    assert.equal(status, 0, `${argv.join(" ")}: ${stderr}`);
   }
 };
