@@ -4,7 +4,7 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { release } from "node:os";
-import { flow_flag, flow_kind, frontend_flag, scope } from "../src/dataplane/bpf/abi.gen.ts";
+import { flow_flag, flow_kind, frontend_flag, scope, way } from "../src/dataplane/bpf/abi.gen.ts";
 import {
   type AttachType,
   closeFd,
@@ -15,8 +15,16 @@ import {
 } from "../src/dataplane/bpf/libbpf.ts";
 import type { Address } from "../src/model/address.ts";
 import { enterCrossing } from "../test/lib/crossing.ts";
-import { type Addresses, Datapath, families, flowKey, ObjectUnderTest, publish } from "../test/lib/datapath.ts";
-import { flowOf } from "../test/lib/flow.ts";
+import {
+  type Addresses,
+  Datapath,
+  families,
+  flowKey,
+  ObjectUnderTest,
+  publish,
+  XDP_DEVICE,
+} from "../test/lib/datapath.ts";
+import { flowOf, windowOf } from "../test/lib/flow.ts";
 import { buildFrame, type Transport } from "../test/lib/packet.ts";
 import { enterCgroup, enterNetworkNamespace, Socket } from "../test/lib/socket.ts";
 
@@ -237,6 +245,66 @@ const measureDrop = (what: string, eventsPerSecond: number): Row => {
   return rowOf(`tc_ingress: dropped, ${what}, IPv4 TCP`, "ns/packet", samples);
 };
 
+/** Before each call the kernel waits for all CPUs: few of them. */
+const XDP_CALLS = 45;
+const GENERATION = 1;
+
+/** A request to a remote backend, by turns two flows as above; others' packets; and a frame for another machine. */
+const measureXdp = (a: Addresses, proto: Transport): readonly Row[] => {
+  const xdp = new Datapath({}, sizes);
+  xdp.configure({ next_hop_generation: GENERATION });
+  fillServices(xdp, scope.SCOPE_EXTERNAL);
+  publish(xdp, { address: null, port: 1, proto }, [{ id: 1, address: a.local, local: true }]);
+  const sides = [
+    { from: [a.client, 40000], to: [a.vip, 80] },
+    { from: [a.other, 40001], to: [a.vip2, 8080] },
+  ] as const;
+  /** Next hops as tc has found them in this very tick. */
+  const put = (): void => {
+    for (const [here, there] of [[sides[0], sides[1]] as const, [sides[1], sides[0]] as const]) {
+      const key = flowKey(here.from, here.to, proto);
+      const before = xdp.get("flows", key);
+      const window = before === null ? 0 : windowOf(before.last_tick, here.from[1]);
+      const known = { service_id: 1, backend_id: 1, generation: 1, flags: flow_flag.FLOW_SETTLED };
+      const hop = { from: XDP_DEVICE, ifindex: XDP_DEVICE, mtu: 1500, way: way.WAY_WIRE, generation: GENERATION };
+      const to = { kind: flow_kind.FLOW_DNAT, addr: there.to[0] as Address, port: there.to[1] };
+      const far = { far_addr: there.from[0] as Address, far_port: there.from[1] };
+      const next_hop = { ...flowOf({}).next_hop, ...hop, window };
+      xdp.put("flows", key, flowOf({ ...known, ...to, ...far, next_hop, created_ns: 1n, last_seen_ns: 1n }));
+    }
+  };
+  const [{ from, to }] = sides;
+  const base = { proto, payload: "12345678", ttl: 255 };
+  const ours = buildFrame({ ...base, from: from[0], sport: from[1], to: to[0], dport: to[1] });
+  const others = { ...base, from: a.client, to: a.other, dport: 443 };
+  const row = (what: string, frame: Uint8Array, prepare: () => void = () => {}): Row =>
+    rowOf(
+      `xdp: ${what}, ${a.family} ${proto}`,
+      "ns/packet",
+      times(XDP_CALLS, () => {
+        prepare();
+        return xdp.timeXdp(frame, HOPS);
+      }),
+    );
+  put();
+  const rows = [
+    row("for another machine (floor)", buildFrame({ ...others, destination_mac: Uint8Array.of(2, 0, 0, 0, 9, 9) })),
+    row("not ours", buildFrame(others)),
+    row("established, to a remote backend", ours, () => {
+      for (const side of sides) {
+        xdp.ingress(
+          buildFrame({ ...base, from: side.from[0], sport: side.from[1], to: side.to[0], dport: side.to[1] }),
+        );
+      }
+      put();
+    }),
+  ];
+  const { verdict } = xdp.xdp(ours);
+  xdp.close();
+  if (verdict !== "transmit") throw new Error(`XDP does not send on what it is measured by: ${verdict}`);
+  return rows;
+};
+
 const measureTc = (): readonly Row[] => {
   const rows = [measureFloor()];
   for (const a of families) {
@@ -257,6 +325,7 @@ const measureTc = (): readonly Row[] => {
     measureNewFlow("local backend, an older one gives way", true, CROWDED),
     measureNewFlow("remote backend, an older one gives way", false, CROWDED),
   );
+  for (const a of families) rows.push(...measureXdp(a, "TCP"));
   rows.push(measureDrop("nobody listens", 0), measureDrop("100 events a second", 100));
   return rows;
 };

@@ -36,3 +36,7 @@ const NOTHING: Flow = {
 
 /** What is not said is 0. */
 export const flowOf = (said: Partial<Flow>): Flow => ({ ...NOTHING, ...said });
+
+/** In which window of 1,024 ticks a flow from this port is: as the port stands in memory. */
+export const windowOf = (tick: number, src_port: number): number =>
+  Number(((BigInt(tick) + BigInt(((src_port & 255) << 8) | (src_port >> 8))) >> 10n) & 0xffffn);

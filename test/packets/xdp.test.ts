@@ -13,6 +13,7 @@ import {
   XDP_DEVICE,
   type XdpOutcome,
 } from "../lib/datapath.ts";
+import { windowOf } from "../lib/flow.ts";
 import { buildFrame, type FrameOptions, formatFrame, parseFrame, splitFrame, tagFrame } from "../lib/packet.ts";
 
 const GENERATION = 7;
@@ -28,10 +29,6 @@ type Change = (
   key: KeyOf<"flows">,
 ) => Partial<Omit<Flow, "next_hop">> & { readonly next_hop?: Partial<Flow["next_hop"]> };
 
-/** A flow's next hop is good for 1,024 ticks; which, says its source port, as it stands in memory. */
-const windowOf = ({ last_tick }: Flow, { src_port }: KeyOf<"flows">): number =>
-  Number(((BigInt(last_tick) + BigInt(((src_port & 255) << 8) | (src_port >> 8))) >> 10n) & 0xffffn);
-
 /** Of a flow that tc has seen in this very tick. */
 const hopOf = (flow: Flow, key: KeyOf<"flows">): Flow["next_hop"] => ({
   from: XDP_DEVICE,
@@ -42,7 +39,7 @@ const hopOf = (flow: Flow, key: KeyOf<"flows">): Flow["next_hop"] => ({
   way: way.WAY_WIRE,
   version: 2,
   generation: GENERATION,
-  window: windowOf(flow, key),
+  window: windowOf(flow.last_tick, key.src_port),
 });
 
 /** A connection by way of a VIP to a remote backend, opened and answered through tc. */
@@ -240,7 +237,9 @@ for (const a of families) {
 
       test("a flow whose next hop is to be looked at anew passes, until tc has done so; each packet is seen", () => {
         for (const change of [-1, 1]) {
-          connection.change((flow, key) => ({ next_hop: { window: (windowOf(flow, key) + change) & 0xffff } }));
+          connection.change((flow, key) => ({
+            next_hop: { window: (windowOf(flow.last_tick, key.src_port) + change) & 0xffff },
+          }));
           connection.assertPasses(request(), "the window is over");
         }
         connection.change(() => ({ last_seen_ns: 1n, last_tick: 0 })); // after its window was taken
