@@ -38,8 +38,8 @@ test("a goal that is missed says by how much; of a metric in which less is bette
 
 test("of what must not grow with the services, each mode shows the metric that grows most", () => {
   const values = {
-    "packets bpf-tc 10": [100],
-    "packets bpf-tc 10000": [99],
+    "packet-cpu bpf-tc 10": [100],
+    "packet-cpu bpf-tc 10000": [101],
     "requests bpf-tc 10": [100],
     "requests bpf-tc 10000": [95],
   };
