@@ -18,7 +18,7 @@ const desired = toText(
 const NIC = "ip tuntap add nic0 mode tap && ip link set nic0 up";
 const START: readonly Step[] = [{ open: true }, { apply: desired }];
 const LOOK: readonly Step[] = [{ print: "xdp" }, { xdpOf: ["nic0"] }, { print: "links" }];
-const auto: Partial<Options> = { xdp: "auto", forwarding: "direct", devices: ["nic0"] };
+const auto: Partial<Options> = { xdp: "auto", forwarding: "direct", devices: ["nic0"], cgroup: null };
 const off: Partial<Options> = { ...auto, xdp: "off" };
 const required: Partial<Options> = { ...auto, xdp: "required" };
 
@@ -96,6 +96,21 @@ test("forwarding by the kernel: XDP has nothing to send on, and is taken away", 
   const printed = node.run([...START, ...LOOK], { ...auto, forwarding: "kernel" });
   assertOff(looked(printed));
   assert.deepEqual(looked(printed)[0], [{ device: "nic0", why_not: "packets go on by the kernel (bpf.forwarding)" }]);
+});
+
+test("forwarding that is chosen at run time: attached when it is direct first, and then it stays, over a restart too", {
+  skip,
+}, async (t) => {
+  const node = await nodeWith(t);
+  const chosen: Partial<Options> = { ...auto, forwarding: "auto" };
+  const steps: Step[] = [...START, ...LOOK, { setForwarding: "direct" }, ...LOOK, { setForwarding: "kernel" }, ...LOOK];
+  const printed = results(node.run(steps, chosen));
+  const at = (first: number): Looked => printed.slice(first, first + 3) as unknown as Looked;
+  assertOff(at(2));
+  const { id } = assertOn(at(6));
+  assert.equal(assertOn(at(10)).id, id);
+  assert.equal(assertOn(looked(node.run([...START, ...LOOK], chosen))).id, id);
+  assertOff(looked(node.run([...START, ...LOOK], { ...auto, forwarding: "kernel" })));
 });
 
 for (const [kind, make, why] of [

@@ -25,6 +25,7 @@ export type Step =
   | { readonly open: true }
   | { readonly apply: DesiredText; readonly prune?: boolean }
   | { readonly setDevices: readonly string[] }
+  | { readonly setForwarding: "direct" | "kernel" }
   | {
       readonly print:
         | "attachments"
@@ -80,6 +81,7 @@ const main = async (options: Options, steps: readonly Step[]): Promise<void> => 
     }
     if ("apply" in step) return dataplane().apply(fromText(step.apply), { prune: step.prune ?? true });
     if ("setDevices" in step) return dataplane().setDevices(step.setDevices, []) ?? "set";
+    if ("setForwarding" in step) return dataplane().setForwarding(step.setForwarding) ?? "set";
     if ("watch_ms" in step) return watch(options, step.watch_ms);
     if ("shell" in step) return execFileSync("sh", ["-ec", step.shell], { encoding: "utf8" });
     if ("close" in step) return dataplane().close() ?? "closed";

@@ -142,6 +142,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     const hooks = createHooks(options, directory, { tc: tcFor, loaded: tcObjects, sock }, unhooked);
     const xdp = createXdp({
       mode: options.xdp,
+      stays: options.forwarding === "auto",
       bpffs: options.bpffs,
       links: linksDirectory(directory),
       load: (target) => load(options, "xdp", directory, maxEntries, "ethernet", target),

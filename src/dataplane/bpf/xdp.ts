@@ -40,8 +40,8 @@ export interface XdpDevice {
 
 export interface Xdp {
   /**
-   * These devices have our program from now on, as far as they can, and no others; with a reason why not (`why`) none has.
-   * Says in the log what is news. Never throws.
+   * These devices have our program from now on, as far as they can, and no others; with a reason why not (`why`) none that
+   * has not got it yet. Says in the log what is news. Never throws.
    */
   set(devices: readonly string[], why: string | null): void;
   /** Throws RefusedError when one of them must have it and cannot; then none has it that had not before. */
@@ -55,13 +55,18 @@ export interface Xdp {
 
 export interface XdpOptions {
   readonly mode: XdpMode;
+  /**
+   * There may soon be no reason any more why not: a program that is on a device stays there, and lets everything pass.
+   * Many a driver loses packets whenever one comes or goes.
+   */
+  readonly stays: boolean;
   readonly bpffs: string;
   readonly links: string;
   readonly load: (target: XdpTarget) => LoadedObject;
   readonly log: Log;
 }
 
-export const createXdp = ({ mode, bpffs, links, load, log }: XdpOptions): Xdp => {
+export const createXdp = ({ mode, stays, bpffs, links, load, log }: XdpOptions): Xdp => {
   /** By device; another one takes its place when the device has another index or address. */
   const objects = new Map<string, { readonly target: string; readonly object: LoadedObject }>();
   let found: readonly XdpDevice[] = [];
@@ -111,7 +116,9 @@ export const createXdp = ({ mode, bpffs, links, load, log }: XdpOptions): Xdp =>
   const tryAll = (devices: readonly string[], why: string | null): readonly XdpDevice[] =>
     devices.map((device) => {
       try {
-        return { device, why_not: mode === "off" ? "bpf.xdp is off" : (why ?? attach(device)) };
+        if (mode === "off") return { device, why_not: "bpf.xdp is off" };
+        const isToBeOn = why === null || (stays && isOn(links, device));
+        return { device, why_not: isToBeOn ? attach(device) : why };
       } catch (error) {
         return { device, why_not: messageOf(error) };
       }
