@@ -47,7 +47,9 @@ let round = 0;
 
 const progress = (): string => {
   const seconds = (performance.now() - start) / 1000;
-  const reasons = [...fuzzer.reasons].sort(([, a], [, b]) => b - a).map(([name, n]) => `${name.slice(7)} ${n}`);
+  const reasons = [...fuzzer.met]
+    .sort(([, a], [, b]) => b - a)
+    .map(([name, n]) => `${name.replace("REASON_", "")} ${n}`);
   return `${round} rounds from seed ${seed}, ${fuzzer.packets} packets in ${Math.round(seconds)} s: ${reasons.join(", ")}`;
 };
 

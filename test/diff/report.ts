@@ -13,7 +13,7 @@ export const formatTally = (tally: Tally): string => {
     `${clusters} clusters, ${probes} probes, each asked of evaluate(), ${[...voices].join(", ")}`,
     ...[...forwards].map(
       ([forwarding, { direct, xdp, doubted }]) =>
-        `  forwarding: ${forwarding}: ${direct} packets sent on directly, ${xdp} of them by XDP; ${doubted} left to the kernel`,
+        `  forwarding: ${forwarding}: ${direct} packets sent on by tc, ${xdp} by XDP, ${doubted} left to the kernel`,
     ),
     `  ${same} with one answer`,
     ...[...differences].sort().map(([name, count]) => `  ${count} by intended difference ${name}`),

@@ -9,7 +9,7 @@ import {
   type Transport,
   tagFrame,
 } from "../lib/packet.ts";
-import type { Model } from "./model.ts";
+import { type Model, UNSEEN } from "./model.ts";
 import type { Random } from "./random.ts";
 import { CLIENT_PORTS, type End, NODE_PORT, PLACES, type Places, PROGRAMS, type Program } from "./world.ts";
 
@@ -26,7 +26,12 @@ export interface Change {
   readonly frontend: number;
 }
 
-export type Step = Packet | Change;
+/** Routes change, or all packets go by the kernel from now on: 0. */
+export interface Reroute {
+  readonly generation: number;
+}
+
+export type Step = Packet | Change | Reroute;
 
 type Connection = Model["connections"][number];
 
@@ -38,6 +43,7 @@ export const generate = (
   frontends: number,
 ): readonly Step[] => {
   if (random.chance(0.03)) return [{ change: random.pick(["retire", "restore"]), frontend: random.below(frontends) }];
+  if (random.chance(0.02)) return [{ generation: random.below(4) }];
   const places = random.pick(PLACES);
   const connection = model.connections.length > 0 ? random.pick(model.connections) : null;
   const step = pickKind(random, places, connection, seen);
@@ -82,11 +88,19 @@ type Ends = readonly [from: End, to: End];
 
 /** A packet of each direction, at the hook where it belongs, as the hook before made it; and what it becomes there. */
 const waysOf = (c: Connection): readonly (readonly [Program, Ends, Ends])[] => {
-  const inner = { address: c.client.address, port: c.inner };
-  return [
-    ["tc_ingress", [c.client, c.vip], [inner, c.backend]],
+  const inner = { address: c.client.address, port: c.inner === UNSEEN ? c.client.port : c.inner };
+  const atEgress: readonly (readonly [Program, Ends, Ends])[] = [
     ["tc_egress", [inner, c.backend], [c.node ?? inner, c.backend]],
     ["tc_egress", [c.backend, inner], [c.vip, c.client]],
+  ];
+  return [
+    ["tc_ingress", [c.client, c.vip], [inner, c.backend]],
+    ...(c.inner === UNSEEN ? [] : atEgress),
+    ...(c.backend.local
+      ? (["tc_pod_reply", "tc_pod_ingress"] as const).map(
+          (program) => [program, [c.backend, inner], [c.vip, c.client]] as const,
+        )
+      : []),
     ...(c.node === null ? [] : [["tc_ingress", [c.backend, c.node], [c.backend, inner]] as const]),
   ];
 };

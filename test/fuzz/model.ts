@@ -3,6 +3,7 @@
 import { reason as reasonNumbers } from "../../src/dataplane/bpf/abi.gen.ts";
 import { type Address, addressToBytes } from "../../src/model/address.ts";
 import { type Meaning, meaningOf, type PacketVerdict } from "../../src/model/reason.ts";
+import { MACS, routeTo } from "../lib/crossing.ts";
 import type { Outcome } from "../lib/datapath.ts";
 import { ETHERNET, parseFrame } from "../lib/packet.ts";
 import { changedChecksum, checksumsOf } from "./checksums.ts";
@@ -27,8 +28,8 @@ interface Connection {
   readonly client: End;
   readonly vip: End;
   readonly backend: Backend;
-  /** The client's port between the hooks. */
-  readonly inner: number;
+  /** The client's port between the hooks; UNSEEN while a program has sent all its packets on, and it need not be its own. */
+  inner: number;
   readonly needsSnat: boolean;
   /** As the backend sees the client; null: not seen yet. */
   node: End | null;
@@ -57,6 +58,10 @@ type Reason = string;
 
 /** As bpf/types.h has it. */
 const PARKED_PER_DATAGRAM = 8;
+/** Of the crossing's devices. */
+const MTU = 1500;
+
+export const UNSEEN = -1;
 
 const VERDICTS = {
   passed: "pass",
@@ -89,7 +94,8 @@ export class Model {
   }
 
   /** Throws Violation when this is not what should have become of the frame; learns from it. */
-  judge({ program, frame, gso = false }: Packet, outcome: Outcome): void {
+  judge(packet: Packet, outcome: Outcome): void {
+    const { program, frame, gso = false } = packet;
     const reason = outcome.reason.slice("REASON_".length).toLowerCase();
     const hook = program === "tc_egress" ? "tc_egress" : "tc_ingress";
     const meaning = meaningOf(hook, reason);
@@ -112,17 +118,27 @@ export class Model {
       case "dropped":
       case "translated":
     }
-    this.#judgeReason(program, frame, outcome, found, reason);
+    this.#judgeReason(packet, outcome, found, reason);
   }
 
   // ---- what may happen -----------------------------------------------------------------------------------------------
 
-  #judgeReason(program: Program, frame: Uint8Array, outcome: Outcome, found: Dissection, reason: Reason): void {
+  #judgeReason(packet: Packet, outcome: Outcome, found: Dissection, reason: Reason): void {
+    const { program, frame } = packet;
     const allow = (...reasons: readonly Reason[]): void => {
       if (!reasons.includes(reason)) throw new Violation(`${reason}, not ${reasons.join(" or ")}`);
     };
     const inward = program !== "tc_egress";
-    if (reason === "reply" || reason === "icmp_error") this.#reveal(inward, found, dissect(outcome.frame, true));
+    const answered = found.what === "ports" && program.startsWith("tc_pod") ? this.#stepOf(false, found) : null;
+    const mayBeAnswer = program === "tc_pod_reply" || (found.what === "ports" && this.#stepOf(true, found) === null);
+    if (outcome.direct && answered?.kind === "from vip" && mayBeAnswer && found.what === "ports") {
+      allow("reply");
+      this.#checkTranslated(packet, outcome, found, answered);
+      return this.#follow(false, found, answered);
+    }
+    if (program === "tc_pod_reply") return allow("not_ours");
+    if (reason === "reply" || reason === "icmp_error")
+      this.#reveal(inward, found, dissect(outcome.frame, true), outcome.direct);
     // To another station's MAC: the node's device has 0. A pod's device hears nobody else.
     if (program === "tc_ingress" && frame.subarray(0, 6).some((byte) => byte !== 0)) return allow("not_ours");
     const refuses = (address: Address | undefined): boolean =>
@@ -138,38 +154,39 @@ export class Model {
         if (step === null && refuses(found.dst)) return allow(...ofFragment(found));
         if (step === null) return allow("fragment", "not_ours");
         allow(reasonOf(step));
-        return this.#checkTranslated(frame, outcome.frame, found, step);
+        return this.#checkTranslated(packet, outcome, found, step);
       }
       case "icmp": {
         const step = this.#stepOfQuoted(inward, found);
         if (step === null && refuses(found.dst)) return allow(...ofMessage(frame, found));
         if (step === null) return allow("not_ours", ...(found.quoted === null ? ["malformed"] : []));
         allow("icmp_error");
-        return this.#checkTranslated(frame, outcome.frame, found, step);
+        return this.#checkTranslated(packet, outcome, found, step);
       }
       case "ports": {
         if (this.#comesAgain(inward, found)) return allow("reordered");
         const step = this.#stepOf(inward, found);
-        if (step === null) return this.#judgeOpening(program, frame, outcome, found, reason);
+        if (step === null) return this.#judgeOpening(packet, outcome, found, reason);
         if (this.#mustStartAnew(step, found) || (mayStartAnew(step, found) && reason !== "established")) {
           this.#connections = this.#connections.filter((c) => c !== step.connection);
-          return this.#judgeOpening(program, frame, outcome, found, reason);
+          return this.#judgeOpening(packet, outcome, found, reason);
         }
         allow(reasonOf(step));
-        this.#checkTranslated(frame, outcome.frame, found, step);
+        this.#checkTranslated(packet, outcome, found, step);
         this.#follow(inward, found, step);
       }
     }
   }
 
-  #judgeOpening(program: Program, frame: Uint8Array, outcome: Outcome, found: WithPorts, reason: Reason): void {
+  #judgeOpening(packet: Packet, outcome: Outcome, found: WithPorts, reason: Reason): void {
+    const { program } = packet;
     const expected = this.#openings(program, found);
     if (!expected.includes(reason)) throw new Violation(`${reason}, not ${expected.join(" or ")}`);
-    if (reason === "established") return this.#resume(frame, outcome.frame, found);
+    if (reason === "established") return this.#resume(packet, outcome, found);
     if (reason !== "new_flow") return;
-    const connection = this.#newConnection(program, outcome.frame, found);
+    const connection = this.#newConnection(program, outcome, found);
     const step: Step = { connection, kind: "to backend" };
-    this.#checkTranslated(frame, outcome.frame, found, step);
+    this.#checkTranslated(packet, outcome, found, step);
     const isReplaced = (c: Connection): boolean =>
       isSame(c, connection) && (!c.alone || (isEnd(c.backend, connection.backend) && c.inner === connection.inner));
     this.#connections = this.#connections.filter((c) => !isReplaced(c));
@@ -178,14 +195,14 @@ export class Model {
   }
 
   /** The client's second packet before any answer. */
-  #resume(before: Uint8Array, after: Uint8Array, found: WithPorts): void {
-    const now = dissect(after, true);
+  #resume(packet: Packet, outcome: Outcome, found: WithPorts): void {
+    const now = dissect(outcome.frame, true);
     const connection = this.#aloneFor(found).find(
       (c) => now.what === "ports" && isEnd(c.backend, { address: now.dst, port: now.dport }) && c.inner === now.sport,
     );
     if (connection === undefined) throw new Violation("established, but to where no connection of this client goes");
     const step: Step = { connection, kind: "to backend" };
-    this.#checkTranslated(before, after, found, step);
+    this.#checkTranslated(packet, outcome, found, step);
     connection.alone = false;
     this.#follow(true, found, step);
   }
@@ -230,7 +247,8 @@ export class Model {
     if (proto !== 6 || !opens) return undefined;
     const backend = { address: dst, port: dport };
     return this.#connections.find(
-      (c) => c.proto === 6 && isEnd(c.backend, backend) && c.client.address === src && c.inner === sport,
+      (c) =>
+        c.proto === 6 && isEnd(c.backend, backend) && c.client.address === src && [sport, UNSEEN].includes(c.inner),
     );
   }
 
@@ -247,7 +265,7 @@ export class Model {
   }
 
   /** From the packet that opened it, and what became of that. */
-  #newConnection(program: Program, frame: Uint8Array, found: WithPorts): Connection {
+  #newConnection(program: Program, { frame, direct }: Outcome, found: WithPorts): Connection {
     const { proto, src, dst, sport, dport } = found;
     const frontend = this.#world.frontendAt(dst, dport, proto);
     const now = dissect(frame, true);
@@ -274,21 +292,34 @@ export class Model {
       beside: frontend === null,
       alone: frontend !== null && !needsSnat && found.fragment === null,
     };
-    this.#checkInner(connection);
+    if (direct && needsSnat) connection.inner = this.#isFree(connection) ? sport : UNSEEN;
+    else this.#checkInner(connection);
     return connection;
+  }
+
+  /** Nobody else's packets at egress are, or may be, those that this one's would be with the client's own port. */
+  #isFree(connection: Connection): boolean {
+    const { client, backend, proto } = connection;
+    const mayHold = (c: Connection): boolean =>
+      c.inner === UNSEEN && c.proto === proto && c.client.address === client.address && isEnd(c.backend, backend);
+    return (
+      !isEnd(client, backend) &&
+      this.#holdersOf(connection, client.port).length === 0 &&
+      !this.#connections.some((c) => !isSame(c, connection) && mayHold(c))
+    );
+  }
+
+  #holdersOf(connection: Connection, port: number): readonly Connection[] {
+    const keys = keysAtEgress({ ...connection, inner: port });
+    return this.#connections.filter((c) => !isSame(c, connection) && keysAtEgress(c).some((key) => keys.includes(key)));
   }
 
   /** Its packets at egress, of either direction, are nobody else's; the client's own port stays where it can. */
   #checkInner(connection: Connection): void {
     const { client, inner } = connection;
-    const others = this.#connections.filter((c) => !isSame(c, connection));
-    const holders = (port: number): readonly Connection[] => {
-      const keys = keysAtEgress({ ...connection, inner: port });
-      return others.filter((c) => keysAtEgress(c).some((key) => keys.includes(key)));
-    };
-    if (holders(inner).some((c) => !c.closing)) throw new Violation(`Client port ${inner} is another connection's`);
-    const isReflection = isEnd(client, connection.backend);
-    if (inner !== client.port && !isReflection && holders(client.port).length === 0) {
+    const holders = this.#holdersOf(connection, inner);
+    if (holders.some((c) => !c.closing)) throw new Violation(`Client port ${inner} is another connection's`);
+    if (inner !== client.port && this.#isFree(connection)) {
       throw new Violation(`Client port ${inner} instead of ${client.port}, which was free`);
     }
   }
@@ -402,17 +433,26 @@ export class Model {
     return { address: nodeOf(backend.address), port };
   }
 
+  /** From the first packet that the kernel has routed. */
+  #learnInner({ connection, kind }: Step, after: Dissection): void {
+    if (connection.inner !== UNSEEN) return;
+    const ends = after.what === "icmp" ? after.quoted : after.what === "ports" ? after : null;
+    if (ends === null) return;
+    const isOfClient = (kind === "to backend") !== (after.what === "icmp");
+    connection.inner = isOfClient ? ends.sport : ends.dport;
+    this.#checkInner(connection);
+  }
+
   /** A reply that meets a SNAT port by chance, before anything that left from it was seen: now the port is known. */
-  #reveal(inward: boolean, before: Dissection, after: Dissection): void {
+  #reveal(inward: boolean, before: Dissection, after: Dissection, direct: boolean): void {
     const [asked, answered] = [replyIn(before), replyIn(after)];
     if (!inward || asked === null || answered === null || asked.to.address !== nodeOf(asked.to.address)) return;
+    const isTo = ({ client, vip, inner }: Connection): boolean =>
+      direct
+        ? isEnd(client, answered.to) && isEnd(vip, answered.from)
+        : client.address === answered.to.address && [answered.to.port, UNSEEN].includes(inner);
     const connection = this.#connections.find(
-      (c) =>
-        c.needsSnat &&
-        c.node === null &&
-        c.proto === asked.proto &&
-        isEnd(c.backend, asked.from) &&
-        isEnd({ address: c.client.address, port: c.inner }, answered.to),
+      (c) => c.needsSnat && c.node === null && c.proto === asked.proto && isEnd(c.backend, asked.from) && isTo(c),
     );
     const { min, max } = this.#world.snatPorts;
     if (connection !== undefined && asked.to.port >= min && asked.to.port <= max) connection.node = asked.to;
@@ -421,7 +461,10 @@ export class Model {
   // ---- what became of the frame --------------------------------------------------------------------------------------
 
   /** Byte for byte what the step writes, and nothing else; checksums with the error they had. */
-  #checkTranslated(before: Uint8Array, after: Uint8Array, found: WithPorts | LaterFragment | Icmp, step: Step): void {
+  #checkTranslated(packet: Packet, outcome: Outcome, found: WithPorts | LaterFragment | Icmp, step: Step): void {
+    if (outcome.direct) return this.#checkSent(packet, outcome, found, step);
+    this.#learnInner(step, dissect(outcome.frame, true));
+    const [before, after] = [packet.frame, outcome.frame];
     const expected = before.slice();
     const isPortUnseen = found.what === "later" && step.kind === "from node" && step.connection.node === null;
     const translation: Translation = isPortUnseen
@@ -429,6 +472,52 @@ export class Model {
       : this.#translationOf(step, after);
     for (const { at, bytes } of writesOf(found, translation)) expected.set(bytes, at);
     sameBut(expected, after, before, found);
+  }
+
+  /** The same of both hooks together, and of the kernel between them: one hop less to live, the next hop's MAC addresses. */
+  #checkSent(
+    packet: Packet,
+    { frame: after, forward }: Outcome,
+    found: WithPorts | LaterFragment | Icmp,
+    step: Step,
+  ): void {
+    const before = packet.frame;
+    if (!this.#world.sends) throw new Violation("Sent on, and all packets are to go by the kernel");
+    const reason = found.what === "ports" ? whyByKernel(packet, found, step) : `it is ${found.what}`;
+    if (reason !== null || found.what !== "ports") throw new Violation(`Sent on, though ${reason}`);
+    const expected = before.slice();
+    for (const translation of this.#translationsOf(step, after))
+      for (const { at, bytes } of writesOf(found, translation)) expected.set(bytes, at);
+    const hops = found.l3 + (found.family === 4 ? 8 : 7);
+    expected[hops] = (expected[hops] ?? 0) - 1;
+    const { client, backend } = step.connection;
+    const { device, mac } = routeTo(step.kind === "to backend" ? backend.address : client.address);
+    if ((forward === "FORWARD_PEER") !== (device === "pod")) throw new Violation(`${forward} to ${device}`);
+    if (forward !== "FORWARD_NEIGHBOUR") expected.set([...mac, ...MACS[device]]);
+    sameBut(expected, after, before, found);
+  }
+
+  /** Of both sides. */
+  #translationsOf(step: Step, after: Uint8Array): readonly Translation[] {
+    const { connection, kind } = step;
+    const { client, vip, inner, needsSnat } = connection;
+    switch (kind) {
+      case "to backend": {
+        const from = needsSnat
+          ? this.#translationOf({ connection, kind: "from node" }, after)
+          : ({ side: "source", to: { address: client.address, port: inner }, other: null } as const);
+        return [this.#translationOf(step, after), from];
+      }
+      case "to client":
+        return [
+          { side: "destination", to: client, other: null },
+          { side: "source", to: vip, other: null },
+        ];
+      case "from vip":
+        return [this.#translationOf(step, after)];
+      case "from node":
+        throw new Violation("Sent on where it leaves");
+    }
   }
 
   /** Each refusal and drop is told once, with the packet as it came. */
@@ -489,6 +578,19 @@ const replyIn = (found: Dissection): { readonly proto: number; readonly from: En
 const keysAtEgress = ({ proto, client, backend, inner, needsSnat }: Connection): readonly string[] => {
   const [from, to] = [`${client.address} ${inner}`, `${backend.address} ${backend.port}`];
   return [`${proto} ${to} ${from}`, ...(needsSnat ? [`${proto} ${from} ${to}`] : [])];
+};
+
+/** A packet that only the kernel can route, or must; null: it need not. */
+const whyByKernel = (packet: Packet, found: WithPorts, { connection, kind }: Step): string | null => {
+  const { frame, program, gso = false } = packet;
+  const { family, l3, l4, end, fragment } = found;
+  if (l3 !== ETHERNET) return "it has a VLAN tag";
+  if (l4 !== l3 + (family === 4 ? 20 : 40)) return "it has options or extension headers";
+  if (fragment !== null) return "it is a fragment";
+  if ((frame[l3 + (family === 4 ? 8 : 7)] ?? 0) <= 1) return "it has no hop to live";
+  const isHairpin = kind !== "from vip" && connection.needsSnat && connection.backend.local;
+  if (isHairpin && program !== "tc_ingress") return "a pod asks itself";
+  return end - l3 > MTU && !gso ? "it is too large" : null;
 };
 
 const reasonOf = ({ kind }: Step): Reason => (kind === "to backend" || kind === "from node" ? "established" : "reply");

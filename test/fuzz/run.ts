@@ -1,6 +1,7 @@
 // Rounds of random packets through every program. A round starts with nothing remembered, so it can be run again by its
 // seed; what fails is made as small as it can be and still fail.
 import { EINVAL, isSystemError } from "../../src/dataplane/bpf/libbpf.ts";
+import { FORWARDINGS } from "../lib/forwarding.ts";
 import { enterNetworkNamespace } from "../lib/socket.ts";
 import { type Change, generate, type Step } from "./generate.ts";
 import { Model } from "./model.ts";
@@ -20,15 +21,15 @@ export interface Failure {
 export class Fuzzer {
   readonly #worlds: readonly World[];
   packets = 0;
-  /** Packets by what was said of them. */
-  readonly reasons = new Map<string, number>();
+  /** Packets by what was said of them, and by how they went on. */
+  readonly met = new Map<string, number>();
 
   constructor() {
     enterNetworkNamespace([]); // what a program sends to its device again ends here
-    this.#worlds = [
-      new World({ socketLB: true, vips: ["cluster", "balancer", "cluster"], hash_seed: 1 }),
-      new World({ socketLB: false, vips: ["cluster", "balancer", "node"], hash_seed: 0xdeadbeef }),
-    ];
+    this.#worlds = FORWARDINGS.flatMap((forwarding) => [
+      new World({ socketLB: true, vips: ["cluster", "balancer", "cluster"], hash_seed: 1, forwarding }),
+      new World({ socketLB: false, vips: ["cluster", "balancer", "node"], hash_seed: 0xdeadbeef, forwarding }),
+    ]);
   }
 
   /** null: as it should be. */
@@ -67,6 +68,10 @@ export class Fuzzer {
   /** The frame that came out; null: none, or the kernel lets no such frame near a program. */
   #run(world: World, model: Model, step: Step): Uint8Array | null {
     if ("change" in step) return change(world, model, step);
+    if ("generation" in step) {
+      world.reroute(step.generation);
+      return null;
+    }
     const { program, frame, gso = false } = step;
     let outcome: ReturnType<World["run"]>;
     try {
@@ -76,7 +81,8 @@ export class Fuzzer {
       throw error;
     }
     this.packets++;
-    this.reasons.set(outcome.reason, (this.reasons.get(outcome.reason) ?? 0) + 1);
+    for (const met of [outcome.reason, outcome.byXdp ? "XDP" : outcome.forward])
+      if (met !== null) this.met.set(met, (this.met.get(met) ?? 0) + 1);
     model.judge(step, outcome);
     return outcome.frame;
   }
@@ -121,16 +127,15 @@ const SHORTEST = 14 + 40;
 
 const cutLast = (steps: readonly Step[], bytes: number): readonly Step[] | null => {
   const last = steps.at(-1);
-  if (last === undefined || "change" in last || last.frame.length - bytes < 14) return null;
+  if (last === undefined || !("frame" in last) || last.frame.length - bytes < 14) return null;
   return [...steps.slice(0, -1), { ...last, frame: last.frame.slice(0, -bytes) }];
 };
 
 export const formatFailure = ({ seed, message, steps }: Failure): string =>
-  [
-    `seed ${seed}: ${message}`,
-    ...steps.map((step) =>
-      "change" in step
-        ? `  ${step.change} a backend of frontend ${step.frontend}`
-        : `  ${step.program} ${Buffer.from(step.frame).toString("hex")}${step.gso ? " gso" : ""}`,
-    ),
-  ].join("\n");
+  [`seed ${seed}: ${message}`, ...steps.map((step) => `  ${formatStep(step)}`)].join("\n");
+
+const formatStep = (step: Step): string => {
+  if ("generation" in step) return step.generation === 0 ? "all by the kernel" : `routes of ${step.generation}`;
+  if ("change" in step) return `${step.change} a backend of frontend ${step.frontend}`;
+  return `${step.program} ${Buffer.from(step.frame).toString("hex")}${step.gso ? " gso" : ""}`;
+};

@@ -4,11 +4,12 @@ import { backend_state, frontend_address_flag, frontend_flag, maps, scope } from
 import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
 import type { Address } from "../../src/model/address.ts";
 import { NODE_V4, NODE_V6 } from "../lib/crossing.ts";
-import { Datapath, type Outcome, publish, putBackend } from "../lib/datapath.ts";
+import { type Datapath, type Outcome, publish, putBackend } from "../lib/datapath.ts";
+import { type Forwarding, newDatapathOf } from "../lib/forwarding.ts";
 import type { Transport } from "../lib/packet.ts";
 
-export type Program = "tc_ingress" | "tc_pod_ingress" | "tc_egress";
-export const PROGRAMS: readonly Program[] = ["tc_ingress", "tc_pod_ingress", "tc_egress"];
+export type Program = "tc_ingress" | "tc_pod_ingress" | "tc_pod_reply" | "tc_egress";
+export const PROGRAMS: readonly Program[] = ["tc_ingress", "tc_pod_ingress", "tc_pod_reply", "tc_egress"];
 
 export interface End {
   readonly address: Address;
@@ -84,22 +85,20 @@ export interface WorldOptions {
   /** Of each VIP: nobody else's; a VIP that may be served out there as well; an address of the node's own. */
   readonly vips: readonly ("cluster" | "balancer" | "node")[];
   readonly hash_seed: number;
+  readonly forwarding: Forwarding;
 }
 
 export class World {
   readonly datapath: Datapath;
   readonly options: WorldOptions;
   readonly snatPorts = SNAT_PORTS;
+  #generation = 0;
   readonly #published: readonly Published[];
 
   constructor(options: WorldOptions) {
     this.options = options;
-    this.datapath = new Datapath({ socket_lb: options.socketLB ? 0 : 2 });
-    this.datapath.configure({
-      hash_seed: options.hash_seed,
-      snat_port_min: SNAT_PORTS.min,
-      snat_port_max: SNAT_PORTS.max,
-    });
+    this.datapath = newDatapathOf(options.forwarding)({ socket_lb: options.socketLB ? 0 : 2 }, { slots: 16_384 });
+    this.reroute(1);
     this.datapath.listen(1e9, 3_600_000_000_000n);
     this.#published = PLACES.flatMap((places) => publishAll(this.datapath, places, options.vips));
   }
@@ -127,8 +126,32 @@ export class World {
   run(program: Program, frame: Uint8Array, gso: boolean): Outcome {
     const { datapath } = this;
     const context = gso ? GSO : undefined;
-    if (program === "tc_ingress") return datapath.ingress(frame, context);
-    return program === "tc_egress" ? datapath.egress(frame, context) : datapath.podIngress(frame, context);
+    switch (program) {
+      case "tc_ingress":
+        return datapath.ingress(frame, context);
+      case "tc_pod_ingress":
+        return datapath.podIngress(frame, context);
+      case "tc_pod_reply":
+        return datapath.podReply(frame, context);
+      case "tc_egress":
+        return datapath.egress(frame, context);
+    }
+  }
+
+  /** As the agent does when routes change: what is known of next hops is good no more. 0: all packets by the kernel. */
+  reroute(generation: number): void {
+    this.#generation = this.options.forwarding === "kernel" ? 0 : generation;
+    this.datapath.configure({
+      hash_seed: this.options.hash_seed,
+      snat_port_min: SNAT_PORTS.min,
+      snat_port_max: SNAT_PORTS.max,
+      next_hop_generation: this.#generation,
+    });
+  }
+
+  /** May a program send packets on now? */
+  get sends(): boolean {
+    return this.#generation !== 0;
   }
 
   /** Takes a frontend's first backend away, as the agent does: first out of the run, then as such. */
@@ -160,6 +183,7 @@ export class World {
   /** Forgets every packet so far, and what was taken away. */
   forget(): void {
     for (const index of this.#published.keys()) this.restore(index);
+    this.reroute(1);
     for (const map of LEARNED) for (const [key] of this.datapath.entries(map)) this.datapath.remove(map, key);
     this.datapath.events();
   }

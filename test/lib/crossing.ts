@@ -13,9 +13,10 @@ export const NODE_V6 = "fd00:168::1" as Address;
 export type DeviceName = "wire" | "pod";
 export const DEVICES: readonly DeviceName[] = ["wire", "pod"];
 
+/** Nobody's else, not by chance either. */
 export const MACS: Readonly<Record<DeviceName, Uint8Array>> = {
-  wire: Uint8Array.of(2, 0, 0, 0, 1, 1),
-  pod: Uint8Array.of(2, 0, 0, 0, 1, 2),
+  wire: Uint8Array.of(0xd6, 0x1b, 0x8e, 0x5d, 0x73, 1),
+  pod: Uint8Array.of(0xd6, 0x1b, 0x8e, 0x5d, 0x73, 2),
 };
 
 interface Route {

@@ -39,7 +39,7 @@ import { readRing } from "../../src/dataplane/bpf/ring.ts";
 import type { Address } from "../../src/model/address.ts";
 import { meaningOf } from "../../src/model/reason.ts";
 import { type Crossing, type DeviceName, MACS, NODE_V4, NODE_V6 } from "./crossing.ts";
-import { giveBack, takeObject } from "./emptied.ts";
+import { giveBack, takeObject, takeSharer } from "./emptied.ts";
 import { protocolNumber, type Transport } from "./packet.ts";
 
 export type KeyOf<M extends MapName> = Records[(typeof maps)[M]["key"]];
@@ -53,6 +53,8 @@ export interface Outcome {
   readonly reason: ReasonName;
   /** Does it go on without being routed by the kernel? */
   readonly direct: boolean;
+  /** Has XDP sent it on? */
+  readonly byXdp: boolean;
   /** How it was sent on, or why that was left to the kernel; null: nobody asked. */
   readonly forward: ForwardName | null;
   readonly frame: Uint8Array;
@@ -302,30 +304,38 @@ const xdpVerdicts: Readonly<Record<number, XdpOutcome["verdict"]>> = { 2: "pass"
 const [IFINDEX, SK_BUFF] = [40, 192];
 const NO_MAC = new Uint8Array(6);
 
-/** `crossing`: the devices between which it may forward packets itself; null: the kernel routes all of them. */
+/**
+ * `crossing`: the devices between which it may forward packets itself; null: the kernel routes all of them. `hasXdp`: what
+ * comes by the wire meets XDP first.
+ */
 export class Datapath extends ObjectUnderTest {
   readonly #crossing: Crossing | null;
+  readonly #hasXdp: boolean;
   readonly #options: Partial<Records["options"]>;
-  #expiry: LoadedObject | undefined;
-  #xdp: LoadedObject | undefined;
 
-  constructor(options: Partial<Records["options"]> = {}, maxEntries: Sizes = {}, crossing: Crossing | null = null) {
+  constructor(
+    options: Partial<Records["options"]> = {},
+    maxEntries: Sizes = {},
+    crossing: Crossing | null = null,
+    hasXdp = false,
+  ) {
     super("tc", { ...options, direct: Number(crossing !== null) }, maxEntries);
-    this.#options = options;
+    this.#options = hasXdp ? { ...options, device: crossing?.wire ?? 0, device_mac: [...MACS.wire] } : options;
     this.#crossing = crossing;
+    this.#hasXdp = hasXdp;
     if (crossing === null) return;
-    this.put("devices", crossing.wire, { flags: device_flag.DEVICE_WIRE });
+    this.put("devices", crossing.wire, {
+      flags: device_flag.DEVICE_WIRE | (hasXdp ? device_flag.DEVICE_XDP : 0),
+    });
     this.put("devices", crossing.pod, { flags: device_flag.DEVICE_PEER });
   }
 
   expire(options: ExpiryOptions): Expired {
-    this.#expiry ??= loadObject(objectPath("expiry"), { options: loadOptions(), mapsOf: this.object });
-    return expireFlows(this.#expiry, options);
+    return expireFlows(this.#share("expiry", {}), options);
   }
 
   get #xdpProgram(): number {
-    this.#xdp ??= loadObject(objectPath("xdp"), { options: loadOptions(this.#options), mapsOf: this.object });
-    return this.#xdp.program("xdp_forward");
+    return this.#share("xdp", this.#options).program("xdp_forward");
   }
 
   xdp(data: Uint8Array): XdpOutcome {
@@ -345,16 +355,14 @@ export class Datapath extends ObjectUnderTest {
     return testRun(this.#xdpProgram, { data: frame, repeat }).duration_ns;
   }
 
-  override close(): void {
-    this.#expiry?.close();
-    this.#expiry = undefined;
-    this.#xdp?.close();
-    this.#xdp = undefined;
-    super.close();
+  /** An object with the same maps. */
+  #share(name: ObjectName, options: Partial<Records["options"]>): LoadedObject {
+    const load = { options: loadOptions(options), mapsOf: this.object };
+    return takeSharer(this.object, JSON.stringify([name, options]), () => loadObject(objectPath(name), load));
   }
 
   ingress(frame: Uint8Array, context?: Uint8Array): Outcome {
-    return this.#run("tc_ingress", "wire", frame, context);
+    return (context === undefined ? this.#byXdp(frame) : null) ?? this.#run("tc_ingress", "wire", frame, context);
   }
 
   /** By the node's end of a pod's device. */
@@ -396,8 +404,11 @@ export class Datapath extends ObjectUnderTest {
       throw new Error(`It should go on in one way at most: ${JSON.stringify([forwarded, ...more])}`);
     const verdict = verdictOf(run.retval, at === hook.HOOK_TC_EGRESS ? "tc_egress" : "tc_ingress", reason);
     const direct = verdict === "pass" && run.retval === TC_ACT_REDIRECT;
-    const frame = direct || this.#crossing === null ? run.data : replaceMac(run.data, MACS[name], NO_MAC);
-    return { verdict, reason, direct, forward: forwarded?.forward ?? null, frame, duration_ns: run.duration_ns };
+    const forward = forwarded?.forward ?? null;
+    const isSent = forward === "FORWARD_PEER" || forward === "FORWARD_WIRE";
+    const hasMacs = isSent || this.#crossing === null || hasMac(data, MACS[name]);
+    const frame = hasMacs ? run.data : replaceMac(run.data, MACS[name], NO_MAC);
+    return { verdict, reason, direct, byXdp: false, forward, frame, duration_ns: run.duration_ns };
   }
 
   /** Is tc_pod_reply on the devices of pods? */
@@ -410,6 +421,18 @@ export class Datapath extends ObjectUnderTest {
     return this.#crossing?.[name] ?? 1;
   }
 
+  /** null: it passes, as it came. */
+  #byXdp(data: Uint8Array): Outcome | null {
+    if (!this.#hasXdp) return null;
+    const came = replaceMac(data, NO_MAC, MACS.wire);
+    const { verdict, reason, frame, duration_ns } = this.xdp(came);
+    if (verdict !== "pass" && reason !== null)
+      return { verdict: "pass", reason, direct: true, byXdp: true, forward: "FORWARD_WIRE", frame, duration_ns };
+    if (reason !== null || Buffer.compare(came, frame) !== 0)
+      throw new Error(`XDP passes what it counts as ${reason}, or has changed`);
+    return null;
+  }
+
   /** The devices of a crossing have MAC addresses, while tests say 0 for the node's own. */
   #onDevice(name: DeviceName, data: Uint8Array, context: Uint8Array | undefined): Parameters<typeof testRun>[1] {
     if (this.#crossing === null) return { data, ...(context === undefined ? {} : { context }) };
@@ -419,6 +442,9 @@ export class Datapath extends ObjectUnderTest {
     return { data: replaceMac(data, NO_MAC, MACS[name]), context: on };
   }
 }
+
+const hasMac = (frame: Uint8Array, mac: Uint8Array): boolean =>
+  [0, 6].some((at) => mac.every((byte, i) => byte === frame[at + i]));
 
 /** In either place of a frame. */
 const replaceMac = (frame: Uint8Array, from: Uint8Array, to: Uint8Array): Uint8Array => {

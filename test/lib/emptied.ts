@@ -26,7 +26,22 @@ export const takeObject = (recipe: string, load: () => LoadedObject): LoadedObje
 export const giveBack = (recipe: string, object: LoadedObject): void => {
   for (const name of Object.keys(maps) as MapName[]) emptyMap(object, name);
   idle.push({ recipe, object });
-  if (idle.length > IDLE) idle.shift()?.object.close();
+  const oldest = idle.length > IDLE ? idle.shift() : undefined;
+  if (oldest === undefined) return;
+  for (const one of sharers.get(oldest.object)?.values() ?? []) one.close();
+  sharers.delete(oldest.object);
+  oldest.object.close();
+};
+
+/** Objects that share the maps of another, and live as long. */
+const sharers = new Map<LoadedObject, Map<string, LoadedObject>>();
+
+export const takeSharer = (of: LoadedObject, recipe: string, load: () => LoadedObject): LoadedObject => {
+  const those = sharers.get(of) ?? new Map<string, LoadedObject>();
+  sharers.set(of, those);
+  const sharer = those.get(recipe) ?? load();
+  those.set(recipe, sharer);
+  return sharer;
 };
 
 const [ARRAY, PERCPU_ARRAY, SK_STORAGE] = [2, 6, 24];

@@ -17,18 +17,18 @@ export const FORWARDING_FIELDS: Readonly<Record<Forwarding, Readonly<Record<stri
 export const forwardingArguments = (forwarding: Forwarding): readonly string[] =>
   Object.entries(FORWARDING_FIELDS[forwarding]).flatMap(([name, value]) => [`--${name}`, value]);
 
-export const FORWARDINGS: readonly Forwarding[] = ["kernel"];
-
-/** Those in which tests of packets run. */
-const PACKET_FORWARDINGS: readonly Forwarding[] = ["kernel", "direct"];
+export const FORWARDINGS: readonly Forwarding[] = ["kernel", "direct", "xdp"];
 
 export type NewDatapath = (options?: Partial<Records["options"]>, maxEntries?: Sizes) => Datapath;
 
+export const newDatapathOf =
+  (forwarding: Forwarding): NewDatapath =>
+  (options, maxEntries) =>
+    new Datapath(options, maxEntries, forwarding === "kernel" ? null : enterCrossing(), forwarding === "xdp");
+
 /** Defines what `body` defines once for each. */
 export const inEveryForwarding = (body: (newDatapath: NewDatapath, forwarding: Forwarding) => void): void => {
-  for (const forwarding of PACKET_FORWARDINGS) {
-    const newDatapath: NewDatapath = (options, maxEntries) =>
-      new Datapath(options, maxEntries, forwarding === "kernel" ? null : enterCrossing());
-    describe(`forwarding: ${forwarding}`, () => body(newDatapath, forwarding));
+  for (const forwarding of FORWARDINGS) {
+    describe(`forwarding: ${forwarding}`, () => body(newDatapathOf(forwarding), forwarding));
   }
 };

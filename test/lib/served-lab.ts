@@ -114,9 +114,15 @@ export const IPTABLES: LabDataplane = {
 
 /**
  * Starts an agent on every node before the tests of a `describe`; ends all of the lab and takes everything away after, and
- * looks whether packets went the way that they should.
+ * looks whether packets went the way that they should. `hasRemote`: is anything sent to a pod of another node from
+ * outside?
  */
-export const runOnEveryNode = (lab: Lab, manifests: Manifests, dataplane: LabDataplane): void => {
+export const runOnEveryNode = (
+  lab: Lab,
+  manifests: Manifests,
+  dataplane: LabDataplane,
+  { hasRemote = true }: { readonly hasRemote?: boolean } = {},
+): void => {
   before(async () => {
     const options = { manifests: manifests.path, ...dataplane.agent };
     await Promise.all(lab.nodes().map(({ name }) => lab.startAgent(name, options)));
@@ -124,7 +130,7 @@ export const runOnEveryNode = (lab: Lab, manifests: Manifests, dataplane: LabDat
   after(async () => {
     await Promise.all(lab.agents.map((agent) => agent.stop()));
     if (dataplane.forwarding !== null)
-      assertForwards(dataplane.forwarding, readForwards(lab.nodes().map(({ name }) => lab.bpffs(name))));
+      assertForwards(dataplane.forwarding, readForwards(lab.nodes().map(({ name }) => lab.bpffs(name))), hasRemote);
     for (const { name } of lab.nodes()) {
       const { status, stderr } = lab.beeline(name, ["reset", "--dataplane", dataplane.name]);
       assert.equal(status, 0, stderr);

@@ -265,7 +265,9 @@ for (const [index, dataplane] of [...BPF_ATTACHED, IPTABLES].entries()) {
       const client = await lab.host("client");
       for (const [port, name] of [[30016, "pod1a"] as const, [30017, "pod2a"] as const]) {
         for (const address of [v4("node1"), v6("node1")]) {
-          const answers = await client.connections(20, address, port, { localPort: 40000 + port - 30000 });
+          // Below the ephemeral ports, and no port of the dataplane before.
+          const localPort = 22_000 + 100 * index + port - 30000;
+          const answers = await client.connections(20, address, port, { localPort });
           for (const answer of answers) assert.partialDeepStrictEqual(answer, { ok: true, name });
         }
       }

@@ -46,7 +46,7 @@ const ALL_CAME_BACK = "3 packets transmitted, 3 received, 0% packet loss";
 
 for (const dataplane of BPF_ATTACHED) {
   describe(dataplane.title, { skip: dataplane.skip }, () => {
-    runOnEveryNode(lab, manifests, dataplane);
+    runOnEveryNode(lab, manifests, dataplane, { hasRemote: false });
 
     const counted = (node: string, reason: string): number => {
       const { stdout } = lab.beeline(node, ["status", "-o", "json"]);
