@@ -23,9 +23,10 @@ static __always_inline void count_forward(__u32 hook, __u32 forward)
 		*counter += 1;
 }
 
+/* The first three of enum forward; UNDECIDED is none. */
 static __always_inline bool is_sent(int forward)
 {
-	return forward == FORWARD_PEER || forward == FORWARD_WIRE || forward == FORWARD_NEIGHBOUR;
+	return (__u32)forward <= FORWARD_NEIGHBOUR;
 }
 
 /* UNDECIDED: there is nothing about this packet that only the kernel can do. */

@@ -141,20 +141,46 @@ static __always_inline __u32 segment_size(struct __sk_buff *ctx, const struct pa
 	return gso_size ? packet->l4 - packet->l3 + packet->l4_size + gso_size : packet->l3_size;
 }
 
-/* Whether the kernel would take a packet with this source from this device: it refuses its own
- * addresses, and those that nobody can have. A pod's packets must not come by way of a bridge. */
-static __always_inline bool is_source_plain(const struct packet *packet,
-					    const struct flow_key *routed, __u32 from)
+/* Whether a route to the packet's source leads by the device that it came by. */
+static __always_inline bool is_source_behind(struct __sk_buff *ctx, const struct flow_key *routed,
+					     struct bpf_fib_lookup *route)
 {
-	const struct device *device;
+	long answer;
+
+	*route = (struct bpf_fib_lookup){
+		.family = AF_INET,
+		.l4_protocol = routed->proto,
+		.ifindex = ctx->ifindex,
+		.ipv4_src = routed->dst_addr.word[3],
+		.ipv4_dst = routed->src_addr.word[3],
+	};
+	answer = bpf_fib_lookup(ctx, route, sizeof(*route), 0);
+
+	return (!answer || answer == BPF_FIB_LKUP_RET_NO_NEIGH ||
+		answer == BPF_FIB_LKUP_RET_FRAG_NEEDED) &&
+	       route->ifindex == ctx->ifindex;
+}
+
+/* Whether the kernel would take a packet with this source from this device: it refuses its own
+ * addresses, and those that nobody can have. A pod's packets must not come by way of a bridge.
+ * `route` is for what is asked in between. */
+static __always_inline bool is_source_plain(struct __sk_buff *ctx, const struct packet *packet,
+					    const struct flow_key *routed,
+					    struct bpf_fib_lookup *route)
+{
 	struct addr source = routed->src_addr;
+	__u32 from = ctx->ifindex, flags = 0;
+	const struct device *device;
 
 	if (is_no_single_host(&source) || bpf_map_lookup_elem(&node_addresses, &source))
 		return false;
-	if (packet->scope != SCOPE_INTERNAL)
-		return true;
 	device = bpf_map_lookup_elem(&devices, &from);
-	return device && device->flags & DEVICE_PEER;
+	if (device)
+		flags = device->flags;
+	if (packet->scope == SCOPE_INTERNAL && !(flags & DEVICE_PEER))
+		return false;
+	return !(flags & DEVICE_STRICT) || packet->family != FAMILY_IPV4 ||
+	       is_source_behind(ctx, routed, route);
 }
 
 static __always_inline __u8 way_by(__u32 ifindex)
@@ -201,6 +227,7 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 	const struct config *config = get_config();
 	struct bpf_fib_lookup route;
 	__u16 generation;
+	bool is_plain;
 	__u32 size;
 	long answer;
 
@@ -209,6 +236,7 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 	/* Before the question: what changes meanwhile has another one. */
 	generation = *(volatile __u16 *)&config->next_hop_generation;
 	*hop = (struct next_hop){.from = ctx->ifindex, .window = window_of(&packet->key)};
+	is_plain = generation && !ctx->mark && is_source_plain(ctx, packet, routed, &route);
 	route = question_of(routed);
 	route.ifindex = ctx->ifindex;
 	route.tos = packet->tos;
@@ -222,7 +250,7 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 		return FORWARD_TOO_LARGE;
 	if (!generation)
 		return FORWARD_NEXT_HOP;
-	if (route.ifindex && !ctx->mark && is_source_plain(packet, routed, hop->from))
+	if (route.ifindex && is_plain)
 		hop->way = way_by(route.ifindex);
 	if (hop->way != WAY_KERNEL && answer == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return use_neighbour(&route);

@@ -313,15 +313,20 @@ static __always_inline void forget_former(struct __sk_buff *ctx)
 		ctx->tc_index = 0;
 }
 
+static __always_inline bool is_failed(int reason)
+{
+	return reason == REASON_REWRITE_FAILED || reason == REASON_REPLY_REWRITE_FAILED;
+}
+
 static __always_inline int conclude(struct __sk_buff *ctx, const struct packet *packet, int reason)
 {
 	count(HOOK_TC_INGRESS, reason);
 	if (options.direct && packet->forward != UNDECIDED)
 		count_forward(HOOK_TC_INGRESS, packet->forward);
+	if (options.direct && is_sent(packet->forward) && !is_failed(reason))
+		return TC_ACT_REDIRECT;
 	if (is_ending(reason))
 		report(ctx, packet, HOOK_TC_INGRESS, reason);
-	else if (options.direct && is_sent(packet->forward))
-		return TC_ACT_REDIRECT;
 	if (is_held(reason))
 		return TC_ACT_SHOT;
 	if (is_refusal(reason) || reason == REASON_ECHO)
@@ -336,6 +341,8 @@ static __always_inline int receive(struct __sk_buff *ctx, enum scope scope)
 
 	forget_former(ctx);
 	reason = ingress(ctx, &packet);
+	if (options.direct && is_sent(packet.forward))
+		return conclude(ctx, &packet, reason);
 	if (is_refusal(reason) && !refuse(ctx, &packet, reason != REASON_PROTOCOL))
 		reason = REASON_REPLY_FAILED;
 	return conclude(ctx, &packet, reason);

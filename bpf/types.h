@@ -336,9 +336,10 @@ struct tunnel {
 /* devices: what may be done with a packet by a device of the node, besides leaving it to the
  * kernel. One that is not here: nothing. */
 enum device_flag {
-	DEVICE_PEER = 1, /* a pod is at its other end, and nothing on the way there is skipped */
-	DEVICE_WIRE = 2, /* Ethernet: frames may be sent out by it */
-	DEVICE_XDP = 4,	 /* the XDP program is on it, so XDP may send out by it */
+	DEVICE_PEER = 1,   /* a pod is at its other end, and nothing on the way there is skipped */
+	DEVICE_WIRE = 2,   /* Ethernet: frames may be sent out by it */
+	DEVICE_XDP = 4,	   /* the XDP program is on it, so XDP may send out by it */
+	DEVICE_STRICT = 8, /* packets come by it from where it leads to (IPv4 rp_filter 1) */
 };
 
 struct device {

@@ -269,6 +269,16 @@ for (const a of families) {
         assert.equal(direct.ingress(request({ flags: "S" })).forward, "FORWARD_NEXT_HOP");
       });
 
+      test("where the kernel filters by the way back (IPv4), what it would refuse is left to it", () => {
+        serve(direct, "remote");
+        const { DEVICE_WIRE, DEVICE_STRICT } = device_flag;
+        direct.put("devices", crossing.wire, { flags: DEVICE_WIRE | DEVICE_STRICT });
+        const forwardOf = (from: string) => direct.ingress(request({ from, flags: "S" })).forward;
+        assert.equal(forwardOf(a.client), "FORWARD_NEIGHBOUR");
+        const refused = a.family === "IPv4" ? "FORWARD_NEXT_HOP" : "FORWARD_NEIGHBOUR";
+        assert.equal(forwardOf(a.local), refused, "the way back is by the pod's device");
+      });
+
       test("a pod's own device: to another pod or node directly, to itself by the kernel", () => {
         const inside = (backends: Parameters<typeof publish>[2]): void =>
           publish(direct, { address: a.vip, port: 80, proto, scope: scope.SCOPE_INTERNAL }, backends);

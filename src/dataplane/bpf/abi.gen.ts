@@ -618,6 +618,7 @@ export const device_flag = {
   DEVICE_PEER: 1,
   DEVICE_WIRE: 2,
   DEVICE_XDP: 4,
+  DEVICE_STRICT: 8,
 } as const;
 
 export const family = {

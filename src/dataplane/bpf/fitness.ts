@@ -1,5 +1,6 @@
 // Which devices a packet may be sent on by without the kernel's routing, and why others are not fit. A device is not fit
 // where something that belongs to it would be passed over: a qdisc, a filter, a program of somebody else's, a bridge.
+import { readFileSync } from "node:fs";
 import type { Obstacle } from "../obstacle.ts";
 import { device_flag } from "./abi.gen.ts";
 import { CLSACT_HANDLE, CLSACT_PRIORITIES } from "./attach.ts";
@@ -10,7 +11,7 @@ import { type Link, type Qdisc, readFilters, readLinks, readQdiscs } from "./lin
 export interface Fitness {
   readonly index: number;
   readonly name: string;
-  /** DEVICE_PEER, DEVICE_WIRE; 0: neither. */
+  /** DEVICE_PEER or DEVICE_WIRE, if it is fit; and DEVICE_STRICT. */
   readonly flags: number;
   /** Why it is not fit; null: it is. */
   readonly why: string | null;
@@ -26,8 +27,20 @@ export const readFitness = (nodeDevices: readonly string[], ours: ReadonlySet<nu
     const why = isNode
       ? unfitWire(link)
       : (unfitPeer(link, qdiscs.get(link.index) ?? []) ?? foreignProgram(link, qdiscs.get(link.index) ?? [], ours));
-    return [{ index: link.index, name: link.name, flags: why === null ? flags : 0, why }];
+    const strict = isStrict(link.name) ? device_flag.DEVICE_STRICT : 0;
+    return [{ index: link.index, name: link.name, flags: (why === null ? flags : 0) | strict, why }];
   });
+};
+
+/** Does the kernel refuse IPv4 packets from where no route by this device leads? The stricter of two settings holds. */
+const isStrict = (name: string): boolean => Math.max(rpFilter("all"), rpFilter(name)) === 1;
+
+const rpFilter = (name: string): number => {
+  try {
+    return Number(readFileSync(`/proc/sys/net/ipv4/conf/${name}/rp_filter`, "utf8"));
+  } catch {
+    return 0; // the device is gone
+  }
 };
 
 /** Kinds by which an Ethernet frame can be sent as it is; hardware has none. */

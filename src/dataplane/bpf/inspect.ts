@@ -207,7 +207,7 @@ export interface ForwardingRecord {
   readonly devices: readonly { readonly index: number; readonly flags: readonly DeviceFlag[] }[];
 }
 
-export type DeviceFlag = "peer" | "wire" | "xdp";
+export type DeviceFlag = "peer" | "wire" | "xdp" | "strict";
 
 export const readForwarding = (store: MapStore): ForwardingRecord => {
   const config = readConfig(store);
@@ -230,12 +230,13 @@ const WANTED: Readonly<Record<number, ForwardingRecord["wanted"]>> = {
 };
 
 export const deviceFlags = (flags: number): readonly DeviceFlag[] =>
-  (["peer", "wire", "xdp"] as const).filter((name) => (flags & DEVICE_FLAGS[name]) !== 0);
+  (["peer", "wire", "xdp", "strict"] as const).filter((name) => (flags & DEVICE_FLAGS[name]) !== 0);
 
 const DEVICE_FLAGS: Readonly<Record<DeviceFlag, number>> = {
   peer: device_flag.DEVICE_PEER,
   wire: device_flag.DEVICE_WIRE,
   xdp: device_flag.DEVICE_XDP,
+  strict: device_flag.DEVICE_STRICT,
 };
 
 export interface AffinityRecord {
