@@ -217,6 +217,55 @@ static __always_inline int forward_by(__u8 way)
 }
 
 /*
+ * Ways into pods, by the pod's address: many flows are opened to one pod, and the way there is the
+ * same for all of them. Kept as long as any next hop is. Not of ways out by a wire, where the
+ * kernel is asked so that it looks after the neighbour.
+ */
+struct pod_way {
+	struct addr pod;
+	struct next_hop hop; /* its window is that of the address, not of a flow */
+};
+
+#define POD_WAYS 256
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, POD_WAYS);
+	__type(key, __u32);
+	__type(value, struct pod_way);
+} pod_ways SEC(".maps");
+
+static __always_inline struct pod_way *pod_way_of(const struct addr *pod)
+{
+	__u32 bytes = pod->word[3], place = (bytes ^ bytes >> 8 ^ bytes >> 24) & (POD_WAYS - 1);
+
+	return bpf_map_lookup_elem(&pod_ways, &place);
+}
+
+static __always_inline __u16 window_now(void)
+{
+	return bpf_jiffies64() >> WINDOW_BITS;
+}
+
+static __always_inline bool is_way_good(const struct pod_way *way, const struct addr *pod,
+					__u16 generation, __u32 from)
+{
+	return way->hop.generation == generation && way->hop.window == window_now() &&
+	       way->hop.from == from && same_addr(&way->pod, pod);
+}
+
+static __always_inline void remember_way(const struct addr *pod, const struct next_hop *hop)
+{
+	struct pod_way *way = pod_way_of(pod);
+
+	if (!way)
+		return;
+	way->pod = *pod;
+	way->hop = *hop;
+	way->hop.window = window_now();
+}
+
+/*
  * Asks the kernel's routing where a packet goes that will be as `routed` between the hooks. Says
  * how this one goes on. `hop` is what is to be remembered; its generation is 0 where that is
  * nothing, its ifindex, where the kernel would route it at all, the device.
@@ -226,6 +275,7 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 {
 	const struct config *config = get_config();
 	struct bpf_fib_lookup route;
+	const struct pod_way *way;
 	__u16 generation;
 	bool is_plain;
 	__u32 size;
@@ -237,10 +287,19 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 	generation = *(volatile __u16 *)&config->next_hop_generation;
 	*hop = (struct next_hop){.from = ctx->ifindex, .window = window_of(&packet->key)};
 	is_plain = generation && !ctx->mark && is_source_plain(ctx, packet, routed, &route);
+	size = segment_size(ctx, packet);
+	way = pod_way_of(&routed->dst_addr);
+	if (way && is_plain && !packet->tos && size <= way->hop.mtu &&
+	    is_way_good(way, &routed->dst_addr, generation, hop->from)) {
+		__u16 window = hop->window;
+
+		*hop = way->hop;
+		hop->window = window;
+		return FORWARD_PEER;
+	}
 	route = question_of(routed);
 	route.ifindex = ctx->ifindex;
 	route.tos = packet->tos;
-	size = segment_size(ctx, packet);
 	route.tot_len = size;
 	answer = bpf_fib_lookup(ctx, &route, sizeof(route), 0);
 	if (answer && answer != BPF_FIB_LKUP_RET_NO_NEIGH && answer != BPF_FIB_LKUP_RET_FRAG_NEEDED)
@@ -260,7 +319,11 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 	__builtin_memcpy(hop->dmac, route.dmac, sizeof(hop->dmac));
 	__builtin_memcpy(hop->smac, route.smac, sizeof(hop->smac));
 	hop->mtu = mtu_of(config, route.mtu_result);
-	return hop->way == WAY_WIRE ? use_neighbour(&route) : FORWARD_PEER;
+	if (hop->way == WAY_WIRE)
+		return use_neighbour(&route);
+	if (!packet->tos)
+		remember_way(&routed->dst_addr, hop);
+	return FORWARD_PEER;
 }
 
 #endif

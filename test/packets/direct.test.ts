@@ -263,6 +263,36 @@ for (const a of families) {
         );
       });
 
+      test("the way into a pod is asked for once, by its first flow, and anew in the next generation", () => {
+        serve(direct, "local");
+        const first = (sport: number, generation: number, change: Partial<FrameOptions> = {}) => {
+          direct.configure({ next_hop_generation: generation });
+          const outcome = direct.ingress(request({ flags: "S", sport, ...change }));
+          return [outcome.forward, parseFrame(outcome.frame).destination_mac];
+        };
+        const gateway = a.family === "IPv4" ? "10.1.255.254" : "fd00:1::fffe";
+        const [known, moved] = ["02:00:00:00:02:01", "02:00:00:00:08:08"];
+        const neighbour = (lladdr: string) =>
+          ip("neigh", "replace", gateway, "lladdr", lladdr, "nud", "permanent", "dev", "pod");
+        const isKept = (generation: number): boolean => {
+          neighbour(known);
+          assert.deepEqual(first(41000 + generation, generation), ["FORWARD_PEER", known]);
+          neighbour(moved);
+          return first(42000 + generation, generation)[1] === known;
+        };
+        try {
+          assert.ok(isKept(2) || isKept(3), "once more, in case that a window ended just then");
+          assert.deepEqual(first(41010, 4), ["FORWARD_PEER", moved]);
+        } finally {
+          neighbour(known);
+        }
+        assert.deepEqual(first(41003, 5), ["FORWARD_PEER", known]);
+        assert.equal(first(41004, 5, { payload: "x".repeat(1480) })[0], "FORWARD_TOO_LARGE", "as large as any");
+        direct.put("node_addresses", a.node as Address, { flags: 0 });
+        assert.equal(first(41005, 5, { from: a.node })[0], "FORWARD_NEXT_HOP", "whoever is the source");
+        assert.equal(first(41006, 0)[0], null);
+      });
+
       test("who cannot be a source, to the kernel, is left to it: the node's own address", () => {
         serve(direct, "remote");
         direct.put("node_addresses", a.client as Address, { flags: 0 });
