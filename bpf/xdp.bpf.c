@@ -20,8 +20,7 @@ static __always_inline bool is_for_device(const struct ethhdr *eth)
 /* Both sides have been heard, and the backend is remote. UDP leaves one that is gone. */
 static __always_inline bool is_settled(const struct flow *flow, const struct packet *packet)
 {
-	return flow->flags & FLOW_SETTLED && flow->far_port &&
-	       (flow->kind == FLOW_DNAT || flow->kind == FLOW_UNDO_SNAT) && !is_stale(flow, packet);
+	return flow->flags & FLOW_SETTLED && flow->far_port && !is_stale(flow, packet);
 }
 
 static __always_inline bool may_send_by(__u32 ifindex)

@@ -122,10 +122,13 @@ before(() => {
   datapath = new Datapath();
 });
 after(() => datapath.close());
-beforeEach(() => {
+const forgetAll = (): void => {
   for (const map of ["flows", "devices"] as const) {
     for (const [key] of datapath.entries(map)) datapath.remove(map, key);
   }
+};
+beforeEach(() => {
+  forgetAll();
   datapath.configure({ next_hop_generation: GENERATION });
 });
 
@@ -220,6 +223,10 @@ for (const a of families) {
           ["looked up for packets by another device", () => ({ next_hop: { from: OTHER_DEVICE } })],
         ];
         for (const [why, change] of states) {
+          forgetAll();
+          connection = new Connection(datapath, a, proto);
+          connection.assertForwards(request());
+          connection.assertForwards(reply());
           connection.change(change);
           connection.assertPasses(request(), why);
           connection.assertPasses(reply(), why);
@@ -236,7 +243,7 @@ for (const a of families) {
       });
 
       test("a flow whose next hop is to be looked at anew passes, until tc has done so; each packet is seen", () => {
-        for (const change of [-1, 1]) {
+        for (const change of [-1, 0x8000]) {
           connection.change((flow, key) => ({
             next_hop: { window: (windowOf(flow.last_tick, key.src_port) + change) & 0xffff },
           }));
