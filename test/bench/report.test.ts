@@ -1,6 +1,7 @@
 // The report as text: what it says first, that hostile strings stay strings, that the result can be read back out of it.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { missingFrom } from "../../src/bench/report/about.ts";
 import { embeddedResult, page } from "../../src/bench/report/page.ts";
 import { parseResult, type Result } from "../../src/bench/result.ts";
 import { drawResult } from "../lib/bench-result.ts";
@@ -103,6 +104,21 @@ test("what was not measured is named with its reason", () => {
   const html = page(drawResult({ seed: 1 }));
   assert.match(html, /<dt>IPVS<\/dt><dd>the kernel has no ip_vs module<\/dd>/);
   assert.match(html, /<dt>beeline sockets: Established packets<\/dt><dd>socket hooks see no packets from a wire<\/dd>/);
+});
+
+test("modes that lack the same for the same reason share a row", () => {
+  const result = drawResult({ seed: 1 });
+  const gap = (mode: string, metric: string) => ({ mode, metric, services: 1000, why: "measured at the ends" });
+  const gaps = [gap("bpf-tc", "packets"), gap("bpf-tc", "bulk"), gap("nftables", "packets"), gap("nftables", "bulk")];
+  assert.deepEqual(
+    missingFrom({ ...result, gaps }).filter(([, why]) => why === "measured at the ends"),
+    [
+      [
+        "beeline tc and nftables at 1\u202f000 services: Established packets and Bulk TCP, default offloads",
+        "measured at the ends",
+      ],
+    ],
+  );
 });
 
 test("a result without samples, without services or with one mode only is a page, too", () => {

@@ -114,6 +114,24 @@ test("an install is measured once a round, each time on an empty node, and nothi
   assert.deepEqual(traces(process.pid), []);
 });
 
+test("what a report shows at the ends only is measured there only, and that is said", async () => {
+  const modes = MODES.filter(({ name }) => name === "bpf-tc");
+  const { result } = await run(["udp", "connect-p50"], { modes, services: [3, 4, 5] });
+  const sizes = (metric: string): readonly number[] =>
+    result.samples.filter((sample) => sample.metric === metric).map(({ services }) => services);
+  assert.deepEqual(
+    [sizes("udp"), sizes("connect-p50")],
+    [
+      [3, 5],
+      [3, 4, 5],
+    ],
+  );
+  assert.deepEqual(
+    result.gaps.map(({ mode, metric, services }) => [mode, metric, services]),
+    [["bpf-tc", "udp", 4]],
+  );
+});
+
 /** Somebody else translates, so that every answer is right; and where there are programs, they are taken off. */
 const lie = (stack: { readonly name: string }, lab: string): void => {
   const inNode = (...argv: readonly string[]): void =>
