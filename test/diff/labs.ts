@@ -2,7 +2,7 @@
 // read the same manifests; apply() returns when every agent has taken them up.
 import { renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Agent } from "../lib/agent.ts";
+import type { Agent, AgentOptions } from "../lib/agent.ts";
 import { FORWARDING_FIELDS, type Forwarding } from "../lib/forwarding.ts";
 import { type Forwards, readForwards } from "../lib/forwards.ts";
 import { Lab } from "../lib/lab.ts";
@@ -207,14 +207,14 @@ const agentOptions = (
   config: object,
   { flavour, attach, socketLB, nodePortAddresses }: LabsOptions,
   forwarding: Forwarding | null,
-): { readonly config: object; readonly args: readonly string[] } => {
+): Pick<AgentOptions, "args" | "bpf" | "config"> => {
   const minSyncPeriod = "10ms";
   // The configuration file has a list for either.
   const common = { nodePortAddresses: nodePortAddresses === "primary" ? ["primary"] : (nodePortAddresses ?? []) };
   if (name === "bpf") {
     const fields = forwarding === null ? {} : FORWARDING_FIELDS[forwarding];
     const bpf = { minSyncPeriod, socketLB: socketLB ?? "all", ...fields };
-    return { config: { ...common, bpf }, args: attach === undefined ? [] : ["--attach", attach] };
+    return { config: common, bpf, args: attach === undefined ? [] : ["--attach", attach] };
   }
   const { iptables, ...others } = config as { readonly iptables?: object };
   // kube-proxy's 250 ms are too short for a server in a lab that the machine holds up: its answer would be nobody's.

@@ -116,14 +116,15 @@ export class Lab {
 
   async startAgent(node: string, options: AgentOptions): Promise<Agent> {
     const wantsXdp = (options.bpf as { readonly xdp?: string } | undefined)?.xdp === "required";
-    if (wantsXdp) this.#fitWire(node, true);
+    if (wantsXdp) this.fitWire(node, true);
     const agent = await Agent.start(this, node, options);
     this.#agents.push(agent);
-    if (!wantsXdp) this.#fitWire(node, false);
+    if (!wantsXdp) this.fitWire(node, false);
     return agent;
   }
 
-  #fitWire(node: string, isFit: boolean): void {
+  /** From now on the wire of a node takes what XDP sends, or has its usual offloads again. */
+  fitWire(node: string, isFit: boolean): void {
     if (isFit === this.#fitForXdp.has(node)) return;
     fitWireForXdp(this, node, isFit);
     this.#fitForXdp[isFit ? "add" : "delete"](node);

@@ -43,6 +43,7 @@ const ip = (place: string, ...lines: readonly string[]): void => {
 
 /** Programs a node, which finds its devices itself; answers those that are served. */
 const apply = (node: string, forwarding: Forwarding): readonly string[] => {
+  lab.fitWire(node, forwarding === "xdp");
   const place = ["--cgroup", lab.cgroup(node), "--bpffs", lab.bpffs(node), "--node", node];
   place.push(...forwardingArguments(forwarding));
   const { status, stderr } = lab.run(node, [BEELINE, "apply", "-f", manifests.path, ...place]);
