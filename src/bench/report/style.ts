@@ -119,7 +119,7 @@ section{margin-top:24px}h2{font-size:17px}.lead,.answer{font-size:14px}.machine,
 .at-desk,.card details{display:none}details::details-content{content-visibility:visible;height:auto}.at-phone{display:block}
 .cards{grid-template-columns:1fr 1fr;gap:20px 16px}
 .card,tr,.columns{break-inside:avoid}h2,h3{break-after:avoid}
-.ratios,.proofs{font-size:9px;min-width:0}.ratios td,.ratios thead th{padding:3px 4px;min-width:0;font-size:9px}.ratios small,.proofs small{font-size:7.5px}.ratios tbody th{min-width:0;padding-right:6px}
+.ratios,.proofs{font-size:9px;min-width:0}.ratios td,.ratios thead th{padding:3px 4px;min-width:0;font-size:9px}.ratios small,.proofs small{font-size:7.5px}.proofs td,.proofs th{padding:1px 8px 1px 0}.ratios tbody th{min-width:0;padding-right:6px}
 .wide-table{overflow:visible}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 }
