@@ -7,6 +7,7 @@
 #ifndef BEELINE_DIRECT_H
 #define BEELINE_DIRECT_H
 
+#include "conntrack.h"
 #include "nat.h"
 #include "next_hop.h"
 
@@ -82,6 +83,29 @@ static __always_inline bool write_macs(struct __sk_buff *ctx, const struct next_
 	__builtin_memcpy(eth->h_dest, hop->dmac, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, hop->smac, ETH_ALEN);
 	return true;
+}
+
+/*
+ * A packet of this flow is left to the kernel. Flows that always were are known to its connection
+ * tracking; those whose packets go on by themselves are not, nor are their connections' others.
+ * `state`: before this packet.
+ */
+SUBPROGRAM int leave_to_kernel(struct __sk_buff *ctx, const struct packet *packet,
+			       struct flow *flow, __u64 word)
+{
+	struct next_hop_state state = state_of_word(word);
+	__u16 generation = next_hop_generation();
+	struct flow_key routed;
+
+	if (!packet || !flow)
+		return 0;
+	if (state.way == WAY_KERNEL && state.generation == generation)
+		return 0;
+	routed = routed_by(packet, flow);
+	acquaint(ctx, &routed);
+	if (!generation) /* once: now all of them are */
+		__sync_lock_test_and_set(state_in(flow), 0);
+	return 0;
 }
 
 /* Of a flow that has no next hop, or an old one. */

@@ -100,9 +100,12 @@ SUBPROGRAM int report(struct __sk_buff *ctx, const struct packet *packet, __u32 
 static __always_inline bool translate(struct __sk_buff *ctx, struct packet *packet,
 				      struct flow *flow)
 {
+	__u64 word = *state_in(flow);
 	struct ends to;
 
 	packet->forward = choose_forward(ctx, packet, flow);
+	if (options.direct && !is_sent(packet->forward))
+		leave_to_kernel(ctx, packet, flow, word);
 	to = is_sent(packet->forward) ? both_ends(packet, flow) : one_end(packet, flow);
 	return rewrite_ends(ctx, packet, &to) && (!is_sent(packet->forward) || send(ctx, packet));
 }
@@ -139,12 +142,16 @@ static __always_inline int follow_out(struct __sk_buff *ctx, const struct packet
 SUBPROGRAM int send_reply(struct __sk_buff *ctx, struct packet *packet, struct flow *flow)
 {
 	struct ends to;
+	__u64 word;
 
 	if (!packet || !flow)
 		return UNDECIDED;
+	word = *state_in(flow);
 	packet->forward = choose_forward(ctx, packet, flow);
-	if (!is_sent(packet->forward))
+	if (!is_sent(packet->forward)) {
+		leave_to_kernel(ctx, packet, flow, word);
 		return UNDECIDED;
+	}
 	to = one_end(packet, flow);
 	if (!rewrite_ends(ctx, packet, &to) || !send(ctx, packet))
 		return REASON_REPLY_REWRITE_FAILED;
@@ -264,7 +271,7 @@ static __always_inline int ingress(struct __sk_buff *ctx, struct packet *packet)
 	if (packet->fragmented && release_fragments(ctx, packet))
 		return REASON_REORDERED;
 	flow = bpf_map_lookup_elem(&flows, &packet->key);
-	if (!flow && packet->scope == SCOPE_INTERNAL && next_hop_generation()) {
+	if (!flow && packet->scope == SCOPE_INTERNAL && options.direct) {
 		reason = reply_directly(ctx, packet);
 		if (reason != UNDECIDED)
 			return reason;
@@ -362,8 +369,9 @@ int tc_pod_ingress(struct __sk_buff *ctx)
 	return receive(ctx, SCOPE_INTERNAL);
 }
 
-/* By the node's end of a pod's device, where its sockets are translated: what the pod answers.
- * What is not sent on from here is undone where it leaves, and counted there. */
+/* By the node's end of a pod's device, where its sockets are translated: what the pod answers. It
+ * is there while packets are sent on directly, and after that, for connections from then. What is
+ * not sent on from here is undone where it leaves, and counted there. */
 SEC("tc")
 int tc_pod_reply(struct __sk_buff *ctx)
 {
@@ -371,16 +379,16 @@ int tc_pod_reply(struct __sk_buff *ctx)
 	int reason = UNDECIDED;
 
 	forget_former(ctx);
-	if (!next_hop_generation())
+	if (!options.direct)
 		return TC_ACT_UNSPEC;
 	if (ctx->pkt_type == PACKET_HOST && parse(ctx, &packet) == UNDECIDED)
 		reason = reply_directly(ctx, &packet);
 	if (reason != UNDECIDED)
 		return conclude(ctx, &packet, reason);
-	if (packet.forward == UNDECIDED)
-		count(HOOK_TC_INGRESS, REASON_NOT_OURS);
-	else
+	if (packet.forward != UNDECIDED)
 		count_forward(HOOK_TC_INGRESS, packet.forward);
+	else if (next_hop_generation())
+		count(HOOK_TC_INGRESS, REASON_NOT_OURS);
 	return TC_ACT_UNSPEC;
 }
 

@@ -64,6 +64,7 @@ const whileAllBeat = async (those = held): Promise<Forwards> => {
 };
 
 const assertDirect = async (): Promise<void> => {
+  await eventually(() => assert.notEqual(generation(), 0, "by the kernel"));
   const { direct, doubted } = await whileAllBeat();
   assert.ok(direct >= 4 * held.length, `${direct} packets sent on`);
   assert.equal(doubted, 0, "left to the kernel");

@@ -153,7 +153,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
       hooks,
       xdp,
       forwarding,
-      canForward: options.forwarding !== "kernel" && tc.programs.includes("tc_pod_reply"),
+      canForward: options.forwarding !== "kernel",
       prepare: (devices) => writeTunnels(store, devices),
     });
     if (options.forwarding !== "kernel") xdp.require(options.devices);

@@ -34,11 +34,12 @@ export interface ServedParts {
 export const createServed = ({ options, hooks, xdp, forwarding, canForward, prepare }: ServedParts): Served => {
   let { devices, podDevices } = options;
   let { mode } = forwarding.facts();
-  let isDirect = canForward && mode === "direct";
+  /** Then the programs for pods' replies stay, whatever the mode: connections from before may still be unknown to conntrack. */
+  let hasForwarded = canForward && mode === "direct";
   let fitness: readonly Fitness[] = [];
   let isAttached = false;
 
-  const read = (): readonly Fitness[] => (isDirect ? readFitness(devices, hooks.programIds()) : []);
+  const read = (): readonly Fitness[] => (hasForwarded ? readFitness(devices, hooks.programIds()) : []);
 
   const apply = (): void => {
     forwarding.restrictDevices(flagsOf(fitness, mode === "direct" ? xdp.native() : []));
@@ -69,10 +70,10 @@ export const createServed = ({ options, hooks, xdp, forwarding, canForward, prep
     setMode(next) {
       mode = next;
       if (mode === "kernel") forwarding.set(mode);
-      isDirect = canForward && mode === "direct";
+      hasForwarded ||= canForward && mode === "direct";
       fitness = read();
       apply();
-      if (isDirect) forwarding.set(mode);
+      if (canForward) forwarding.set(mode);
     },
     look() {
       try {
