@@ -80,8 +80,7 @@ static __always_inline bool write_macs(struct __sk_buff *ctx, const struct next_
 
 	if (eth + 1 > end)
 		return false;
-	__builtin_memcpy(eth->h_dest, hop->dmac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, hop->smac, ETH_ALEN);
+	copy_macs(eth, hop);
 	return true;
 }
 

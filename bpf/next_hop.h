@@ -63,6 +63,18 @@ static __always_inline bool is_good(const struct flow *flow, struct next_hop_sta
 
 #define IS_WRITTEN 1 /* of a version */
 
+/* The frame's two addresses are the next hop's, in the same order: three words, not twelve bytes.
+ */
+static __always_inline void copy_macs(struct ethhdr *eth, const struct next_hop *hop)
+{
+	const __u32 *from = (const void *)hop->dmac;
+	__u32 *to = (void *)eth->h_dest;
+
+	to[0] = from[0];
+	to[1] = from[1];
+	to[2] = from[2];
+}
+
 /* Of several that write at once one does; the others use their own answer, once. Who reads
  * meanwhile sees that the state has changed. */
 static __always_inline void write_next_hop(struct flow *flow, const struct next_hop *hop)

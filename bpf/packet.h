@@ -53,10 +53,11 @@ struct frame {
 	bool gso;
 };
 
+/* Read and written as one word, wherever it lies. */
 struct ports {
 	__be16 source;
 	__be16 dest;
-};
+} __attribute__((aligned(4)));
 
 struct extension {
 	__u8 next;
@@ -71,6 +72,15 @@ struct fragment_extension {
 	__be16 offset;
 	__be32 id;
 };
+
+/* The last four bytes of a key at once: hashing reads them as a word, and a CPU waits for what was
+ * written in pieces. */
+static __always_inline void set_proto(struct packet *packet, __u8 proto)
+{
+	__be32 word = bpf_htonl((__u32)proto << 24 | (__u32)packet->key.outward << 16);
+
+	__builtin_memcpy(&packet->key.proto, &word, sizeof(word));
+}
 
 static __always_inline bool has_ports(__u8 proto)
 {
@@ -116,8 +126,7 @@ static __always_inline int parse_l4(const struct frame *frame, struct packet *pa
 
 	if (ports + 1 > frame->end)
 		return TOO_SHORT;
-	packet->key.src_port = ports->source;
-	packet->key.dst_port = ports->dest;
+	__builtin_memcpy(&packet->key.src_port, ports, sizeof(*ports));
 	if (packet->key.proto == IPPROTO_TCP)
 		return parse_tcp(frame, packet);
 	if (packet->key.proto == IPPROTO_UDP)
@@ -145,7 +154,7 @@ static __always_inline int parse_ipv4(const struct frame *frame, struct packet *
 	if (ip->version != 4 || header_size < sizeof(*ip) || packet->l3_size < header_size ||
 	    packet->l3_size > frame->size - packet->l3)
 		return REASON_MALFORMED;
-	packet->key.proto = ip->protocol;
+	set_proto(packet, ip->protocol);
 	packet->tos = ip->tos;
 	packet->hop_limit = ip->ttl;
 	packet->l4 = packet->l3 + header_size;
@@ -203,7 +212,7 @@ static __always_inline int skip_extensions(const struct frame *frame, struct pac
 		if (reason != UNDECIDED)
 			return reason;
 	}
-	packet->key.proto = next;
+	set_proto(packet, next);
 	if (next == IPPROTO_ICMPV6)
 		return ICMP_MESSAGE;
 	return has_ports(next) ? UNDECIDED : NOT_READ;

@@ -78,8 +78,7 @@ static __always_inline int forward(const struct frame *frame, const struct packe
 		return XDP_PASS;
 	if (!rewrite_frame(frame, packet, &ends) || !age_frame(frame, packet->family))
 		return XDP_PASS;
-	__builtin_memcpy(eth->h_dest, hop.dmac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, hop.smac, ETH_ALEN);
+	copy_macs(eth, &hop);
 	touch(flow);
 	count(HOOK_XDP, reason_of(flow));
 	return hop.ifindex == options.device ? XDP_TX : bpf_redirect(hop.ifindex, 0);
