@@ -24,6 +24,15 @@ after(() => labs.close());
 
 const FRESH = Math.floor(Math.random() * 1_000_000);
 
+test("left to itself bpf forwards directly, though other nodes of the machine have kube-proxy's rules", async () => {
+  const world = await labs.apply(clusterObjects(drawCluster(1, 0), labs.places));
+  const cases = chooseCases(world, 100, randomOf(1, 0)).filter(isQuick);
+  const lab = labs.labs.get("bpf");
+  assert.ok(lab !== undefined && labs.forwarding === null);
+  assert.deepEqual([...(await complaintsOf(lab, "bpf", cases)).values()], []);
+  assert.ok(labs.forwards.direct > 0, JSON.stringify(labs.forwards));
+});
+
 for (const [title, seed] of [
   ["seed 1", 1],
   ["seed 2", 2],

@@ -212,7 +212,7 @@ const agentOptions = (
   // The configuration file has a list for either.
   const common = { nodePortAddresses: nodePortAddresses === "primary" ? ["primary"] : (nodePortAddresses ?? []) };
   if (name === "bpf") {
-    const fields = forwarding === null ? {} : FORWARDING_FIELDS[forwarding];
+    const fields = forwarding === null ? { forwarding: "auto", xdp: "off" } : FORWARDING_FIELDS[forwarding];
     const bpf = { minSyncPeriod, socketLB: socketLB ?? "all", ...fields };
     return { config: common, bpf, args: attach === undefined ? [] : ["--attach", attach] };
   }
