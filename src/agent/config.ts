@@ -109,7 +109,7 @@ export interface Flags {
 /** Below the kernel's ephemeral ports (32768..60999) there are NodePorts (30000..32767); above both there is room. */
 export const DEFAULT_SNAT_PORTS = { min: 61000, max: 65535 } as const;
 
-const DEFAULT_FORWARDING = "kernel";
+const DEFAULT_FORWARDING = "auto";
 const HEALTHZ_PORT = 10256;
 const METRICS_PORT = 10249;
 

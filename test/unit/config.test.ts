@@ -65,7 +65,7 @@ test("without a file and flags everything has kube-proxy's default", () => {
     userspace: { udpIdleTimeout_ms: 250 },
     bpf: {
       attach: "auto",
-      forwarding: "kernel",
+      forwarding: "auto",
       xdp: "auto",
       socketLB: "all",
       pinPath: "/sys/fs/bpf/beeline",
@@ -113,7 +113,7 @@ bpf:
     { ...config.bpf, cgroupPath: "" },
     {
       attach: "tcx",
-      forwarding: "kernel",
+      forwarding: "auto",
       xdp: "auto",
       socketLB: "all",
       pinPath: "/sys/fs/bpf/file",
