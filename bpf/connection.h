@@ -38,6 +38,8 @@ SUBPROGRAM int find_first_hop(struct __sk_buff *ctx, const struct packet *packet
 		return 0;
 	routed = key_in(c, FLOW_SNAT);
 	c->forward = find_next_hop(ctx, packet, &routed, &c->next_hop);
+	if (c->needs_snat)
+		c->forward = forward_to_remote(c->forward, &c->next_hop);
 	return 0;
 }
 

@@ -120,6 +120,8 @@ SUBPROGRAM int find_forward(struct __sk_buff *ctx, struct packet *packet, struct
 	created_ns = *(volatile __u64 *)&flow->created_ns;
 	routed = routed_by(packet, flow);
 	forward = find_next_hop(ctx, packet, &routed, &hop);
+	if (flow->kind == FLOW_DNAT && flow->far_port)
+		forward = forward_to_remote(forward, &hop);
 	if (hop.generation)
 		remember_next_hop(packet, flow, created_ns, &hop);
 	packet->ifindex = hop.ifindex;

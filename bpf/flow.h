@@ -182,12 +182,20 @@ static __always_inline __be16 client_port_in(const struct connection *c, __u32 k
 /* What the other hook writes over the other side; port 0: nothing. */
 static __always_inline struct party far_side_in(const struct connection *c, __u32 kind)
 {
-	if (kind == FLOW_DNAT)
+	switch (kind) {
+	case FLOW_DNAT:
 		return c->node;
-	return kind == FLOW_UNDO_SNAT ? c->vip : (struct party){};
+	case FLOW_UNDO_SNAT:
+		return c->vip;
+	case FLOW_UNDO_DNAT:
+		return c->needs_snat ? c->client : (struct party){};
+	default:
+		return (struct party){};
+	}
 }
 
-/* Where the backend is heard, whichever way its packets go on: as it comes in. */
+/* Where the backend is heard, whichever way its packets go on: as it comes in. One that was taken
+ * for another node's, and is here, is heard at FLOW_UNDO_DNAT alone. */
 static __always_inline __u32 heard_at(bool needs_snat)
 {
 	return needs_snat ? FLOW_UNDO_SNAT : FLOW_UNDO_DNAT;
@@ -225,9 +233,7 @@ static __always_inline struct flow_entry *scratch_entry_for(const struct connect
 
 static __always_inline __u8 flags_in(const struct connection *c, __u32 kind)
 {
-	if (kind == FLOW_DNAT)
-		return 0;
-	if (kind != heard_at(c->needs_snat))
+	if (kind == FLOW_SNAT)
 		return FLOW_SETTLED;
 	return kind == FLOW_UNDO_DNAT && c->is_alone ? FLOW_ALONE : 0;
 }

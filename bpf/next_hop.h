@@ -338,4 +338,14 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 	return FORWARD_PEER;
 }
 
+/* Where a backend that was taken for another node's is a pod here: the client is written over only
+ * if the pod's device has tc_egress, which the kernel's way finds out. */
+SUBPROGRAM int forward_to_remote(int forward, struct next_hop *hop)
+{
+	if (!hop || hop->way != WAY_PEER)
+		return forward;
+	hop->way = WAY_KERNEL;
+	return FORWARD_NEXT_HOP;
+}
+
 #endif

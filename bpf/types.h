@@ -234,7 +234,8 @@ struct flow {
 	__u64 created_ns; /* CLOCK_BOOTTIME */
 	__u64 last_seen_ns;
 	/* What the other hook writes over the other side. FLOW_DNAT to a remote backend: this node
-	 * and the port that SNAT took. FLOW_UNDO_SNAT: the VIP and its port. */
+	 * and the port that SNAT took. FLOW_UNDO_SNAT: the VIP and its port. FLOW_UNDO_DNAT of a
+	 * remote backend: the client. */
 	struct addr far_addr;
 };
 

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
 import { eventually } from "../lib/eventually.ts";
 import { type Forwards, readForwards } from "../lib/forwards.ts";
-import { Manifests } from "../lib/objects.ts";
+import { Manifests, serviceObject, sliceObjects } from "../lib/objects.ts";
 import { openLab, serveAt, serviceOf } from "../lib/served-lab.ts";
 
 const lab = await openLab();
@@ -136,4 +136,25 @@ describe("connections to a pod of the node, and to one of another node", () => {
     await eventually(() => assert.notEqual(generation(), 0), 10_000);
     await assertDirect();
   });
+});
+
+test("a pod here whose endpoint does not say so is reached, its neighbour known or not, and sees the client", async () => {
+  const words = serviceOf("unsaid", 3);
+  manifests.write("unsaid", [serviceObject(words), ...sliceObjects(words, [{ ...lab.place("pod1b"), node: null }])]);
+  const client = await lab.host("client");
+  for (const { at, near } of kinds) {
+    const address = near.replace(/1$/, "3");
+    const ask = async (): Promise<void> => {
+      const [[answer] = []] = await client.tryAll([[{ transport: "TCP", address, port: 80, timeout_ms: 900 }]]);
+      assert.ok(answer?.ok, `${address}: ${JSON.stringify(answer)}`);
+      assert.deepEqual([answer.name, answer.client], ["pod1b", lab.place("client")[at]]);
+    };
+    await eventually(ask);
+    ip(NODE, `neigh flush to ${lab.place("pod1b")[at]}`);
+    await ask();
+    const answer = await client.hold(address, 80, 10);
+    assert.ok(answer.ok, JSON.stringify(answer));
+    const { doubted } = await whileAllBeat([{ id: answer.id, what: address }]);
+    assert.ok(doubted > 10, `${doubted} packets left to the kernel`);
+  }
 });

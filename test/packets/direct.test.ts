@@ -247,7 +247,7 @@ for (const a of families) {
           changed("neigh", "replace", gateway, "lladdr", "02:00:00:00:09:09", "nud", "permanent", "dev", "wire");
           const moved = again(() => direct.ingress(request()));
           assert.equal(parseFrame(moved.frame).destination_mac, "02:00:00:00:09:09");
-          assert.equal(changed("route", "replace", prefix, "via", none, "dev", "pod", "onlink"), "FORWARD_PEER");
+          assert.equal(changed("route", "replace", prefix, "via", none, "dev", "pod", "onlink"), "FORWARD_NEXT_HOP");
           assert.equal(changed("route", "replace", "blackhole", prefix), "FORWARD_NEXT_HOP");
           assert.equal(direct.ingress(request()).forward, "FORWARD_NEXT_HOP");
         } finally {
@@ -325,6 +325,44 @@ for (const a of families) {
         direct.put("devices", crossing.pod, { flags: 0 });
         direct.configure({ next_hop_generation: 2 });
         assert.equal(direct.podIngress(fromPod(4)).forward, "FORWARD_NEXT_HOP", "behind a bridge, for all one knows");
+      });
+
+      test("a backend that is here and does not say so: its source is kept, and both ways are the kernel's", () => {
+        publish(direct, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.local, local: false }]);
+        for (const [generation, flags] of [
+          [1, "S"],
+          [1, "A"],
+          [2, "A"],
+        ] as const) {
+          direct.configure({ next_hop_generation: generation });
+          const asked = direct.ingress(request({ flags, ack: 1001 }));
+          assert.deepEqual([asked.forward, asked.direct], ["FORWARD_NEXT_HOP", false]);
+          const { from, sport, to, dport, ttl } = parseFrame(asked.frame);
+          assert.deepEqual([from, sport, to, ttl], [a.client, 40000, a.local, 64]);
+          const answer = flags === "S" ? "SA" : "A";
+          const reply = buildFrame({ from: to, to: from, sport: dport, dport: sport, proto, flags: answer });
+          const answered = direct.podReply(reply);
+          assert.deepEqual([answered.forward, answered.direct], ["FORWARD_HAIRPIN", false]);
+          assert.deepEqual(answered.frame, reply);
+          assert.equal(parseFrame(direct.egress(reply).frame).from, a.vip);
+        }
+        const head = direct.get("flows", flowKey([a.client, 40000], [a.vip, 80], proto)) ?? assert.fail("no flow");
+        assert.equal(head.flags & 3, 3, "settled and answered");
+      });
+
+      test("a backend that is here and does not say so: the kernel asks for its neighbour, too", () => {
+        publish(direct, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.local, local: false }]);
+        const neighbour = [a.family === "IPv4" ? "10.1.255.254" : "fd00:1::fffe", "dev", "pod"];
+        ip("neigh", "del", ...neighbour);
+        try {
+          for (const flags of ["S", "A"]) {
+            const asked = direct.ingress(request({ flags }));
+            assert.deepEqual([asked.forward, asked.direct], ["FORWARD_NEXT_HOP", false]);
+            assert.equal(parseFrame(asked.frame).from, a.client);
+          }
+        } finally {
+          ip("neigh", "replace", ...neighbour, "lladdr", "02:00:00:00:02:01", "nud", "permanent");
+        }
       });
 
       test("what a pod sends that is no reply passes as it is, and is counted as not ours", () => {
