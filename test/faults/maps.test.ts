@@ -186,6 +186,7 @@ test("Flows and affinity are read as records, backends' statistics and counters 
         rewrite: { address: backend, port: 8080 },
         far: { address: node, port: 61_000 },
         client_port: 61_001,
+        next_hop: null,
         state: "udpStream",
         ...seen,
       },
