@@ -1,6 +1,13 @@
 // A node with one frontend of every kind in both families, asked from outside and from pods. Few addresses and ports, so
 // that random packets meet each other.
-import { backend_state, frontend_address_flag, frontend_flag, maps, scope } from "../../src/dataplane/bpf/abi.gen.ts";
+import {
+  backend_state,
+  device_flag,
+  frontend_address_flag,
+  frontend_flag,
+  maps,
+  scope,
+} from "../../src/dataplane/bpf/abi.gen.ts";
 import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
 import type { Address } from "../../src/model/address.ts";
 import { NODE_V4, NODE_V6 } from "../lib/crossing.ts";
@@ -138,9 +145,16 @@ export class World {
     }
   }
 
-  /** As the agent does when routes change: what is known of next hops is good no more. 0: all packets by the kernel. */
+  /**
+   * As the agent does when routes or devices change: what is known of next hops is good no more. 0: all packets by the kernel;
+   * 3: those into pods, whose device may not be used.
+   */
   reroute(generation: number): void {
     this.#generation = this.options.forwarding === "kernel" ? 0 : generation;
+    if (this.options.forwarding !== "kernel") {
+      const flags = generation === 3 ? 0 : device_flag.DEVICE_PEER;
+      this.datapath.put("devices", this.datapath.deviceIndex("pod"), { flags });
+    }
     this.datapath.configure({
       hash_seed: this.options.hash_seed,
       snat_port_min: SNAT_PORTS.min,

@@ -65,11 +65,13 @@ for (const dataplane of [...BPF, IPTABLES]) {
 
     for (const k of kinds) {
       const node = (name: string): string => lab.place(name)[k.at];
+      const client = lab.place("client")[k.at];
 
       const bottlenecks = {
         "between the client and the node, found by a router": {
-          make: () => ip("wire", `link set client mtu ${MTU}`),
-          remove: () => ip("wire", "link set client mtu 1500"),
+          // Of a link with two MTUs the kernel drops what is too large for the receiver, and nobody hears of it.
+          make: () => ip("wire", `route add ${client} dev client mtu ${MTU}`),
+          remove: () => ip("wire", `route del ${client} dev client`),
           vips: [k.near, k.far],
         },
         "between the nodes, found by the first node": {
@@ -134,10 +136,14 @@ for (const dataplane of [...BPF, IPTABLES]) {
         ] as const) {
           test(`${what}: its sender hears of it`, () => {
             const socket = connectedUdp(k.family, vip).option(IP_TTL, hops);
-            socket.send("anybody?");
-            assert.equal(
-              codeOf(() => socket.receive()),
-              "EHOSTUNREACH",
+            const ask = (): string => {
+              socket.send("anybody?");
+              return codeOf(() => socket.receive());
+            };
+            // The kernel limits how many errors a second it sends to whom.
+            assert.ok(
+              [ask, ask, ask].some((ask) => ask() === "EHOSTUNREACH"),
+              "no error came",
             );
             socket.close();
           });
