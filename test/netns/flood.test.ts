@@ -17,7 +17,7 @@ import { Manifests } from "../lib/objects.ts";
 
 const NODE_PORT = 30080;
 const PODS = ["pod1a", "pod2a"];
-const [FLOWS, EXPENDABLES] = [131_072, 8192];
+const [FLOWS, EXPENDABLES] = [262_144, 32_768];
 const HELD = 16;
 const SECONDS = 3;
 
