@@ -58,6 +58,7 @@ type Reason = string;
 
 /** As bpf/types.h has it. */
 const PARKED_PER_DATAGRAM = 8;
+const PARKED_MAX_BYTES = 2048;
 /** Of the crossing's devices. */
 const MTU = 1500;
 
@@ -344,7 +345,8 @@ export class Model {
     return (
       this.#isPutInOrder(inward, found) &&
       !this.#fragments.has(key) &&
-      (this.#parked.get(key) ?? 0) < PARKED_PER_DATAGRAM
+      (this.#parked.get(key) ?? 0) < PARKED_PER_DATAGRAM &&
+      found.end - found.l3 <= PARKED_MAX_BYTES
     );
   }
 
