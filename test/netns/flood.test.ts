@@ -1,4 +1,4 @@
-// A SYN flood, as fast as one process can send, from addresses that nobody has, to a NodePort with a backend on this node
+// A SYN flood, as fast as a node takes it in, from addresses that nobody has, to a NodePort with a backend on this node
 // and one on another: not one established connection breaks, new clients get through, the table stays within its bounds.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -20,6 +20,7 @@ const PODS = ["pod1a", "pod2a"];
 const [FLOWS, EXPENDABLES] = [262_144, 32_768];
 const HELD = 16;
 const SECONDS = 3;
+const PATIENCE_MS = 8000; // of a new client, whose SYN may be lost in the crowd: it is sent again after 1, 3 and 7 s
 
 const lab = await Lab.create({ nodes: 2, podsPerNode: 1 });
 after(() => lab.close());
@@ -103,7 +104,7 @@ for (const forwarding of FORWARDINGS) {
     let during = 0;
     const failures: string[] = [];
     while (!isOver) {
-      const answer = await client.connect(node, NODE_PORT, { timeout_ms: 4000 });
+      const answer = await client.connect(node, NODE_PORT, { timeout_ms: PATIENCE_MS });
       if (!answer.ok) failures.push(answer.code);
       during++;
       await new Promise((resolve) => setTimeout(resolve, 50));
