@@ -140,7 +140,7 @@ const measureDirect = (
   peers: readonly [End, End],
   ends: readonly [End, End],
 ): Row => {
-  const tc = new Datapath({}, sizes, enterCrossing());
+  const tc = new Datapath({}, sizes, enterCrossing);
   fillServices(tc, scope.SCOPE_EXTERNAL);
   publish(tc, { address: null, port: 1, proto }, [{ id: 1, address: a.local, local: true }]);
   const isReply = program === "tc_pod_reply";
@@ -224,7 +224,12 @@ const measureFloor = (): Row => {
 };
 
 /** Every run is a new connection: each VIP's only backend is the next VIP. */
-const measureNewFlow = (what: string, local: boolean, expendables: number, crossing: Crossing | null = null): Row => {
+const measureNewFlow = (
+  what: string,
+  local: boolean,
+  expendables: number,
+  crossing: (() => Crossing) | null = null,
+): Row => {
   const tc = new Datapath({}, { ...sizes, expendables }, crossing);
   const chain = crossing === null ? CHAIN : HOPS;
   fillServices(tc, scope.SCOPE_EXTERNAL);
@@ -334,10 +339,10 @@ const measureTc = (): readonly Row[] => {
   }
   rows.push(
     measureNewFlow("local backend", true, ROOM),
-    measureNewFlow("local backend, directly", true, ROOM, enterCrossing()),
+    measureNewFlow("local backend, directly", true, ROOM, enterCrossing),
     measureNewFlow("remote backend", false, ROOM),
     measureNewFlow("local backend, an older one gives way", true, CROWDED),
-    measureNewFlow("local backend, directly, an older one gives way", true, CROWDED, enterCrossing()),
+    measureNewFlow("local backend, directly, an older one gives way", true, CROWDED, enterCrossing),
     measureNewFlow("remote backend, an older one gives way", false, CROWDED),
   );
   for (const a of families) rows.push(...measureXdp(a, "TCP"));

@@ -12,7 +12,7 @@ import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
 import type { Address } from "../../src/model/address.ts";
 import { NODE_V4, NODE_V6 } from "../lib/crossing.ts";
 import { type Datapath, type Outcome, publish, putBackend } from "../lib/datapath.ts";
-import { type Forwarding, newDatapathOf } from "../lib/forwarding.ts";
+import { type Forwarding, newDatapath } from "../lib/forwarding.ts";
 import type { Transport } from "../lib/packet.ts";
 
 export type Program = "tc_ingress" | "tc_pod_ingress" | "tc_pod_reply" | "tc_egress";
@@ -104,7 +104,7 @@ export class World {
 
   constructor(options: WorldOptions) {
     this.options = options;
-    this.datapath = newDatapathOf(options.forwarding)({ socket_lb: options.socketLB ? 0 : 2 }, { slots: 16_384 });
+    this.datapath = newDatapath(options.forwarding, { socket_lb: options.socketLB ? 0 : 2 }, { slots: 16_384 });
     this.reroute(1);
     this.datapath.listen(1e9, 3_600_000_000_000n);
     this.#published = PLACES.flatMap((places) => publishAll(this.datapath, places, options.vips));

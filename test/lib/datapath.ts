@@ -130,9 +130,10 @@ export const objectPath = (name: ObjectName): string => `${import.meta.dirname}/
 
 export type Sizes = Readonly<Partial<Record<MapName, number>>>;
 
-/** One object with maps of its own, empty at first. Close it. */
+/** One object with maps of its own: loaded at its first use, and anew after it was closed, with empty maps each time. */
 export class ObjectUnderTest {
-  protected readonly object: LoadedObject;
+  #object: LoadedObject | null = null;
+  readonly #load: () => LoadedObject;
   readonly #recipe: string;
   readonly #generation: number;
   readonly #cpus = possibleCpus();
@@ -145,7 +146,19 @@ export class ObjectUnderTest {
     this.#expendables = sizes.expendables;
     this.#generation = options.direct ?? 0;
     this.#recipe = JSON.stringify([name, options, sizes]);
-    this.object = takeObject(this.#recipe, () => loadObject(objectPath(name), load));
+    this.#load = () => loadObject(objectPath(name), load);
+  }
+
+  protected get object(): LoadedObject {
+    if (this.#object === null) {
+      this.#object = takeObject(this.#recipe, this.#load);
+      this.prepare();
+    }
+    return this.#object;
+  }
+
+  /** What it needs in its maps before anything else. */
+  protected prepare(): void {
     this.configure();
   }
 
@@ -284,9 +297,12 @@ export class ObjectUnderTest {
   }
 
   close(): void {
+    if (this.#object === null) return;
     this.events();
     this.#ring?.close();
-    giveBack(this.#recipe, this.object);
+    this.#ring = null;
+    giveBack(this.#recipe, this.#object);
+    this.#object = null;
   }
 }
 
@@ -305,27 +321,36 @@ const [IFINDEX, SK_BUFF] = [40, 192];
 const NO_MAC = new Uint8Array(6);
 
 /**
- * `crossing`: the devices between which it may forward packets itself; null: the kernel routes all of them. `hasXdp`: what
- * comes by the wire meets XDP first.
+ * `crossing`: enters the one whose devices it may forward packets between itself; null: the kernel routes all of them.
+ * `hasXdp`: what comes by the wire meets XDP first.
  */
 export class Datapath extends ObjectUnderTest {
-  readonly #crossing: Crossing | null;
+  readonly #enterCrossing: (() => Crossing) | null;
   readonly #hasXdp: boolean;
   readonly #options: Partial<Records["options"]>;
 
   constructor(
     options: Partial<Records["options"]> = {},
     maxEntries: Sizes = {},
-    crossing: Crossing | null = null,
+    crossing: (() => Crossing) | null = null,
     hasXdp = false,
   ) {
     super("tc", { ...options, direct: Number(crossing !== null) }, maxEntries);
-    this.#options = hasXdp ? { ...options, device: crossing?.wire ?? 0, device_mac: [...MACS.wire] } : options;
-    this.#crossing = crossing;
+    this.#options = options;
+    this.#enterCrossing = crossing;
     this.#hasXdp = hasXdp;
+  }
+
+  get #crossing(): Crossing | null {
+    return this.#enterCrossing?.() ?? null;
+  }
+
+  protected override prepare(): void {
+    super.prepare();
+    const crossing = this.#crossing;
     if (crossing === null) return;
     this.put("devices", crossing.wire, {
-      flags: device_flag.DEVICE_WIRE | (hasXdp ? device_flag.DEVICE_XDP : 0),
+      flags: device_flag.DEVICE_WIRE | (this.#hasXdp ? device_flag.DEVICE_XDP : 0),
     });
     this.put("devices", crossing.pod, { flags: device_flag.DEVICE_PEER });
   }
@@ -335,7 +360,8 @@ export class Datapath extends ObjectUnderTest {
   }
 
   get #xdpProgram(): number {
-    return this.#share("xdp", this.#options).program("xdp_forward");
+    const on = this.#hasXdp ? { device: this.#crossing?.wire ?? 0, device_mac: [...MACS.wire] } : {};
+    return this.#share("xdp", { ...this.#options, ...on }).program("xdp_forward");
   }
 
   xdp(data: Uint8Array): XdpOutcome {

@@ -1,5 +1,5 @@
 // How a node lets packets go on: every test of packets is written once, and runs in each of these ways.
-import { describe } from "node:test";
+import { afterEach, describe } from "node:test";
 import type { Records } from "../../src/dataplane/bpf/abi.gen.ts";
 import { enterCrossing } from "./crossing.ts";
 import { Datapath, type Sizes } from "./datapath.ts";
@@ -19,16 +19,19 @@ export const forwardingArguments = (forwarding: Forwarding): readonly string[] =
 
 export const FORWARDINGS: readonly Forwarding[] = ["kernel", "direct", "xdp"];
 
-export type NewDatapath = (options?: Partial<Records["options"]>, maxEntries?: Sizes) => Datapath;
+export const newDatapath = (
+  forwarding: Forwarding,
+  options: Partial<Records["options"]> = {},
+  maxEntries: Sizes = {},
+): Datapath => new Datapath(options, maxEntries, forwarding === "kernel" ? null : enterCrossing, forwarding === "xdp");
 
-export const newDatapathOf =
-  (forwarding: Forwarding): NewDatapath =>
-  (options, maxEntries) =>
-    new Datapath(options, maxEntries, forwarding === "kernel" ? null : enterCrossing(), forwarding === "xdp");
-
-/** Defines what `body` defines once for each. */
-export const inEveryForwarding = (body: (newDatapath: NewDatapath, forwarding: Forwarding) => void): void => {
+/** Defines what `body` defines once for each, over a datapath that is empty at the beginning of each test. */
+export const inEveryForwarding = (body: (datapath: Datapath, forwarding: Forwarding) => void): void => {
   for (const forwarding of FORWARDINGS) {
-    describe(`forwarding: ${forwarding}`, () => body(newDatapathOf(forwarding), forwarding));
+    describe(`forwarding: ${forwarding}`, () => {
+      const datapath = newDatapath(forwarding);
+      afterEach(() => datapath.close());
+      body(datapath, forwarding);
+    });
   }
 };

@@ -109,7 +109,7 @@ for (const forwarding of ["kernel", "direct"] as const) {
   describe(`forwarding: ${forwarding}`, () => {
     beforeEach(() => {
       const crossing = { wire: interfaceIndex("n0") ?? 0, pod: interfaceIndex("p0") ?? 0 };
-      datapath = new Datapath({}, {}, forwarding === "direct" ? crossing : null);
+      datapath = new Datapath({}, {}, forwarding === "direct" ? () => crossing : null);
       detach = attach();
     });
     afterEach(() => {

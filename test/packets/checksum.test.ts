@@ -1,10 +1,10 @@
 // Checksums: a right one stays right, a wrong one stays as wrong as it was, "none" stays none. RFC 1624 is known for its
 // edge cases at 0x0000 and 0xffff, so they are sought for, and everything else is random. The seed is printed.
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { beforeEach, describe, test } from "node:test";
 import type { Address } from "../../src/model/address.ts";
 import { addressFromBytes } from "../../src/model/address.ts";
-import { type Datapath, families, publish } from "../lib/datapath.ts";
+import { families, publish } from "../lib/datapath.ts";
 import { inEveryForwarding } from "../lib/forwarding.ts";
 import { buildFrame, ETHERNET, internetSum, parseFrame } from "../lib/packet.ts";
 
@@ -18,17 +18,14 @@ const generator = (state: number) => (): number => {
   return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
 };
 
-inEveryForwarding((newDatapath) => {
+inEveryForwarding((datapath) => {
   for (const a of families) {
     const v4 = a.family === "IPv4";
     for (const proto of ["TCP", "UDP"] as const) {
       describe(`Fault 70: ${a.family} ${proto} checksums`, () => {
-        let datapath: Datapath;
-        before(() => {
-          datapath = newDatapath();
-          publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.local, local: true }]);
-        });
-        after(() => datapath.close());
+        beforeEach(() =>
+          publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.local, local: true }]),
+        );
         const flags = "A";
         const through = (frame: Uint8Array): Uint8Array => {
           const outcome = datapath.ingress(frame);
@@ -118,12 +115,10 @@ inEveryForwarding((newDatapath) => {
   test("a wrong IPv4 header checksum stays wrong, and the kernel drops the packet", () => {
     const [a] = families;
     assert.ok(a !== undefined);
-    const datapath = newDatapath();
     publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
     const frame = buildFrame({ from: a.client, to: a.vip, flags: "S" });
     frame[ETHERNET + 10] = (frame[ETHERNET + 10] ?? 0) ^ 0x40;
     const f = parseFrame(datapath.ingress(frame).frame);
-    datapath.close();
     assert.equal(f.to, a.local);
     assert.equal(f.ip_checksum_ok, false);
   });

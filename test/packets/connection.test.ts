@@ -1,30 +1,16 @@
 // tc: which backend a connection gets and keeps, what its flows are, and what happens when ports, backends or clients
 // come back. Time is not waited for: last_seen_ns and created_ns are written into the past.
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { backend_flag, backend_state, flow_flag, flow_kind, frontend_flag } from "../../src/dataplane/bpf/abi.gen.ts";
 import { type ConnectionState, stateOf } from "../../src/dataplane/bpf/states.ts";
 import type { Address } from "../../src/model/address.ts";
-import {
-  type BackendSpec,
-  type Datapath,
-  families,
-  flowKey,
-  type KeyOf,
-  publish,
-  putBackend,
-} from "../lib/datapath.ts";
+import { type BackendSpec, families, flowKey, type KeyOf, publish, putBackend } from "../lib/datapath.ts";
 import { inEveryForwarding } from "../lib/forwarding.ts";
 import { buildFrame, type Frame, type FrameOptions, parseFrame } from "../lib/packet.ts";
 import { type Passage, through } from "../lib/passage.ts";
 
-inEveryForwarding((newDatapath) => {
-  let datapath: Datapath;
-  beforeEach(() => {
-    datapath = newDatapath();
-  });
-  afterEach(() => datapath.close());
-
+inEveryForwarding((datapath) => {
   const S = 1_000_000_000n;
 
   /** As if all flows had been last seen so long ago, or those that `which` names. */

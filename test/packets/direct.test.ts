@@ -2,11 +2,12 @@
 // hands that one packet to the kernel, and is counted. The namespace of this process has a wire and a pod's device.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { afterEach, beforeEach, describe, test } from "node:test";
+import { afterEach, describe, test } from "node:test";
 import { device_flag, flow_kind, scope } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { Address } from "../../src/model/address.ts";
 import { type DeviceName, enterCrossing, MACS, routeTo } from "../lib/crossing.ts";
 import { Datapath, families, flowKey, type Outcome, publish } from "../lib/datapath.ts";
+import { newDatapath } from "../lib/forwarding.ts";
 import { buildFrame, type FrameOptions, formatFrame, parseFrame, splitFrame, tagFrame } from "../lib/packet.ts";
 import { through } from "../lib/passage.ts";
 
@@ -23,10 +24,7 @@ const gsoContext = (gso_size: number): Uint8Array => {
 for (const a of families) {
   for (const proto of ["TCP", "UDP"] as const) {
     describe(`${a.family} ${proto}`, () => {
-      let direct: Datapath;
-      beforeEach(() => {
-        direct = new Datapath({}, {}, crossing);
-      });
+      const direct = newDatapath("direct");
       afterEach(() => direct.close());
 
       const request = (change: Partial<FrameOptions> = {}): Uint8Array =>

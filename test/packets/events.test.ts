@@ -1,22 +1,16 @@
 // Events: what is refused or dropped is written down while somebody listens, so often and no more, and what is not
 // written is counted.
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, describe, test } from "node:test";
+import { beforeEach, describe, test } from "node:test";
 import { flow_kind, frontend_flag, hook, reason, rings } from "../../src/dataplane/bpf/abi.gen.ts";
 import { bootTime_ns } from "../../src/dataplane/bpf/libbpf.ts";
 import type { Address } from "../../src/model/address.ts";
-import { type Datapath, families, flowKey, publish, type ReasonName } from "../lib/datapath.ts";
+import { families, flowKey, publish, type ReasonName } from "../lib/datapath.ts";
 import { flowOf } from "../lib/flow.ts";
 import { inEveryForwarding } from "../lib/forwarding.ts";
 import { buildError, buildFrame, type FrameOptions, protocolNumber } from "../lib/packet.ts";
 
-inEveryForwarding((newDatapath) => {
-  let datapath: Datapath;
-  beforeEach(() => {
-    datapath = newDatapath();
-  });
-  afterEach(() => datapath.close());
-
+inEveryForwarding((datapath) => {
   for (const a of families) {
     const syn = (change: Partial<FrameOptions> = {}): Uint8Array =>
       buildFrame({ from: a.client, to: a.vip, flags: "S", ...change });

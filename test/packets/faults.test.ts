@@ -1,19 +1,13 @@
 // tc: what networks send by accident or on purpose, in the numbering of docs/dataplane.md, as far as no other file has it.
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { frontend_address_flag, frontend_flag } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { Address } from "../../src/model/address.ts";
 import { type Datapath, families, type Outcome, publish } from "../lib/datapath.ts";
-import { inEveryForwarding } from "../lib/forwarding.ts";
+import { inEveryForwarding, newDatapath } from "../lib/forwarding.ts";
 import { buildError, buildFrame, ETHERNET, type FrameOptions, parseFrame, splitFrame } from "../lib/packet.ts";
 
-inEveryForwarding((newDatapath) => {
-  let datapath: Datapath;
-  beforeEach(() => {
-    datapath = newDatapath();
-  });
-  afterEach(() => datapath.close());
-
+inEveryForwarding((datapath, forwarding) => {
   const said = ({ verdict, reason }: Outcome): string => `${verdict} ${reason.replace("REASON_", "")}`;
 
   for (const a of families) {
@@ -151,7 +145,7 @@ inEveryForwarding((newDatapath) => {
       });
 
       test("Fault 84: two nodes with one seed, and the same run, send a client's packet to the same backend", () => {
-        const other = newDatapath();
+        const other = newDatapath(forwarding);
         const run = [1, 2, 3, 4, 5].map((id) => ({ id, address: `${a.local}${id}`, local: true }));
         for (const node of [datapath, other]) publish(node, { address: a.vip, port: 80 }, run);
         const chosen = (node: Datapath, sport: number) => parseFrame(node.ingress(tcp({ sport })).frame).to;

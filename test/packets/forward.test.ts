@@ -1,10 +1,10 @@
 // tc, both directions, both families: what a client outside sends to a VIP reaches a backend, and the reply comes back
 // as from the VIP; every frame that leaves is checked for its checksums, its TTL and the reason that was counted.
 import assert from "node:assert/strict";
-import { beforeEach, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { node_address_flag } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { Address } from "../../src/model/address.ts";
-import { type Datapath, families, PORTS, publish } from "../lib/datapath.ts";
+import { families, PORTS, publish } from "../lib/datapath.ts";
 import { inEveryForwarding } from "../lib/forwarding.ts";
 import { buildFrame, formatFrame, parseFrame } from "../lib/packet.ts";
 import { through } from "../lib/passage.ts";
@@ -19,12 +19,11 @@ const assertWhole = (frame: Uint8Array, ttl = 63): void => {
   assert.equal(f.ttl, ttl, "one hop less");
 };
 
-inEveryForwarding((newDatapath) => {
+inEveryForwarding((datapath) => {
   for (const a of families) {
     for (const proto of ["TCP", "UDP"] as const) {
       const mark = proto === "UDP" ? "UDP" : "S";
       describe(`${a.family} ${proto}`, () => {
-        let datapath: Datapath;
         const request = {
           from: a.client,
           to: a.vip,
@@ -34,10 +33,6 @@ inEveryForwarding((newDatapath) => {
           flags: "S",
           payload: "hello",
         } as const;
-
-        beforeEach(() => {
-          datapath = newDatapath();
-        });
 
         test("local backend: DNAT in, VIP restored out, no SNAT, source address kept", () => {
           publish(datapath, { address: a.vip, port: 80, proto }, [{ id: 1, address: a.local, local: true }]);
@@ -73,7 +68,6 @@ inEveryForwarding((newDatapath) => {
           );
           assertWhole(more.frame, 2);
           assert.equal(datapath.entries("flows").length, 2, "two flows for a local backend");
-          datapath.close();
         });
 
         test("remote backend: DNAT and SNAT out, both undone for the reply", () => {
@@ -96,7 +90,6 @@ inEveryForwarding((newDatapath) => {
 
           assert.equal(through(datapath, buildFrame({ ...request, flags: "A" })).reason, "REASON_ESTABLISHED");
           assert.equal(datapath.entries("flows").length, 4, "four flows for a remote backend");
-          datapath.close();
         });
 
         test("between the hooks the kernel sees a packet from the client to the backend, or back", () => {
@@ -115,7 +108,6 @@ inEveryForwarding((newDatapath) => {
           );
           const home = parseFrame(datapath.egress(back.frame).frame);
           assert.deepEqual([home.from, home.to, home.dport], [a.vip, a.client, 40000]);
-          datapath.close();
         });
 
         test("NodePort: at every node address, never at a loopback or a closed one, never at another's", () => {
@@ -130,7 +122,6 @@ inEveryForwarding((newDatapath) => {
           assert.equal(to(a.other).reason, "REASON_NOT_OURS");
           assert.equal(to(a.vip).reason, "REASON_NOT_OURS");
           assert.equal(to(a.vip2).reason, "REASON_NOT_OURS");
-          datapath.close();
         });
 
         test("what is not ours is left as it is, in both directions", () => {
@@ -147,7 +138,6 @@ inEveryForwarding((newDatapath) => {
             }
           }
           assert.equal(datapath.entries("flows").length, 0);
-          datapath.close();
         });
 
         test("no config yet: pass, untouched", () => {
@@ -158,7 +148,6 @@ inEveryForwarding((newDatapath) => {
           assert.equal(outcome.reason, "REASON_NO_CONFIG");
           assert.equal(outcome.verdict, "pass");
           assert.deepEqual(outcome.frame, frame);
-          datapath.close();
         });
       });
     }

@@ -1,23 +1,17 @@
 // tc: fragments of a translated datagram follow their first one, on both hooks and in both directions: what they are
 // joined to is compared with the datagram that should have arrived, checksum and all.
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { maps } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { Address } from "../../src/model/address.ts";
-import { type Datapath, families, flowKey, type Outcome, publish } from "../lib/datapath.ts";
+import { families, flowKey, type Outcome, publish } from "../lib/datapath.ts";
 import { inEveryForwarding } from "../lib/forwarding.ts";
 import { buildFrame, ETHERNET, joinFragments, parseFrame, splitFrame } from "../lib/packet.ts";
 import { enterNetworkNamespace } from "../lib/socket.ts";
 
 enterNetworkNamespace([]); // what a program sends to its device again ends here
 
-inEveryForwarding((newDatapath) => {
-  let datapath: Datapath;
-  beforeEach(() => {
-    datapath = newDatapath();
-  });
-  afterEach(() => datapath.close());
-
+inEveryForwarding((datapath) => {
   const S = 1_000_000_000n;
   const TEXT = "0123456789abcdef".repeat(250);
 

@@ -5,8 +5,8 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 import { flow_flag, flow_kind } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { ExpiryOptions } from "../../src/dataplane/bpf/expiry.ts";
 import { type ConnectionState, NONE_BY_STATE, stateOf } from "../../src/dataplane/bpf/states.ts";
-import { type BackendSpec, type Datapath, families, flowKey, type KeyOf, publish } from "../lib/datapath.ts";
-import { inEveryForwarding } from "../lib/forwarding.ts";
+import { type BackendSpec, families, flowKey, type KeyOf, publish } from "../lib/datapath.ts";
+import { inEveryForwarding, newDatapath } from "../lib/forwarding.ts";
 import { buildFrame, type FrameOptions, parseFrame, splitFrame } from "../lib/packet.ts";
 import { type Passage, through } from "../lib/passage.ts";
 
@@ -15,14 +15,11 @@ const S = 1_000_000_000n;
 /** Longer than a test takes, on an emulated machine too. */
 const SLOW_S = 5n;
 
-inEveryForwarding((newDatapath, forwarding) => {
-  let datapath: Datapath;
-  beforeEach(() => {
-    datapath = newDatapath({}, { expendables: EXPENDABLES });
-  });
+inEveryForwarding((_, forwarding) => {
+  const datapath = newDatapath(forwarding, {}, { expendables: EXPENDABLES });
   afterEach(() => datapath.close());
 
-  const flowCount = (): number => datapath.entries("flows").length;
+  const flowCount = (of = datapath): number => of.entries("flows").length;
 
   const age = (by_s: bigint, which: (kind: number, key: KeyOf<"flows">) => boolean = () => true): void => {
     for (const [key, flow] of datapath.entries("flows")) {
@@ -267,10 +264,13 @@ inEveryForwarding((newDatapath, forwarding) => {
     }
 
     describe(`${a.family}: a full table`, () => {
+      const small = newDatapath(forwarding, {}, { flows: 16, expendables: 4 });
+      beforeEach(() => publish(small, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]));
+      afterEach(() => small.close());
       const send = (sport: number, flags = "S", more: Partial<FrameOptions> = {}): Passage =>
-        through(datapath, buildFrame({ from: a.client, to: a.vip, sport, dport: 80, flags, ...more }));
+        through(small, buildFrame({ from: a.client, to: a.vip, sport, dport: 80, flags, ...more }));
       const answer = (sport: number, flags = "SA") =>
-        through(datapath, buildFrame({ from: a.local, to: a.client, sport: 8080, dport: sport, flags }), "pod");
+        through(small, buildFrame({ from: a.local, to: a.client, sport: 8080, dport: sport, flags }), "pod");
       const establish = (sport: number): string => {
         const { reason } = send(sport);
         answer(sport);
@@ -278,22 +278,16 @@ inEveryForwarding((newDatapath, forwarding) => {
         return reason;
       };
 
-      beforeEach(() => {
-        datapath.close();
-        datapath = newDatapath({}, { flows: 16, expendables: 4 });
-        publish(datapath, { address: a.vip, port: 80 }, [{ id: 1, address: a.local, local: true }]);
-      });
-
       test("what is half-open goes for a new connection; what is established, never: then a counted drop", () => {
         for (let i = 0; i < 7; i++) establish(30000 + i);
         send(40000);
         send(40000);
-        assert.equal(flowCount(), 16);
+        assert.equal(flowCount(small), 16);
         assert.equal(establish(40001), "REASON_NEW_FLOW");
-        assert.equal(datapath.get("flows", flowKey([a.client, 40000], [a.vip, 80])), null);
+        assert.equal(small.get("flows", flowKey([a.client, 40000], [a.vip, 80])), null);
         const outcome = send(40002);
         assert.deepEqual([outcome.verdict, outcome.reason], ["drop", "REASON_FLOWS_FULL"]);
-        assert.equal(flowCount(), 16);
+        assert.equal(flowCount(small), 16);
         for (let i = 0; i < 7; i++) assert.equal(send(30000 + i, "A").reason, "REASON_ESTABLISHED");
       });
 
@@ -301,8 +295,8 @@ inEveryForwarding((newDatapath, forwarding) => {
         for (let i = 0; i < 8; i++) establish(30000 + i);
         answer(30003, "R");
         assert.equal(send(40000).reason, "REASON_NEW_FLOW");
-        assert.equal(datapath.get("flows", flowKey([a.client, 30003], [a.vip, 80])), null);
-        assert.equal(flowCount(), 15);
+        assert.equal(small.get("flows", flowKey([a.client, 30003], [a.vip, 80])), null);
+        assert.equal(flowCount(small), 15);
       });
     });
 

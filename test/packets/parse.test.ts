@@ -1,18 +1,12 @@
 // tc: frames that are short, odd, or of a kind that is not handled are named and left exactly as they came.
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { EINVAL, isSystemError } from "../../src/dataplane/bpf/libbpf.ts";
-import { type Datapath, families, type Outcome, publish } from "../lib/datapath.ts";
-import { inEveryForwarding } from "../lib/forwarding.ts";
+import { families, type Outcome, publish } from "../lib/datapath.ts";
+import { inEveryForwarding, newDatapath } from "../lib/forwarding.ts";
 import { buildFrame, ETHERNET, type FrameOptions, parseFrame } from "../lib/packet.ts";
 
-inEveryForwarding((newDatapath) => {
-  let datapath: Datapath;
-  beforeEach(() => {
-    datapath = newDatapath();
-  });
-  afterEach(() => datapath.close());
-
+inEveryForwarding((datapath, forwarding) => {
   const assertUntouched = (outcome: Outcome, frame: Uint8Array, reasons: readonly string[], what = ""): void => {
     assert.ok(reasons.includes(outcome.reason), `${what}: ${outcome.reason}`);
     assert.equal(outcome.verdict, "pass", what);
@@ -278,7 +272,7 @@ inEveryForwarding((newDatapath) => {
       });
 
       test("a family that is off is not ours, the other one is", () => {
-        const off = newDatapath(v4 ? { ipv4: 0 } : { ipv6: 0 });
+        const off = newDatapath(forwarding, v4 ? { ipv4: 0 } : { ipv6: 0 });
         for (const b of families) {
           publish(off, { address: b.vip, port: 80 }, [{ id: 1, address: b.local, local: true }]);
           const frame = buildFrame({ from: b.client, to: b.vip, flags: "S" });

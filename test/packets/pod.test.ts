@@ -1,19 +1,11 @@
 // The program of pods' devices, both families: what a pod sends is asked as internal traffic, keeps its address, and is
 // undone where it comes back to the pod; a pod that reaches itself meets its node's address.
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { node_address_flag, scope, socket_lb } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { Address } from "../../src/model/address.ts";
-import {
-  type BackendSpec,
-  type Datapath,
-  type FrontendSpec,
-  families,
-  flowKey,
-  PORTS,
-  publish,
-} from "../lib/datapath.ts";
-import { inEveryForwarding } from "../lib/forwarding.ts";
+import { type BackendSpec, type FrontendSpec, families, flowKey, PORTS, publish } from "../lib/datapath.ts";
+import { inEveryForwarding, newDatapath } from "../lib/forwarding.ts";
 import { buildFrame, formatFrame, parseFrame } from "../lib/packet.ts";
 
 const at = (address: string, port: number): string =>
@@ -24,7 +16,7 @@ const assertWhole = (frame: Uint8Array): void => {
   assert.deepEqual({ ip_checksum_ok, checksum_ok }, { ip_checksum_ok: true, checksum_ok: true });
 };
 
-inEveryForwarding((newDatapath) => {
+inEveryForwarding((datapath, forwarding) => {
   for (const a of families) {
     for (const proto of ["TCP", "UDP"] as const) {
       const said = (flags: string): string => (proto === "UDP" ? "UDP" : flags);
@@ -32,12 +24,6 @@ inEveryForwarding((newDatapath) => {
       const pod = a.local;
 
       describe(`${a.family} ${proto}`, () => {
-        let datapath: Datapath;
-        beforeEach(() => {
-          datapath = newDatapath();
-        });
-        afterEach(() => datapath.close());
-
         const serve = (backends: readonly BackendSpec[], spec: Partial<FrontendSpec> = {}): void =>
           publish(datapath, { address: a.vip, port: 80, proto, scope: scope.SCOPE_INTERNAL, ...spec }, backends);
         const request = (sport = 40000, flags = "S"): Uint8Array =>
@@ -168,12 +154,12 @@ inEveryForwarding((newDatapath) => {
         [socket_lb.SOCKET_LB_OFF, "REASON_NOT_HANDLED"],
         [socket_lb.SOCKET_LB_ALL, "REASON_NOT_OURS"],
       ] as const) {
-        const datapath = newDatapath({ socket_lb: mode });
+        const inMode = newDatapath(forwarding, { socket_lb: mode });
         const spec = { address: a.vip, port: 80, scope: scope.SCOPE_INTERNAL } as const;
-        publish(datapath, spec, [{ id: 1, address: a.remote }]);
-        const outcome = datapath.egress(frame);
+        publish(inMode, spec, [{ id: 1, address: a.remote }]);
+        const outcome = inMode.egress(frame);
         assert.deepEqual([outcome.reason, outcome.verdict, outcome.frame], [reason, "pass", frame]);
-        datapath.close();
+        inMode.close();
       }
     });
   }

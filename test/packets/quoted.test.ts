@@ -1,18 +1,12 @@
 // tc: ICMP errors about translated packets, on every way they can take: whoever gets one finds in it the packet that it
 // sent. What comes out is compared byte for byte, checksums inside and outside, with an error built for its receiver.
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, describe, test } from "node:test";
-import { type Datapath, families, flowKey, type Outcome, publish } from "../lib/datapath.ts";
+import { describe, test } from "node:test";
+import { families, flowKey, type Outcome, publish } from "../lib/datapath.ts";
 import { inEveryForwarding } from "../lib/forwarding.ts";
 import { buildError, buildFrame, ETHERNET, type FrameOptions, parseFrame } from "../lib/packet.ts";
 
-inEveryForwarding((newDatapath) => {
-  let datapath: Datapath;
-  beforeEach(() => {
-    datapath = newDatapath();
-  });
-  afterEach(() => datapath.close());
-
+inEveryForwarding((datapath) => {
   for (const a of families) {
     const v4 = a.family === "IPv4";
     const ip = v4 ? 20 : 40;

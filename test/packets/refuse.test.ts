@@ -1,7 +1,7 @@
 // tc: who is turned away, and how. No endpoint: ICMP port unreachable from the address that was asked, as kube-proxy's
 // REJECT; policy Local without local endpoint, or outside the source ranges: dropped in silence.
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { frontend_flag, node_address_flag } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { Address } from "../../src/model/address.ts";
 import { type Datapath, families, publish } from "../lib/datapath.ts";
@@ -15,13 +15,7 @@ const allow = (datapath: Datapath, prefix: string, service_id = 1, entry = { all
   datapath.put("source_ranges", { prefixlen, service_id, addr: address as Address }, entry);
 };
 
-inEveryForwarding((newDatapath) => {
-  let datapath: Datapath;
-  beforeEach(() => {
-    datapath = newDatapath();
-  });
-  afterEach(() => datapath.close());
-
+inEveryForwarding((datapath) => {
   for (const a of families) {
     const v4 = a.family === "IPv4";
     /** RFC 1812 4.3.2.3 and RFC 4443 2.4 (c). */

@@ -1,10 +1,10 @@
 // tc: what is sent to an address that only Services have, and is for none of them. Whatever it is, it neither goes on to
 // the host nor back to the router, which would return it; a ping is answered.
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { frontend_address_flag } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { Address } from "../../src/model/address.ts";
-import { type Datapath, families, type Outcome, publish } from "../lib/datapath.ts";
+import { families, type Outcome, publish } from "../lib/datapath.ts";
 import { inEveryForwarding } from "../lib/forwarding.ts";
 import {
   buildError,
@@ -21,13 +21,7 @@ import { enterNetworkNamespace } from "../lib/socket.ts";
 
 enterNetworkNamespace([]); // what a program sends to its device again ends here
 
-inEveryForwarding((newDatapath) => {
-  let datapath: Datapath;
-  beforeEach(() => {
-    datapath = newDatapath();
-  });
-  afterEach(() => datapath.close());
-
+inEveryForwarding((datapath) => {
   const VIP = frontend_address_flag.FRONTEND_ADDRESS_VIP;
 
   for (const a of families) {

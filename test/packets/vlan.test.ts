@@ -3,19 +3,19 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { type Datapath, families, publish } from "../lib/datapath.ts";
-import { inEveryForwarding } from "../lib/forwarding.ts";
+import { inEveryForwarding, newDatapath } from "../lib/forwarding.ts";
 import { buildError, buildFrame, ETHERNET, splitFrame, tagFrame } from "../lib/packet.ts";
 import { type Passage, through } from "../lib/passage.ts";
 
 type Types = Parameters<typeof tagFrame> extends [Uint8Array, ...infer T] ? T : never;
 
-inEveryForwarding((newDatapath) => {
+inEveryForwarding((_, forwarding) => {
   for (const a of families) {
     const unreachable = a.family === "IPv4" ? ([3, 3] as const) : ([1, 4] as const);
 
     describe(`Fault 71: ${a.family}: VLAN tags`, () => {
       const with_datapath = (work: (datapath: Datapath) => readonly Passage[]): readonly Passage[] => {
-        const datapath = newDatapath();
+        const datapath = newDatapath(forwarding);
         try {
           for (const [i, proto] of (["TCP", "UDP"] as const).entries())
             publish(datapath, { address: a.vip, port: 80, proto, service_id: 1 + i, slot_base: i }, [
