@@ -37,6 +37,24 @@ const bpf = (): string | null => {
   return lacking.length === 0 ? null : lacking.map(({ feature, detail }) => `${feature}: ${detail}`).join("; ");
 };
 
+/** The rules of one of its modes. */
+const KUBE_PROXY = {
+  beeline: false,
+  counts_services: true,
+  packets: true,
+  counts: "flows",
+  direct: false,
+} as const;
+
+const BEELINE = {
+  beeline: true,
+  counts_services: true,
+  packets: true,
+  counts: "packets",
+  direct: false,
+  missing: bpf,
+} as const;
+
 export const MODES: readonly Mode[] = [
   {
     name: "route",
@@ -50,83 +68,53 @@ export const MODES: readonly Mode[] = [
     missing: () => null,
   },
   {
+    ...KUBE_PROXY,
     name: "iptables-legacy",
     title: "iptables (legacy)",
     summary: "kube-proxy's iptables rules in x_tables, as beeline's reference dataplane writes them.",
-    beeline: false,
-    counts_services: true,
-    packets: true,
-    counts: "flows",
-    direct: false,
     missing: iptables("legacy"),
   },
   {
+    ...KUBE_PROXY,
     name: "iptables-nft",
     title: "iptables (nft)",
     summary: "The same rules in nf_tables, by iptables-nft.",
-    beeline: false,
-    counts_services: true,
-    packets: true,
-    counts: "flows",
-    direct: false,
     missing: iptables("nft"),
   },
   {
+    ...KUBE_PROXY,
     name: "nftables",
     title: "nftables",
     summary: "Verdict maps and chains as kube-proxy's nftables mode lays them out since v1.36.",
-    beeline: false,
-    counts_services: true,
-    packets: true,
-    counts: "flows",
-    direct: false,
     missing: nftables,
   },
   {
+    ...BEELINE,
     name: "bpf-socket",
     title: "beeline sockets",
     summary:
       "beeline's socket hooks: the address is translated once, in the system call; packets are then only routed.",
-    beeline: true,
-    counts_services: true,
     packets: false,
     counts: "flows",
-    direct: false,
-    missing: bpf,
   },
   {
+    ...BEELINE,
     name: "bpf-tc",
     title: "beeline tc",
     summary: "beeline's tc programs on the node's device translate every packet, and the kernel forwards it.",
-    beeline: true,
-    counts_services: true,
-    packets: true,
-    counts: "packets",
-    direct: false,
-    missing: bpf,
   },
   {
+    ...BEELINE,
     name: "bpf-tc-direct",
     title: "beeline tc direct",
     summary:
       "The same programs with bpf.forwarding: direct: they write both sides and send packets on, into the pod or out by a device.",
-    beeline: true,
-    counts_services: true,
-    packets: true,
-    counts: "packets",
-    direct: false,
-    missing: bpf,
   },
   {
+    ...BEELINE,
     name: "bpf-xdp",
     title: "beeline XDP",
     summary:
       "beeline's XDP on the node's devices sends on what goes to another node, and its replies, before there is an skb; all else goes on to tc direct.",
-    beeline: true,
-    counts_services: true,
-    packets: true,
-    counts: "packets",
-    direct: false,
-    missing: bpf,
   },
 ];
