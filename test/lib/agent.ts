@@ -5,6 +5,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { inside } from "../../src/bench/lab/inside.ts";
+import { SLOWEST_PROCESS_MS } from "./eventually.ts";
 import type { Lab } from "./lab.ts";
 
 export const BEELINE = fileURLToPath(new URL("../../scripts/beeline", import.meta.url));
@@ -33,7 +34,6 @@ const configArguments = (lab: Lab, node: string, { bpf, config }: AgentOptions):
   return ["--config", path];
 };
 
-const READY_TIMEOUT_MS = 20_000;
 const HEALTHZ_PORT = 10256;
 
 export class Agent {
@@ -106,7 +106,7 @@ export class Agent {
 
   /** Until everything has been programmed once; throws with the log when that does not happen. */
   async ready(): Promise<void> {
-    const deadline = performance.now() + READY_TIMEOUT_MS;
+    const deadline = performance.now() + SLOWEST_PROCESS_MS;
     for (;;) {
       const status = await this.httpGet(HEALTHZ_PORT, "/readyz").then(
         (response) => response.status,
@@ -115,7 +115,9 @@ export class Agent {
       if (status === 200) return;
       const exited = this.#child.exitCode !== null;
       if (exited || performance.now() > deadline) {
-        const why = exited ? `exit status ${this.#child.exitCode}` : `/readyz is not 200 after ${READY_TIMEOUT_MS} ms`;
+        const why = exited
+          ? `exit status ${this.#child.exitCode}`
+          : `/readyz is not 200 after ${SLOWEST_PROCESS_MS} ms`;
         await this.kill9();
         throw new Error(`Cannot start the agent of ${this.node}: ${why}\n${this.#log}`);
       }

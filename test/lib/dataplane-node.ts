@@ -5,6 +5,7 @@ import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { DEFAULT_TIMEOUTS_S } from "../../src/dataplane/bpf/states.ts";
 import type { Options, Step } from "./dataplane-steps.ts";
+import { eventually, SLOWEST_PROCESS_MS } from "./eventually.ts";
 import { type Running, Sandbox } from "./sandbox.ts";
 import { noRealMaps } from "./stores.ts";
 
@@ -71,11 +72,11 @@ export class Node {
   /** One that goes on until it is killed. Answers once it holds, or watches. */
   async start(steps: readonly Step[], until = "holding", over: Partial<Options> = {}): Promise<Running> {
     const running = this.sandbox.spawn(process.execPath, STEPS, this.#given(steps, over));
-    for (let i = 0; i < 200; i++) {
-      if (running.stdout.includes(`{"result":"${until}"}\n`)) return running;
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-    return assert.fail(`it never came to be ${until}: ${running.stdout}${running.stderr}`);
+    await eventually(() => {
+      const { stdout, stderr } = running;
+      assert.ok(stdout.includes(`{"result":"${until}"}\n`), `it never came to be ${until}: ${stdout}${stderr}`);
+    }, SLOWEST_PROCESS_MS);
+    return running;
   }
 
   #given(steps: readonly Step[], over: Partial<Options>): string {

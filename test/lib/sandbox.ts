@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { findCgroup } from "../../src/agent/defaults.ts";
+import { SLOWEST_PROCESS_MS } from "./eventually.ts";
 
 const PREFIX = "beeline-sandbox-";
 const BEELINE = fileURLToPath(new URL("../../scripts/beeline", import.meta.url));
@@ -65,7 +66,7 @@ export class Sandbox {
   /** Runs a command inside, to its end. */
   exec(command: string, ...args: readonly string[]): Ended {
     const [outer, outerArgs] = this.#inside(command, args);
-    const { status, stdout, stderr } = spawnSync(outer, outerArgs, { encoding: "utf8", timeout: 60_000 });
+    const { status, stdout, stderr } = spawnSync(outer, outerArgs, { encoding: "utf8", timeout: SLOWEST_PROCESS_MS });
     return { code: status, stdout, stderr };
   }
 
