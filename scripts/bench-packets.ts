@@ -5,14 +5,10 @@ import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { release } from "node:os";
 import { flow_flag, flow_kind, frontend_flag, scope, way } from "../src/dataplane/bpf/abi.gen.ts";
-import {
-  type AttachType,
-  closeFd,
-  linkCreate,
-  netnsCookie,
-  openDirectory,
-  programInfo,
-} from "../src/dataplane/bpf/libbpf.ts";
+import { closeFd, openDirectory } from "../src/dataplane/bpf/system/file.ts";
+import { type AttachType, linkCreate } from "../src/dataplane/bpf/system/link.ts";
+import { netnsCookie } from "../src/dataplane/bpf/system/namespace.ts";
+import { programInfo } from "../src/dataplane/bpf/system/program.ts";
 import type { Address } from "../src/model/address.ts";
 import { type Crossing, enterCrossing } from "../test/lib/crossing.ts";
 import {

@@ -1,13 +1,13 @@
 // The dependency rule: lib ◄ model ◄ compile ◄ dataplane ◄ agent ◄ bench ◄ commands ◄ main; k8s knows only model, reconcile
-// only lib, bpf and iptables never know each other; pure folders import no node: module; two files touch FFI,
-// one starts programs that write, one programs that list,
-// three those of the benchmark.
+// only lib, bpf and iptables never know each other; pure folders import no node: module; two files touch FFI, one starts
+// programs that write, one programs that list, three those of the benchmark.
 import { globSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 
 /** Folder (longest match first) to the folders it may import from, besides itself. */
 const MAY: Readonly<Record<string, readonly string[]>> = {
-  "src/dataplane/bpf": ["src/dataplane", "src/compile", "src/model", "src/lib"],
+  "src/dataplane/bpf/system": [],
+  "src/dataplane/bpf": ["src/dataplane/bpf/system", "src/dataplane", "src/compile", "src/model", "src/lib"],
   "src/dataplane/iptables": ["src/dataplane", "src/compile", "src/model", "src/lib"],
   "src/dataplane/nftables": ["src/dataplane", "src/compile", "src/model", "src/lib"],
   "src/dataplane/ipvs": ["src/dataplane", "src/compile", "src/model", "src/lib"],
@@ -22,6 +22,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   "src/agent": [
     "src/dataplane",
     "src/dataplane/bpf",
+    "src/dataplane/bpf/system",
     "src/dataplane/iptables",
     "src/dataplane/userspace",
     "src/dataplane/nftables",
@@ -36,6 +37,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
     "src/agent",
     "src/dataplane",
     "src/dataplane/bpf",
+    "src/dataplane/bpf/system",
     "src/dataplane/iptables",
     "src/dataplane/nftables",
     "src/compile",
@@ -48,6 +50,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
     "src/bench",
     "src/dataplane",
     "src/dataplane/bpf",
+    "src/dataplane/bpf/system",
     "src/dataplane/iptables",
     "src/dataplane/userspace",
     "src/dataplane/nftables",
@@ -103,7 +106,7 @@ const PURE = [
 ];
 const IMPURE = /\bDate\.now\b|\bnew Date\(\)|\bMath\.random\b|\bprocess\./;
 const ONLY_IN: Readonly<Record<string, readonly string[]>> = {
-  koffi: ["src/dataplane/bpf/libbpf.ts", "src/dataplane/bpf/netlink.ts"],
+  koffi: ["src/dataplane/bpf/system/libbpf.ts", "src/dataplane/bpf/system/libc.ts"],
   "@kubernetes/client-node": ["src/k8s/api.ts"],
   "node:child_process": [
     "src/dataplane/iptables/command.ts",

@@ -1,8 +1,8 @@
 // Looks for what on this node may refuse or change the packets that it forwards: then packets of Services have to pass it,
 // and go through the kernel. The rule, and the reasons for it, are in docs/operations.md ("Direct forwarding").
 import { readFileSync } from "node:fs";
-import { legacyTableInfo } from "../dataplane/bpf/libbpf.ts";
 import { nftGeneration, ruleObstacles, xfrmObstacles } from "../dataplane/bpf/rules.ts";
+import { legacyTableInfo } from "../dataplane/bpf/system/x-tables.ts";
 import { obstaclesInSaved } from "../dataplane/iptables/obstacles.ts";
 import { listLegacyTable, listRuleset } from "../dataplane/listing.ts";
 import { obstaclesInRuleset } from "../dataplane/nftables/obstacles.ts";

@@ -1,7 +1,7 @@
 // The machine and the versions that a result was measured with, and whether it is fit for it.
 import { readFileSync } from "node:fs";
 import { availableParallelism, cpus, freemem, loadavg, release, totalmem } from "node:os";
-import { libbpfVersion } from "../dataplane/bpf/libbpf.ts";
+import { libbpfVersion } from "../dataplane/bpf/system/libbpf.ts";
 import { InputError, RefusedError } from "../lib/errors.ts";
 import { count, list } from "../lib/text.ts";
 import { firstLineOf } from "./lab/process.ts";

@@ -1,8 +1,8 @@
 // `beeline affinity`: which client stays with which backend, and for how much longer.
 import { backend_state } from "../dataplane/bpf/abi.gen.ts";
 import { readAffinity } from "../dataplane/bpf/inspect.ts";
-import { bootTime_ns } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
+import { bootTime_ns } from "../dataplane/bpf/system/clock.ts";
 import { readTables } from "../dataplane/bpf/tables.ts";
 import { age, columns } from "../lib/text.ts";
 import { formatHostPort } from "../model/address.ts";

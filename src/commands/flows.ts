@@ -1,8 +1,9 @@
 // `beeline flows`: what the tc hook remembers, one row for each direction that it rewrites.
 import { type FlowRecord, readFlows } from "../dataplane/bpf/inspect.ts";
-import { bootTime_ns, interfaceName } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import type { ConnectionState } from "../dataplane/bpf/states.ts";
+import { bootTime_ns } from "../dataplane/bpf/system/clock.ts";
+import { interfaceName } from "../dataplane/bpf/system/interface.ts";
 import { age, columns } from "../lib/text.ts";
 import { formatHostPort } from "../model/address.ts";
 import type { Run } from "./command.ts";

@@ -3,10 +3,10 @@ import { existsSync, readdirSync } from "node:fs";
 import { basename } from "node:path";
 import type { DataplaneName } from "../agent/config.ts";
 import { DEFAULT_BPFFS, findCgroup } from "../agent/defaults.ts";
-import { ENOENT, isSystemError } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { openPinnedMaps } from "../dataplane/bpf/pinned.ts";
 import { pinDirectory } from "../dataplane/bpf/pins.ts";
+import { ENOENT, isSystemError } from "../dataplane/bpf/system/errors.ts";
 import { RefusedError } from "../lib/errors.ts";
 import type { Args } from "./command.ts";
 

@@ -11,10 +11,12 @@ import {
   readForwarding,
   readForwards,
 } from "../dataplane/bpf/inspect.ts";
-import { closeFd, interfaceIndex, interfaceName, linkInfo, openPinned } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { type LinkPin, linkPinName, linksDirectory, pinDirectory, type Role } from "../dataplane/bpf/pins.ts";
 import { readSnatUse, type SnatUse } from "../dataplane/bpf/snat.ts";
+import { closeFd, openPinned } from "../dataplane/bpf/system/file.ts";
+import { interfaceIndex, interfaceName } from "../dataplane/bpf/system/interface.ts";
+import { linkInfo } from "../dataplane/bpf/system/link.ts";
 import { readXdp, type XdpRecord } from "../dataplane/bpf/xdp.ts";
 import { type Obstacle, obstacleText } from "../dataplane/obstacle.ts";
 import { columns, count, list } from "../lib/text.ts";

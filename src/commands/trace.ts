@@ -1,9 +1,9 @@
 // `beeline trace --drops`: what is refused and dropped, as it happens, one line each, with the agent dead or alive.
 import { existsSync } from "node:fs";
 import { type EventCounts, listenForEvents } from "../dataplane/bpf/events.ts";
-import { bootTime_ns } from "../dataplane/bpf/libbpf.ts";
 import type { MapStore } from "../dataplane/bpf/mapstore.ts";
 import { pinDirectory } from "../dataplane/bpf/pins.ts";
+import { bootTime_ns } from "../dataplane/bpf/system/clock.ts";
 import { InputError, RefusedError } from "../lib/errors.ts";
 import { count, safe } from "../lib/text.ts";
 import type { Args, Io, Run } from "./command.ts";

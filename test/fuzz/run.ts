@@ -1,6 +1,6 @@
 // Rounds of random packets through every program. A round starts with nothing remembered, so it can be run again by its
 // seed; what fails is made as small as it can be and still fail.
-import { EINVAL, isSystemError } from "../../src/dataplane/bpf/libbpf.ts";
+import { EINVAL, isSystemError } from "../../src/dataplane/bpf/system/errors.ts";
 import { FORWARDINGS } from "../lib/forwarding.ts";
 import { enterNetworkNamespace } from "../lib/socket.ts";
 import { type Change, generate, type Step } from "./generate.ts";

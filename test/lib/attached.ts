@@ -1,7 +1,8 @@
 // Which BPF programs are attached on a node of a lab, asked of the kernel and not of beeline's own records.
 import { fileURLToPath } from "node:url";
-import { attachType, interfaceIndex, queryPrograms } from "../../src/dataplane/bpf/libbpf.ts";
 import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
+import { interfaceIndex } from "../../src/dataplane/bpf/system/interface.ts";
+import { attachType, queryPrograms } from "../../src/dataplane/bpf/system/link.ts";
 import type { Lab } from "./lab.ts";
 
 /** Hook and program, of the node's cgroup and eth0, sorted: `cgroup_inet4_connect sock_connect4`, `tcx_ingress tc_ingress`. */

@@ -2,7 +2,7 @@
 // programs find when they look up a next hop themselves.
 import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
-import { interfaceIndex } from "../../src/dataplane/bpf/libbpf.ts";
+import { interfaceIndex } from "../../src/dataplane/bpf/system/interface.ts";
 import type { Address } from "../../src/model/address.ts";
 import { enterNetworkNamespace } from "./socket.ts";
 

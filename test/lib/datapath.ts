@@ -18,24 +18,21 @@ import {
 import { decode, encode, type StructName, sizeOf } from "../../src/dataplane/bpf/codec.ts";
 import { type EventCounts, sumEventCounts } from "../../src/dataplane/bpf/events.ts";
 import { type Expired, type ExpiryOptions, expireFlows } from "../../src/dataplane/bpf/expiry.ts";
+import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
+import { hasIpSummed } from "../../src/dataplane/bpf/probe.ts";
+import { readRing } from "../../src/dataplane/bpf/ring.ts";
+import { bootTime_ns } from "../../src/dataplane/bpf/system/clock.ts";
 import {
-  bootTime_ns,
-  type LoadedObject,
-  loadObject,
-  type MappedRing,
   mapDelete,
   mapLookup,
   mapLookupBatch,
   mapNextKey,
-  mapRing,
   mapUpdate,
   possibleCpus,
-  type TestRun,
-  testRun,
-} from "../../src/dataplane/bpf/libbpf.ts";
-import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
-import { hasIpSummed } from "../../src/dataplane/bpf/probe.ts";
-import { readRing } from "../../src/dataplane/bpf/ring.ts";
+} from "../../src/dataplane/bpf/system/map.ts";
+import { type MappedRing, mapRing } from "../../src/dataplane/bpf/system/mapped-ring.ts";
+import { type LoadedObject, loadObject } from "../../src/dataplane/bpf/system/object.ts";
+import { type TestRun, testRun } from "../../src/dataplane/bpf/system/program.ts";
 import type { Address } from "../../src/model/address.ts";
 import { meaningOf } from "../../src/model/reason.ts";
 import { type Crossing, type DeviceName, MACS, NODE_V4, NODE_V6 } from "./crossing.ts";

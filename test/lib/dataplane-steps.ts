@@ -4,19 +4,14 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { DIRECTIONS, SOCKET_HOOKS } from "../../src/dataplane/bpf/attach.ts";
 import { type BpfDataplane, type BpfOptions, openBpfDataplane, resetBpf } from "../../src/dataplane/bpf/bpf.ts";
-import {
-  closeFd,
-  clsactQuery,
-  interfaceIndex,
-  linkInfo,
-  openDirectory,
-  openPinned,
-  queryPrograms,
-  xdpPrograms,
-} from "../../src/dataplane/bpf/libbpf.ts";
 import { openPinnedMaps } from "../../src/dataplane/bpf/pinned.ts";
 import { linksDirectory, parseLinkPin, pinDirectory } from "../../src/dataplane/bpf/pins.ts";
 import { tablesToDesired } from "../../src/dataplane/bpf/readback.ts";
+import { clsactQuery } from "../../src/dataplane/bpf/system/clsact.ts";
+import { closeFd, openDirectory, openPinned } from "../../src/dataplane/bpf/system/file.ts";
+import { interfaceIndex } from "../../src/dataplane/bpf/system/interface.ts";
+import { linkInfo, queryPrograms } from "../../src/dataplane/bpf/system/link.ts";
+import { xdpPrograms } from "../../src/dataplane/bpf/system/native-xdp.ts";
 import { readConfig, readTables } from "../../src/dataplane/bpf/tables.ts";
 import { readXdp, type XdpRecord } from "../../src/dataplane/bpf/xdp.ts";
 import { type Desired, servicePortKey } from "../../src/model/desired.ts";

@@ -2,15 +2,9 @@
 // loaded. Loading goes through the verifier, which takes longer than most tests.
 import { maps } from "../../src/dataplane/bpf/abi.gen.ts";
 import { type StructName, sizeOf } from "../../src/dataplane/bpf/codec.ts";
-import {
-  type LoadedObject,
-  mapDelete,
-  mapInfo,
-  mapNextKey,
-  mapUpdateBatch,
-  possibleCpus,
-} from "../../src/dataplane/bpf/libbpf.ts";
 import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
+import { mapDelete, mapInfo, mapNextKey, mapUpdateBatch, possibleCpus } from "../../src/dataplane/bpf/system/map.ts";
+import type { LoadedObject } from "../../src/dataplane/bpf/system/object.ts";
 
 /** By what they were loaded with; the one that was used last comes last. */
 const idle: { readonly recipe: string; readonly object: LoadedObject }[] = [];

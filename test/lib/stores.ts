@@ -1,9 +1,9 @@
 // MapStores for tests: small ones without a kernel, and real maps that nobody else sees and that end with the test.
 import { existsSync } from "node:fs";
 import { sizeOf } from "../../src/dataplane/bpf/codec.ts";
-import { loadObject } from "../../src/dataplane/bpf/libbpf.ts";
 import type { MapName, MapStore } from "../../src/dataplane/bpf/mapstore.ts";
 import { createKernelStore } from "../../src/dataplane/bpf/pinned.ts";
+import { loadObject } from "../../src/dataplane/bpf/system/object.ts";
 import { FakeStore } from "../../src/dataplane/fake/fakestore.ts";
 
 /** Enough for any scenario; reading back costs time for every entry of an array. */

@@ -7,8 +7,11 @@ import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import { hook } from "../../src/dataplane/bpf/abi.gen.ts";
-import { closeFd, clsactAttach, clsactDetach, interfaceIndex, linkCreate } from "../../src/dataplane/bpf/libbpf.ts";
 import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
+import { clsactAttach, clsactDetach } from "../../src/dataplane/bpf/system/clsact.ts";
+import { closeFd } from "../../src/dataplane/bpf/system/file.ts";
+import { interfaceIndex } from "../../src/dataplane/bpf/system/interface.ts";
+import { linkCreate } from "../../src/dataplane/bpf/system/link.ts";
 import { Datapath, type ForwardName, publish, type ReasonName } from "../lib/datapath.ts";
 import { CallError, type Name, type Namespace, newNamespace, Socket } from "../lib/socket.ts";
 

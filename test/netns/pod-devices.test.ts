@@ -2,8 +2,8 @@
 // By bpf.socketLB (host, off) all pods of a node; by bpf.podDevices those behind some devices, such as a virtual machine's.
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
-import { bootTime_ns } from "../../src/dataplane/bpf/libbpf.ts";
 import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
+import { bootTime_ns } from "../../src/dataplane/bpf/system/clock.ts";
 import { BEELINE } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
 import { FORWARDING_FIELDS, FORWARDINGS } from "../lib/forwarding.ts";

@@ -12,14 +12,9 @@ import {
   reason as reasonNumbers,
   scope,
 } from "../../src/dataplane/bpf/abi.gen.ts";
-import {
-  type AttachType,
-  attachType,
-  closeFd,
-  linkCreate,
-  netnsCookie,
-  openDirectory,
-} from "../../src/dataplane/bpf/libbpf.ts";
+import { closeFd, openDirectory } from "../../src/dataplane/bpf/system/file.ts";
+import { type AttachType, attachType, linkCreate } from "../../src/dataplane/bpf/system/link.ts";
+import { netnsCookie } from "../../src/dataplane/bpf/system/namespace.ts";
 import type { Address } from "../../src/model/address.ts";
 import { type BackendSpec, type FrontendSpec, ObjectUnderTest, publish, putBackend } from "../lib/datapath.ts";
 import { protocolNumber } from "../lib/packet.ts";

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
 import { flow_kind, frontend_flag, hook, reason, rings } from "../../src/dataplane/bpf/abi.gen.ts";
-import { bootTime_ns } from "../../src/dataplane/bpf/libbpf.ts";
+import { bootTime_ns } from "../../src/dataplane/bpf/system/clock.ts";
 import type { Address } from "../../src/model/address.ts";
 import { families, flowKey, publish, type ReasonName } from "../lib/datapath.ts";
 import { flowOf } from "../lib/flow.ts";

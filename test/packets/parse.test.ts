@@ -1,7 +1,7 @@
 // tc: frames that are short, odd, or of a kind that is not handled are named and left exactly as they came.
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { EINVAL, isSystemError } from "../../src/dataplane/bpf/libbpf.ts";
+import { EINVAL, isSystemError } from "../../src/dataplane/bpf/system/errors.ts";
 import { families, type Outcome, publish } from "../lib/datapath.ts";
 import { inEveryForwarding, newDatapath } from "../lib/forwarding.ts";
 import { buildFrame, ETHERNET, type FrameOptions, parseFrame } from "../lib/packet.ts";

@@ -6,8 +6,9 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { release } from "node:os";
 import { test } from "node:test";
 import { layouts, type Options, socket_lb } from "../../src/dataplane/bpf/abi.gen.ts";
-import { loadObject, programInfo } from "../../src/dataplane/bpf/libbpf.ts";
 import { hasConntrack, hasIpSummed } from "../../src/dataplane/bpf/probe.ts";
+import { loadObject } from "../../src/dataplane/bpf/system/object.ts";
+import { programInfo } from "../../src/dataplane/bpf/system/program.ts";
 import { loadOptions, objectPath } from "../lib/datapath.ts";
 
 const TABLE = `${import.meta.dirname}/instructions.txt`;

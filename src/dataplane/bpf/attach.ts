@@ -3,27 +3,15 @@
 import { readdirSync, statSync, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { RefusedError } from "../../lib/errors.ts";
-import {
-  type AttachType,
-  closeFd,
-  clsactAttach,
-  clsactDetach,
-  clsactQuery,
-  interfaceIndex,
-  isSystemError,
-  linkCreate,
-  linkDetach,
-  linkInfo,
-  linkUpdate,
-  openDirectory,
-  openPinned,
-  pin,
-  programInfo,
-  queryPrograms,
-  xdpLinkCreate,
-} from "./libbpf.ts";
 import { type Direction, type LinkPin, linkPinName, parseLinkPin, type Role } from "./pins.ts";
 import { cgroupMounts } from "./probe.ts";
+import { clsactAttach, clsactDetach, clsactQuery } from "./system/clsact.ts";
+import { isSystemError } from "./system/errors.ts";
+import { closeFd, openDirectory, openPinned, pin } from "./system/file.ts";
+import { interfaceIndex } from "./system/interface.ts";
+import { type AttachType, linkCreate, linkDetach, linkInfo, linkUpdate, queryPrograms } from "./system/link.ts";
+import { xdpLinkCreate } from "./system/native-xdp.ts";
+import { programInfo } from "./system/program.ts";
 
 /** One program on one hook. */
 export interface Attachment {

@@ -15,16 +15,6 @@ import { type Expired, type ExpiryOptions, expireFlows } from "./expiry.ts";
 import type { Fitness } from "./fitness.ts";
 import { createForwarding, type Forwarding, type ForwardingFacts, type ForwardingMode } from "./forwarding.ts";
 import { createHooks, type HookOptions, type Hooks, type Log } from "./hooks.ts";
-import {
-  closeFd,
-  interfaceIndex,
-  isSystemError,
-  type LoadedObject,
-  loadObject,
-  mapInfo,
-  netnsCookie,
-  openPinned,
-} from "./libbpf.ts";
 import { takeLock } from "./lock.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
 import { createKernelStore } from "./pinned.ts";
@@ -36,6 +26,12 @@ import { leastRouteMtu } from "./route-mtu.ts";
 import { createServed, type Served } from "./served.ts";
 import { createStaleSockets, type StaleCounts, type StaleSockets } from "./stale.ts";
 import { type ByState, encodeByState, expendablesFor } from "./states.ts";
+import { isSystemError } from "./system/errors.ts";
+import { closeFd, openPinned } from "./system/file.ts";
+import { interfaceIndex } from "./system/interface.ts";
+import { mapInfo } from "./system/map.ts";
+import { netnsCookie } from "./system/namespace.ts";
+import { type LoadedObject, loadObject } from "./system/object.ts";
 import { changeConfig, NO_ADDRESS, readTables } from "./tables.ts";
 import { createUnhooked } from "./unhooked.ts";
 import { createXdp, type Xdp, type XdpDevice, type XdpMode, type XdpTarget, xdpNumber } from "./xdp.ts";

@@ -2,7 +2,7 @@
 import { networkInterfaces } from "node:os";
 import { RefusedError } from "../../lib/errors.ts";
 import { type Address, type Family, familyOf, parseAddress } from "../../model/address.ts";
-import { interfaceDriver, interfaceType } from "./libbpf.ts";
+import { interfaceDriver, interfaceType } from "./system/interface.ts";
 
 /** What stands first in a packet of a device. */
 export type Header = "ethernet" | "ip";

@@ -4,11 +4,14 @@ import { RefusedError } from "../../lib/errors.ts";
 import type { Address } from "../../model/address.ts";
 import { decode, encode, sizeOf } from "./codec.ts";
 import { hookName, reasonName } from "./inspect.ts";
-import { bootTime_ns, closeFd, interfaceName, mapRing, openPinned } from "./libbpf.ts";
 import { takeLock } from "./lock.ts";
 import type { MapStore } from "./mapstore.ts";
 import { mapPin, mapsDirectory } from "./pins.ts";
 import { readRing } from "./ring.ts";
+import { bootTime_ns } from "./system/clock.ts";
+import { closeFd, openPinned } from "./system/file.ts";
+import { interfaceName } from "./system/interface.ts";
+import { mapRing } from "./system/mapped-ring.ts";
 import { protoName } from "./tables.ts";
 
 export interface DropEvent {

@@ -1,7 +1,8 @@
 // Runs the program that removes connections which have been silent for longer than their timeout (bpf/expiry.bpf.c).
 import { decode, encode } from "./codec.ts";
-import { type LoadedObject, runProgram } from "./libbpf.ts";
 import { type ByState, decodeByState, encodeByState, NONE_BY_STATE } from "./states.ts";
+import type { LoadedObject } from "./system/object.ts";
+import { runProgram } from "./system/program.ts";
 
 export interface ExpiryOptions {
   /** Whatever is not established goes after so long at most; 0: by its timeout. */

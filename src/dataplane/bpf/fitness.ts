@@ -5,8 +5,10 @@ import type { Obstacle } from "../obstacle.ts";
 import { device_flag } from "./abi.gen.ts";
 import { CLSACT_HANDLE, CLSACT_PRIORITIES } from "./attach.ts";
 import { headerOf } from "./device.ts";
-import { clsactQuery, isSystemError, queryPrograms } from "./libbpf.ts";
 import { type Link, type Qdisc, readFilters, readLinks, readQdiscs } from "./links.ts";
+import { clsactQuery } from "./system/clsact.ts";
+import { isSystemError } from "./system/errors.ts";
+import { queryPrograms } from "./system/link.ts";
 
 export interface Fitness {
   readonly index: number;

@@ -16,10 +16,12 @@ import {
   SOCKET_HOOK_ORDER,
 } from "./attach.ts";
 import { deviceType, type Header, headerOf } from "./device.ts";
-import { interfaceIndex, type LoadedObject, programInfo } from "./libbpf.ts";
 import { linksDirectory } from "./pins.ts";
 import { hasTcx } from "./probe.ts";
 import { removeOtherVersions } from "./reset.ts";
+import { interfaceIndex } from "./system/interface.ts";
+import type { LoadedObject } from "./system/object.ts";
+import { programInfo } from "./system/program.ts";
 import type { Unhooked } from "./unhooked.ts";
 
 export type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;

@@ -1,6 +1,6 @@
 // The devices of this network namespace as rtnetlink lists them, with the qdiscs and filters on them: all of them in one
 // question each.
-import { attributesIn, type Message, netlinkList, textIn, u32In } from "./netlink.ts";
+import { attributesIn, type Message, netlinkList, textIn, u32In } from "./system/netlink.ts";
 
 export interface Link {
   readonly index: number;

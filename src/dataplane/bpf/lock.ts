@@ -1,7 +1,7 @@
 // One at a time for one directory: a lock on the directory itself, which ends with the process.
 import { readFileSync, statSync } from "node:fs";
 import { RefusedError } from "../../lib/errors.ts";
-import { closeFd, openDirectory, tryLock } from "./libbpf.ts";
+import { closeFd, openDirectory, tryLock } from "./system/file.ts";
 
 export interface Lock {
   release(): void;

@@ -2,8 +2,10 @@
 // namespaces are entered to open a socket there, which takes CAP_SYS_ADMIN.
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { closeFd, inNetns, isSystemError, openFile } from "./libbpf.ts";
-import { netlinkAsk, openNetlink } from "./netlink.ts";
+import { isSystemError } from "./system/errors.ts";
+import { closeFd, openFile } from "./system/file.ts";
+import { inNetns } from "./system/namespace.ts";
+import { netlinkAsk, openNetlink } from "./system/netlink.ts";
 
 /** A namespace, and a file that leads to it. */
 export interface NetnsFile {

@@ -1,12 +1,11 @@
 // The real MapStore: maps in the kernel, by file descriptor. Reads and writes go in batches; where a batch stops, the
 // rest goes entry by entry, so that the one that failed is named. Works on pinned maps with the agent dead or alive.
 import { maps } from "./abi.gen.ts";
+import { MapError, type MapName, type MapStore } from "./mapstore.ts";
+import { mapPin } from "./pins.ts";
+import { EINVAL, ENOENT, ENOSPC, isSystemError } from "./system/errors.ts";
+import { closeFd, openPinned } from "./system/file.ts";
 import {
-  closeFd,
-  EINVAL,
-  ENOENT,
-  ENOSPC,
-  isSystemError,
   mapDelete,
   mapDeleteBatch,
   mapInfo,
@@ -14,12 +13,9 @@ import {
   mapLookupBatch,
   mapUpdate,
   mapUpdateBatch,
-  openPinned,
   possibleCpus,
-  waitForPrograms,
-} from "./libbpf.ts";
-import { MapError, type MapName, type MapStore } from "./mapstore.ts";
-import { mapPin } from "./pins.ts";
+} from "./system/map.ts";
+import { waitForPrograms } from "./system/program.ts";
 
 /** Opens maps of a pin directory (pins.ts) as they are first asked for. Throws SystemError (ENOENT) then, when one is not pinned. */
 export const openPinnedMaps = (directory: string): MapStore & { close(): void } => {

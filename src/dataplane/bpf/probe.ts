@@ -2,7 +2,12 @@
 // left behind.
 import { existsSync, readFileSync, statfsSync } from "node:fs";
 import { dirname } from "node:path";
-import { closeFd, interfaceIndex, isSystemError, linkCreate, mapCreate, netnsCookie, queryPrograms } from "./libbpf.ts";
+import { isSystemError } from "./system/errors.ts";
+import { closeFd } from "./system/file.ts";
+import { interfaceIndex } from "./system/interface.ts";
+import { linkCreate, queryPrograms } from "./system/link.ts";
+import { mapCreate } from "./system/map.ts";
+import { netnsCookie } from "./system/namespace.ts";
 
 export interface Feature {
   readonly feature: string;

@@ -1,5 +1,5 @@
 // Reads a ring buffer map where it lies: no call into the kernel, no callback, 0.1 µs a record.
-import type { MappedRing } from "./libbpf.ts";
+import type { MappedRing } from "./system/mapped-ring.ts";
 
 const BUSY = 2 ** 31; // a program is still writing it
 const DISCARDED = 2 ** 30;

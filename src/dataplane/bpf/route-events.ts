@@ -1,8 +1,8 @@
 // Hears from the kernel (rtnetlink) what may send a packet another way than a flow remembers: routes, rules, neighbours,
 // links, addresses. And what may change which devices are fit for what: links, qdiscs and filters.
 
-import { attributesIn, hearNetlink, type Message, netlinkList } from "./netlink.ts";
 import { mtuIn } from "./route-mtu.ts";
+import { attributesIn, hearNetlink, type Message, netlinkList } from "./system/netlink.ts";
 
 export interface RouteEvents {
   /** A next hop that is remembered may be wrong now. */

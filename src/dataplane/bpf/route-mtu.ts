@@ -1,6 +1,6 @@
 // The MTU that routes state (`ip route … mtu 1400`). The kernel heeds it in what it forwards; bpf_fib_lookup does not tell of
 // it, so the programs leave what is larger than the least of them to the kernel.
-import { attributesIn, netlinkList, u32In } from "./netlink.ts";
+import { attributesIn, netlinkList, u32In } from "./system/netlink.ts";
 
 /** 0: no route states any. Throws SystemError. */
 export const leastRouteMtu = (): number => {

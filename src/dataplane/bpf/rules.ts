@@ -1,7 +1,7 @@
 // IP rules and IPsec policies of this network namespace: what decides about a forwarded packet beside its destination.
 import type { Obstacle } from "../obstacle.ts";
-import { EINVAL, isSystemError } from "./libbpf.ts";
-import { attributesIn, type Message, netlinkList, netlinkTell, textIn, u32In } from "./netlink.ts";
+import { EINVAL, isSystemError } from "./system/errors.ts";
+import { attributesIn, type Message, netlinkList, netlinkTell, textIn, u32In } from "./system/netlink.ts";
 
 /** IP rules beyond the three that every kernel has: local, main, default. Throws SystemError. */
 export const ruleObstacles = (): readonly Obstacle[] => {

@@ -7,9 +7,12 @@ import { addressToBytes, familyOf } from "../../model/address.ts";
 import type { StaleSocket } from "./abi.gen.ts";
 import { decode, sizeOf } from "./codec.ts";
 import type { Log } from "./hooks.ts";
-import { closeFd, ENOENT, iterCreate, type LoadedObject, linkIterator, SystemError } from "./libbpf.ts";
-import { netlinkRequest, openNetlink } from "./netlink.ts";
 import { inNetnsOf, netnsFiles } from "./netns.ts";
+import { ENOENT, SystemError } from "./system/errors.ts";
+import { closeFd } from "./system/file.ts";
+import { iterCreate, linkIterator } from "./system/link.ts";
+import { netlinkRequest, openNetlink } from "./system/netlink.ts";
+import type { LoadedObject } from "./system/object.ts";
 
 export interface StaleSockets {
   /** Finds and destroys them. Never throws: what cannot be done is named in the log. */

@@ -3,9 +3,10 @@
 import { messageOf } from "../../lib/errors.ts";
 import { decode, encode } from "./codec.ts";
 import type { Log } from "./hooks.ts";
-import { interfaceIndex, netnsCookie } from "./libbpf.ts";
 import type { MapStore } from "./mapstore.ts";
 import { inNetnsOf, type NetnsId, netnsFiles, netnsIdOf, OWN_NETNS, peerNetns } from "./netns.ts";
+import { interfaceIndex } from "./system/interface.ts";
+import { netnsCookie } from "./system/namespace.ts";
 
 export interface Unhooked {
   /** Gives back to the hooks the pods that are behind none of these devices. Before programs are taken off devices. */

@@ -6,21 +6,14 @@ import { xdp_wanted } from "./abi.gen.ts";
 import { attachXdp, detach, linkPins } from "./attach.ts";
 import { deviceKind, deviceType } from "./device.ts";
 import type { Log } from "./hooks.ts";
-import {
-  closeFd,
-  interfaceDriver,
-  interfaceIndex,
-  interfaceMac,
-  isSystemError,
-  type LoadedObject,
-  linkInfo,
-  openPinned,
-  type XdpPrograms,
-  xdpPrograms,
-  xdpRefusal,
-} from "./libbpf.ts";
 import type { MapStore } from "./mapstore.ts";
 import { isAbiHash, linkPinName, linksDirectory } from "./pins.ts";
+import { isSystemError } from "./system/errors.ts";
+import { closeFd, openPinned } from "./system/file.ts";
+import { interfaceDriver, interfaceIndex, interfaceMac } from "./system/interface.ts";
+import { linkInfo } from "./system/link.ts";
+import { type XdpPrograms, xdpPrograms, xdpRefusal } from "./system/native-xdp.ts";
+import type { LoadedObject } from "./system/object.ts";
 import { readConfig } from "./tables.ts";
 
 /** auto: wherever the driver can. required: an agent whose devices cannot all have it does not start. */

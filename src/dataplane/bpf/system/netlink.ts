@@ -1,7 +1,8 @@
-// Netlink: asking the kernel, one answer or a whole list, and hearing what changes. With libbpf.ts the only file with
-// foreign calls, and only those of sockets. What the messages mean is elsewhere (netns.ts, links.ts, route-events.ts, …).
-import koffi from "koffi";
-import { closeFd, SystemError } from "./libbpf.ts";
+// Netlink: asking the kernel, one answer or a whole list, and hearing what changes. What the messages mean is elsewhere
+// (netns.ts, links.ts, route-events.ts, …).
+import { checkLibc, EAGAIN, SystemError } from "./errors.ts";
+import { closeFd } from "./file.ts";
+import { errno, libc } from "./libc.ts";
 
 /** One message without its struct nlmsghdr. */
 export interface Message {
@@ -11,42 +12,18 @@ export interface Message {
 
 export const protocols = { route: 0, sock_diag: 4, xfrm: 6, netfilter: 12 } as const;
 
-const EAGAIN = 11;
 const ENOBUFS = 105;
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
 const [NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP] = [1, 4, 0x300];
 const HEADER = 16; // struct nlmsghdr {u32 length; u16 type, flags; u32 sequence, pid}
 
-const bind = () => {
-  const libc = koffi.load("libc.so.6");
-  return {
-    socket: libc.func("int socket(int domain, int type, int protocol)"),
-    bind: libc.func("int bind(int fd, const void *address, uint32_t length)"),
-    setsockopt: libc.func("int setsockopt(int fd, int level, int name, const void *value, uint32_t length)"),
-    fcntl: libc.func("int fcntl(int fd, int command, long value)"),
-    send: libc.func("int64_t send(int fd, const void *data, size_t size, int flags)"),
-    recv: libc.func("int64_t recv(int fd, void *data, size_t size, int flags)"),
-  };
-};
-
-let bound: ReturnType<typeof bind> | undefined;
-const lib = (): ReturnType<typeof bind> => {
-  bound ??= bind();
-  return bound;
-};
-
-const checked = (what: string, answer: number): number => {
-  if (answer < 0) throw new SystemError(what, koffi.errno());
-  return answer;
-};
-
 // ---- asking --------------------------------------------------------------------------------------------------------
 
 /** A socket to ask this network namespace by. The caller closes it. */
 export const openNetlink = (protocol: keyof typeof protocols): number => {
   const [AF_NETLINK, SOCK_RAW_CLOEXEC] = [16, 3 | 0o2000000];
-  return checked(`Cannot open netlink ${protocol}`, lib().socket(AF_NETLINK, SOCK_RAW_CLOEXEC, protocols[protocol]));
+  return checkLibc(`Cannot open netlink ${protocol}`, libc().socket(AF_NETLINK, SOCK_RAW_CLOEXEC, protocols[protocol]));
 };
 
 /** Sends one request that asks to be acknowledged, header and all; answers 0, or the kernel's errno. */
@@ -113,14 +90,14 @@ const exchange = (fd: number, bytes: Uint8Array): Uint8Array => {
 };
 
 const send = (fd: number, bytes: Uint8Array): void =>
-  void checked("Cannot ask by netlink", Number(lib().send(fd, bytes, bytes.length, 0)));
+  void checkLibc("Cannot ask by netlink", Number(libc().send(fd, bytes, bytes.length, 0)));
 
 /** More than the kernel puts into one answer of a list (32 KiB), or a device with all of its attributes has. */
 const LONGEST = 65_536;
 
 const receive = (fd: number): Uint8Array => {
   const answer = new Uint8Array(LONGEST);
-  const length = checked("Cannot read netlink's answer", Number(lib().recv(fd, answer, answer.length, 0)));
+  const length = checkLibc("Cannot read netlink's answer", Number(libc().recv(fd, answer, answer.length, 0)));
   return answer.subarray(0, length);
 };
 
@@ -151,11 +128,11 @@ export const hearNetlink = (
   const drain = (): void => {
     let messages: Message[] | null = [];
     for (;;) {
-      const length = Number(lib().recv(fd, buffer, buffer.length, MSG_DONTWAIT));
-      const errno = length < 0 ? koffi.errno() : 0;
-      if (errno === EAGAIN) break;
-      if (errno !== 0 && errno !== ENOBUFS) throw new SystemError("Cannot hear what netlink announces", errno);
-      if (errno === ENOBUFS) messages = null;
+      const length = Number(libc().recv(fd, buffer, buffer.length, MSG_DONTWAIT));
+      const refusal = length < 0 ? errno() : 0;
+      if (refusal === EAGAIN) break;
+      if (refusal !== 0 && refusal !== ENOBUFS) throw new SystemError("Cannot hear what netlink announces", refusal);
+      if (refusal === ENOBUFS) messages = null;
       else messages?.push(...messagesIn(buffer.slice(0, length)));
     }
     if (messages === null || messages.length > 0) heard(messages);
@@ -186,18 +163,18 @@ const [SOL_NETLINK, NETLINK_ADD_MEMBERSHIP] = [270, 1];
 const ROOM_BYTES = 4 << 20;
 
 const setsockopt = (fd: number, level: number, name: number, value: number): void =>
-  void checked("Cannot listen to netlink", lib().setsockopt(fd, level, name, new Uint32Array([value]), 4));
+  void checkLibc("Cannot listen to netlink", libc().setsockopt(fd, level, name, new Uint32Array([value]), 4));
 
 const bindAnyPort = (fd: number): void => {
   const address = new Uint8Array(12); // struct sockaddr_nl {u16 family, pad; u32 pid, groups}
   new DataView(address.buffer).setUint16(0, 16 /* AF_NETLINK */, true);
-  checked("Cannot listen to netlink", lib().bind(fd, address, address.length));
+  checkLibc("Cannot listen to netlink", libc().bind(fd, address, address.length));
 };
 
 const askForSignal = (fd: number): void => {
   const [F_SETFL, F_SETOWN, O_NONBLOCK, O_ASYNC] = [4, 8, 0o4000, 0o20000];
-  checked("Cannot be told of netlink's messages", lib().fcntl(fd, F_SETOWN, process.pid));
-  checked("Cannot be told of netlink's messages", lib().fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC));
+  checkLibc("Cannot be told of netlink's messages", libc().fcntl(fd, F_SETOWN, process.pid));
+  checkLibc("Cannot be told of netlink's messages", libc().fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC));
 };
 
 // ---- bytes ---------------------------------------------------------------------------------------------------------
