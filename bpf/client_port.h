@@ -43,9 +43,10 @@ SUBPROGRAM int is_holder_gone(const struct connection *c, const struct flow *und
 	/* Where it is no reply, it is a request of whom the client serves, of this very port. */
 	if (!config || !c || !undo || undo->kind != FLOW_UNDO_DNAT)
 		return false;
-	if (undo->flags & FLOW_ALONE)
-		return is_over(undo, NULL, c->proto, config, c->now_ns) &&
-		       !forget_flow(c, FLOW_UNDO_DNAT);
+	if (undo->flags & FLOW_ALONE) {
+		key = key_in(c, FLOW_UNDO_DNAT);
+		return is_over(undo, NULL, c->proto, config, c->now_ns) && forget_alone(&key, undo);
+	}
 	head = find_head_of_holder(c, undo, &key);
 	if (head && !is_over(head, find_heard(&key, head), key.proto, config, c->now_ns))
 		return false;
@@ -104,6 +105,7 @@ SUBPROGRAM int claim_inner_port(struct connection *c)
 	if (is_undo_of(undo, c)) {
 		c->is_resumed = is_first_of(undo, c);
 		c->is_alone = false;
+		leave_place(undo->place, undo->created_ns);
 		return write_flow(c, FLOW_UNDO_DNAT, BPF_ANY) ? FAILED : CLAIMED;
 	}
 	if (!is_holder_gone(c, undo))

@@ -59,6 +59,8 @@ static __always_inline int open_connection(struct __sk_buff *ctx, const struct p
 
 	c->is_alone = may_be_alone(packet, c);
 	c->is_resumed = false;
+	c->created_ns = c->now_ns;
+	c->place = take_place(c->now_ns);
 	reason = claim_client_port(c);
 	if (reason != UNDECIDED)
 		return reason;

@@ -127,7 +127,7 @@ static __always_inline void visit_alone(const struct flow_key *at, const struct 
 	struct flow_key key = *at;
 
 	if (has_timed_out(undo, NULL, key.proto, pass->it.most_s, pass->now_ns) &&
-	    !bpf_map_delete_elem(&flows, &key)) {
+	    forget_alone(&key, undo)) {
 		pass->it.expired++;
 		return;
 	}

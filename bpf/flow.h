@@ -8,6 +8,7 @@
 #define BEELINE_FLOW_H
 
 #include "backend.h"
+#include "expendable.h"
 #include "packet.h"
 
 /* Whoever inserts a flow where there was none holds what its key stands for. */
@@ -37,6 +38,8 @@ struct connection {
 	__u32 backend_id;
 	__u32 generation;
 	__u64 now_ns;
+	__u64 created_ns;
+	__u32 place; /* as in its FLOW_UNDO_DNAT */
 	int forward; /* how the packet that opens it goes on: as find_next_hop() */
 	struct next_hop next_hop;
 };
@@ -256,7 +259,8 @@ static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 f
 		.backend_id = c->backend_id,
 		.generation = c->generation,
 		.client_port = client_port_in(c, kind),
-		.created_ns = c->now_ns,
+		.place = kind == FLOW_UNDO_DNAT ? c->place : 0,
+		.created_ns = c->created_ns,
 		.last_seen_ns = c->now_ns,
 		.far_addr = far.addr,
 		.far_port = far.port,
@@ -334,22 +338,30 @@ static __noinline struct flow *find_head(const struct flow_key *undo_key, const 
 			    undo_key->dst_port, undo_key->proto, undo, key);
 }
 
-/* The flow by which the backend is heard, of the connection of a head; NULL: it is lost. */
-static __always_inline const struct flow *find_heard(const struct flow_key *head_key,
-						     const struct flow *head)
+/* Of the FLOW_UNDO_DNAT that answers for a head. */
+static __always_inline struct flow_key undo_key_of(const struct flow_key *head_key,
+						   const struct flow *head)
 {
-	struct flow_key key = {
+	return (struct flow_key){
 		.src_addr = head->addr,
 		.dst_addr = head_key->src_addr,
 		.src_port = head->port,
 		.dst_port = head->client_port ?: head_key->src_port,
 		.proto = head_key->proto,
-		.outward = !head->far_port,
+		.outward = true,
 	};
+}
+
+/* The flow by which the backend is heard, of the connection of a head; NULL: it is lost. */
+static __always_inline const struct flow *find_heard(const struct flow_key *head_key,
+						     const struct flow *head)
+{
+	struct flow_key key = undo_key_of(head_key, head);
 
 	if (head->far_port) {
 		key.dst_addr = head->far_addr;
 		key.dst_port = head->far_port;
+		key.outward = false;
 	}
 	return bpf_map_lookup_elem(&flows, &key);
 }
@@ -370,6 +382,8 @@ static __always_inline void recover(const struct flow_key *key, const struct flo
 	c->backend_id = head->backend_id;
 	c->generation = head->generation;
 	c->now_ns = head->last_seen_ns;
+	c->created_ns = head->created_ns;
+	c->place = 0;
 	c->hash = 0;
 }
 
@@ -386,8 +400,23 @@ SUBPROGRAM int forget_connection(const struct flow_key *key, const struct flow *
 	undo = find_flow(c, FLOW_UNDO_DNAT);
 	if (undo && !is_undo_of(undo, c))
 		return forget_flow(c, FLOW_DNAT);
+	if (undo)
+		c->place = undo->place;
 	forget_flows(c);
+	leave_place(c->place, c->created_ns);
 	return 0;
+}
+
+/* A connection that is one FLOW_UNDO_DNAT. */
+static __always_inline bool forget_alone(const struct flow_key *key, const struct flow *undo)
+{
+	__u64 created_ns = undo->created_ns;
+	__u32 place = undo->place;
+
+	if (bpf_map_delete_elem(&flows, key))
+		return false;
+	leave_place(place, created_ns);
+	return true;
 }
 
 /* A clock read costs 37 ns, a quarter of all that is done for a packet: once a tick is enough. */

@@ -38,10 +38,10 @@ static __always_inline bool is_closed(__u32 state)
 	return state == STATE_TCP_CLOSED || state == STATE_TCP_RESET;
 }
 
-/* One that no client has shown to be there. */
-static __always_inline bool is_half_open(__u32 state)
+/* No client has shown to be there. Whoever spoofs a SYN may have sent a FIN or a RST as well. */
+static __always_inline bool is_half_open(const struct flow *head)
 {
-	return state == STATE_TCP_HALF_OPEN || state == STATE_UDP;
+	return !(head->flags & FLOW_SETTLED);
 }
 
 /* `heard`: as find_heard(). */
@@ -67,95 +67,99 @@ static __always_inline bool is_over(const struct flow *head, const struct flow *
 	return is_silent_for(head, heard, now_ns, limit_s);
 }
 
-/* The connection whose place it is, if that is still to be had. */
-static __always_inline bool gives_way(const struct expendable *place, const struct flow *head,
-				      __u64 now_ns, bool is_full)
+static __always_inline bool gives_way(const struct flow *head, __u8 proto, __u64 now_ns,
+				      bool is_full)
 {
-	__u32 state = state_of(head, place->key.proto);
-
-	if (head->kind != FLOW_DNAT || head->created_ns != place->created_ns)
-		return false;
-	return is_half_open(state) ||
-	       (is_closed(state) && (is_full || is_silent_for(head, NULL, now_ns, CLOSED_FOR_S)));
+	if (is_half_open(head))
+		return true;
+	return is_closed(state_of(head, proto)) &&
+	       (is_full || is_silent_for(head, NULL, now_ns, CLOSED_FOR_S));
 }
 
+/* The connection whose place it is goes, if that is still there and gives way. */
 static __always_inline bool evict(const struct expendable *place, __u64 now_ns, bool is_full)
 {
-	struct flow_key key = place->key;
-	const struct flow *flow = bpf_map_lookup_elem(&flows, &key);
+	struct flow_key key = place->key, head_key;
+	const struct flow *undo = bpf_map_lookup_elem(&flows, &key), *head;
 
-	if (!flow)
+	if (!undo || undo->created_ns != place->created_ns)
 		return false;
-	if (flow->flags & FLOW_ALONE)
-		return flow->created_ns == place->created_ns && !bpf_map_delete_elem(&flows, &key);
-	if (!gives_way(place, flow, now_ns, is_full))
+	if (undo->flags & FLOW_ALONE)
+		return forget_alone(&key, undo);
+	head = find_head(&key, undo, &head_key);
+	if (!head || !gives_way(head, key.proto, now_ns, is_full))
 		return false;
-	forget_connection(&key, flow);
+	forget_connection(&head_key, head);
 	return true;
 }
 
-/* The next place of the ring; the one who was there goes, unless it has become established. */
-static __always_inline struct expendable *take_place(__u64 now_ns)
+/* The next place of the ring, + 1; 0: there is none. Who was there goes, if it gives way. */
+SUBPROGRAM __u32 take_place(__u64 now_ns)
 {
-	const struct config *config = get_config();
-	__u32 zero = 0, number;
-	struct expendable *place;
-	__u32 *cursor;
+	__u32 number = next_place();
+	const struct expendable *place = place_of(number);
 
-	if (!config || !config->expendables)
-		return NULL;
-	cursor = bpf_map_lookup_elem(&expendable_cursor, &zero);
-	if (!cursor)
-		return NULL;
-	number = __sync_fetch_and_add(cursor, 1) % config->expendables;
-	place = bpf_map_lookup_elem(&expendables, &number);
 	if (place && place->created_ns)
 		evict(place, now_ns, false);
-	return place;
+	return number;
 }
 
-/* A connection that has been opened. */
-SUBPROGRAM int make_expendable(const struct connection *c)
+/* A connection that has been opened: it has taken its place before. */
+static __always_inline void make_expendable(const struct connection *c)
 {
-	struct expendable *place;
+	struct expendable *place = place_of(c->place);
 
-	if (!c)
-		return 0;
-	place = take_place(c->now_ns);
 	if (!place)
-		return 0;
-	fill_key(&place->key, c, c->is_alone ? FLOW_UNDO_DNAT : FLOW_DNAT);
-	place->created_ns = c->now_ns;
-	return 0;
+		return;
+	fill_key(&place->key, c, FLOW_UNDO_DNAT);
+	place->created_ns = c->created_ns;
 }
 
-/* One that has been closed. */
+/* One that has been closed: a place that it still has will do. */
 SUBPROGRAM int make_closed_expendable(const struct flow_key *key, const struct flow *head,
 				      __u64 now_ns)
 {
 	struct expendable *place;
+	struct flow_key undo_key;
+	struct flow *undo;
+	__u32 number;
 
 	if (!key || !head)
 		return 0;
-	place = take_place(now_ns);
+	undo_key = undo_key_of(key, head);
+	undo = bpf_map_lookup_elem(&flows, &undo_key);
+	if (!undo || undo->created_ns != head->created_ns || is_at(undo->place, head->created_ns))
+		return 0;
+	number = take_place(now_ns);
+	place = place_of(number);
 	if (!place)
 		return 0;
-	place->key = *key;
+	undo->place = number;
+	place->key = undo_key;
 	place->created_ns = head->created_ns;
+	return 0;
+}
+
+/* One that is established: from now on it gives way to nothing. */
+SUBPROGRAM int make_permanent(const struct flow_key *key, const struct flow *head)
+{
+	const struct flow *undo;
+	struct flow_key undo_key;
+
+	if (!key || !head)
+		return 0;
+	undo_key = undo_key_of(key, head);
+	undo = bpf_map_lookup_elem(&flows, &undo_key);
+	if (undo)
+		leave_place(undo->place, head->created_ns);
 	return 0;
 }
 
 /* Places that are looked at are taken: who is there and does not give way needs none. */
 static __noinline int evict_next(void)
 {
-	const struct config *config = get_config();
-	const struct expendable *place;
-	__u32 zero = 0, number, *cursor = bpf_map_lookup_elem(&expendable_cursor, &zero);
+	const struct expendable *place = place_of(next_place());
 
-	if (!config || !config->expendables || !cursor)
-		return false;
-	number = __sync_fetch_and_add(cursor, 1) % config->expendables;
-	place = bpf_map_lookup_elem(&expendables, &number);
 	return place && place->created_ns && evict(place, 0, true);
 }
 
@@ -244,12 +248,11 @@ SUBPROGRAM int complete(const struct flow_key *key, struct flow *undo)
 	c->service_id = undo->service_id;
 	c->backend_id = undo->backend_id;
 	c->generation = undo->generation;
-	c->now_ns = bpf_ktime_get_boot_ns();
+	c->now_ns = undo->last_seen_ns;
+	c->created_ns = undo->created_ns;
 	c->next_hop = (struct next_hop){};
-	if (write_flow(c, FLOW_DNAT, BPF_NOEXIST))
-		return 0;
-	undo->flags &= ~FLOW_ALONE;
-	make_expendable(c);
+	if (!write_flow(c, FLOW_DNAT, BPF_NOEXIST))
+		undo->flags &= ~FLOW_ALONE;
 	return 0;
 }
 
@@ -260,6 +263,7 @@ SUBPROGRAM int advance(struct __sk_buff *ctx, const struct packet *packet, struc
 	struct flow_key key;
 	struct flow *head = flow;
 	__u32 before, after;
+	bool was_half_open;
 
 	if (!packet || !flow)
 		return 0;
@@ -274,6 +278,7 @@ SUBPROGRAM int advance(struct __sk_buff *ctx, const struct packet *packet, struc
 	if (!head)
 		return 0;
 	before = state_of(head, key.proto);
+	was_half_open = is_half_open(head);
 	hear(ctx, packet, head, from_backend);
 	after = state_of(head, key.proto);
 	/* The client's own answer is what a backend's packets wait for. */
@@ -281,6 +286,8 @@ SUBPROGRAM int advance(struct __sk_buff *ctx, const struct packet *packet, struc
 		flow->flags |= FLOW_SETTLED;
 	if (is_closed(after) && !is_closed(before))
 		make_closed_expendable(&key, head, flow->last_seen_ns);
+	else if (was_half_open && !is_half_open(head) && !is_closed(after))
+		make_permanent(&key, head);
 	return 0;
 }
 

@@ -64,8 +64,7 @@ SUBPROGRAM __u64 availability(const struct connection *c)
 	head = find_holder(c, undo_snat, &key);
 	if (!head || is_over(head, undo_snat, c->proto, config, c->now_ns))
 		return NOBODYS;
-	return is_half_open(state_of(head, c->proto)) ? c->now_ns - head->created_ns
-						      : NOT_TO_BE_HAD;
+	return is_half_open(head) ? c->now_ns - head->created_ns : NOT_TO_BE_HAD;
 }
 
 /* Of several that want the same port, the one that removes who holds it takes it. */

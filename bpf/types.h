@@ -229,9 +229,13 @@ struct flow {
 			       the backend sees another one; FLOW_UNDO_SNAT: what FLOW_UNDO_DNAT
 			       will write there; else 0 */
 	__u32 last_tick;    /* the kernel tick (jiffies) in which last_seen_ns was written */
-	__u32 awaited_ack;  /* FLOW_DNAT: what acknowledges the backend's SYN; 0: any */
+	union {
+		__u32 awaited_ack; /* FLOW_DNAT: what acknowledges the backend's SYN; 0: any */
+		__u32 place;	   /* FLOW_UNDO_DNAT: the place in expendables that was taken
+				      last for its connection, + 1; 0: none */
+	};
 	struct next_hop next_hop;
-	__u64 created_ns; /* CLOCK_BOOTTIME */
+	__u64 created_ns; /* CLOCK_BOOTTIME; the same in all flows of a connection */
 	__u64 last_seen_ns;
 	/* What the other hook writes over the other side. FLOW_DNAT to a remote backend: this node
 	 * and the port that SNAT took. FLOW_UNDO_SNAT: the VIP and its port. FLOW_UNDO_DNAT of a
@@ -242,8 +246,9 @@ struct flow {
 /* expendables: a ring of connections that give way to newer ones, if they are still half-open
  * or closed when their place is wanted. */
 struct expendable {
-	struct flow_key key; /* of the FLOW_DNAT */
-	__u64 created_ns;    /* its own: another one under the same key has a place of its own */
+	struct flow_key key; /* of the FLOW_UNDO_DNAT */
+	__u64 created_ns;    /* of the connection: another one under the same key has a place of
+				its own. 0: nobody is here */
 };
 
 /* What the agent asks of expire_flows, and what it is told: numbers of connections, but for

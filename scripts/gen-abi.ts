@@ -143,13 +143,20 @@ const collectStruct = (name: string, into: Map<string, { size: number; fields: F
     const offset = m.bits_offset / 8;
     if (offset !== end)
       throw new Error(`struct ${name}: a hole of ${offset - end} bytes before ${m.name}; name it pad`);
-    const field = fieldOf(m.name, offset, m.type_id);
+    const [called, type_id] = ofUnion(m);
+    const field = fieldOf(called, offset, type_id);
     if (field.type !== "string") collectStruct(field.type, into);
     fields.push(field);
     end = offset + (field.type === "string" ? 1 : sizeOf(field.type)) * (field.count ?? 1);
   }
   if (end !== struct.size) throw new Error(`struct ${name}: ${(struct.size ?? 0) - end} bytes at its end have no name`);
   into.set(name, { size: struct.size ?? 0, fields });
+};
+
+/** What is one thing or another, of one size, is called by the first of its names. */
+const ofUnion = ({ name, type_id }: { readonly name: string; readonly type_id: number }): readonly [string, number] => {
+  const { kind, members: [first] = [] } = typeOf(type_id);
+  return kind === "UNION" && first !== undefined ? [first.name, first.type_id] : [name, type_id];
 };
 
 const fieldOf = (name: string, offset: number, id: number): Field => {

@@ -205,6 +205,93 @@ inEveryForwarding((_, forwarding) => {
         });
       }
 
+      describe(`${a.family}, ${backend.local ? "local" : "remote"} backend: places`, () => {
+        beforeEach(serve);
+        /** Client ports of the connections that have one. */
+        const placed = (): readonly number[] =>
+          datapath
+            .entries("expendables")
+            .filter(([, { created_ns }]) => created_ns !== 0n)
+            .map(([, { key }]) => key.dst_port)
+            .sort();
+        const placesTaken = () => datapath.get("expendable_cursor", 0);
+        const close = (first: Passage, sport: number): void => {
+          reply(first, { flags: "FA" });
+          send({ flags: "FA", sport });
+        };
+
+        for (const proto of ["TCP", "UDP"] as const) {
+          test(`${proto}: a connection has one place, from its first packet until it is established`, () => {
+            const first = send({ proto });
+            assert.deepEqual(placed(), [40000]);
+            reply(first);
+            assert.deepEqual([placed(), placesTaken()], [[40000], 1]);
+            send({ proto, flags: "A", ack: 1001 });
+            assert.deepEqual([placed(), placesTaken()], [[], 1]);
+          });
+
+          test(`${proto}: a first packet that is sent again leaves the place of the first for another`, () => {
+            send({ proto });
+            send({ proto });
+            assert.deepEqual(placed(), [40000]);
+            reply(send({ proto }));
+            send({ proto, flags: "A", ack: 1001 });
+            assert.deepEqual(placed(), []);
+          });
+
+          test(`${proto}: an expiry walk empties the places of what it removes, and no others`, () => {
+            for (const sport of [40000, 40001]) send({ proto, sport });
+            reply(send({ proto, sport: 40002 }));
+            age(61n);
+            send({ proto, sport: 40003 });
+            datapath.expire({ most_s: 0, thorough: false });
+            assert.deepEqual(placed(), [40003]);
+          });
+        }
+
+        test("one that is closed takes a place; one that is broken off before it is established has one", () => {
+          close(establish(), 40000);
+          assert.deepEqual([placed(), placesTaken()], [[40000], 2]);
+          reply(send({ sport: 40001 }), { flags: "RA" });
+          assert.deepEqual([placed(), placesTaken()], [[40000, 40001], 3]);
+          age(200n);
+          datapath.expire({ most_s: 0, thorough: false });
+          assert.deepEqual(placed(), []);
+        });
+
+        test("a connection that opens anew leaves the place of the old one", () => {
+          close(establish(), 40000);
+          send();
+          assert.deepEqual(placed(), [40000]);
+        });
+
+        test("when the ring has gone round, who has lost a place does not empty it for who has it now", () => {
+          close(establish(), 40000);
+          for (let i = 0; i < EXPENDABLES; i++) send({ sport: 41000 + i });
+          assert.equal(state(), "tcpClosed", "only just now, so it has not given way");
+          const others = placed();
+          assert.equal(others.length, EXPENDABLES);
+          const isOthers = (port: number): boolean => others.includes(port);
+          age(200n, (_, { src_port, dst_port }) => !isOthers(src_port) && !isOthers(dst_port));
+          datapath.expire({ most_s: 0, thorough: false });
+          assert.equal(state(), "gone");
+          assert.deepEqual(placed(), others);
+        });
+
+        test("who is established late does not empty the place that another has by then", () => {
+          const first = send();
+          reply(first);
+          // As if the ring went round at this very moment: it has not given way, but its place is another's.
+          const [number, mine] = datapath.entries("expendables").find(([, { created_ns }]) => created_ns !== 0n) ?? [];
+          assert.ok(number !== undefined && mine !== undefined);
+          const another = { key: { ...mine.key, dst_port: 40001 }, created_ns: mine.created_ns + 1n };
+          datapath.put("expendables", number, another);
+          send({ flags: "A", ack: 1001 });
+          assert.equal(state(), "tcpEstablished");
+          assert.deepEqual(placed(), [40001]);
+        });
+      });
+
       describe(`${a.family}, ${backend.local ? "local" : "remote"} backend: who gives way`, () => {
         beforeEach(serve);
 
@@ -229,6 +316,16 @@ inEveryForwarding((_, forwarding) => {
           assert.equal(more.reason, "REASON_NEW_FLOW");
           for (let i = 0; i < EXPENDABLES; i++) send({ sport: 42000 + i });
           assert.equal(state(30010), "tcpEstablished");
+        });
+
+        test("a flood of SYNs each of which a FIN or a RST follows takes no more than that", () => {
+          establish({ sport: 30000 });
+          for (let i = 0; i < 200; i++) {
+            send({ sport: 40000 + i });
+            send({ sport: 40000 + i, flags: i % 2 === 0 ? "FA" : "R", ack: 1001 });
+          }
+          assert.equal(state(30000), "tcpEstablished");
+          assert.ok(flowCount() <= per * (EXPENDABLES + 1), `${flowCount()} flows`);
         });
 
         test("so does a flood of UDP, and streams go on", () => {
