@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * Connections that kube-proxy's rules set up are in the kernel's connection tracking. They stay
- * there: a node that changes over to beeline breaks none. And connections whose packets we send on
+ * there: a node that changes over to beeline breaks none. So do ours that a network plugin's rules
+ * masquerade, when packets begin to be sent on directly. And connections whose packets we send on
  * ourselves are not: when one of those is left to the kernel, it is made known there first.
  */
 #ifndef BEELINE_CONNTRACK_H
@@ -12,6 +13,7 @@
 /* enum ip_conntrack_status */
 #define IPS_SEEN_REPLY (1 << 1)
 #define IPS_ASSURED (1 << 2)
+#define IPS_SRC_NAT (1 << 4)
 #define IPS_DST_NAT (1 << 5)
 
 /* As far as they are asked for; where they lie, the kernel says. */
@@ -68,9 +70,9 @@ static __always_inline struct nf_conn *look_up_tracked(struct __sk_buff *ctx, __
 		       : bpf_skb_ct_lookup(ctx, tuple, sizeof(tuple->ipv6), opts, sizeof(*opts));
 }
 
-/* Whether a packet of the middle of a connection is one of kube-proxy's. Only asked where the
- * kernel can say (options.conntrack): the call has nowhere to go else. */
-SUBPROGRAM int is_tracked(struct __sk_buff *ctx, const struct packet *packet)
+/* Whether netfilter has translated the connection that a packet is of, in a way of `status`. Only
+ * asked where the kernel can say (options.conntrack): the call has nowhere to go else. */
+SUBPROGRAM int is_translated(struct __sk_buff *ctx, const struct flow_key *key, __u32 status)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_ct_opts opts = {.netns_id = BPF_F_CURRENT_NETNS};
@@ -78,14 +80,14 @@ SUBPROGRAM int is_tracked(struct __sk_buff *ctx, const struct packet *packet)
 	bool is_translated;
 	__u32 family;
 
-	if (!options.conntrack || !packet)
+	if (!options.conntrack || !key)
 		return false;
-	opts.l4proto = packet->key.proto;
-	family = tuple_of(&packet->key, &tuple);
+	opts.l4proto = key->proto;
+	family = tuple_of(key, &tuple);
 	connection = look_up_tracked(ctx, family, &tuple, &opts);
 	if (!connection)
 		return false;
-	is_translated = connection->status & IPS_DST_NAT;
+	is_translated = connection->status & status;
 	bpf_ct_release(connection);
 	return is_translated;
 }

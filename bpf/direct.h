@@ -84,27 +84,55 @@ static __always_inline bool write_macs(struct __sk_buff *ctx, const struct next_
 	return true;
 }
 
+/* In place of a next hop, while all packets are left to the kernel: it knows the connection. */
+#define ACQUAINTED word_of_state((struct next_hop_state){.version = 2})
+
+/* Whether the kernel's connection tracking may have missed packets of this flow. `word`: the state
+ * of its next hop before this packet. */
+static __always_inline bool is_unseen(const struct config *config, const struct flow *flow,
+				      __u64 word)
+{
+	__u16 generation = *(volatile __u16 *)&config->next_hop_generation;
+	struct next_hop_state state = state_of_word(word);
+
+	if (generation)
+		return state.way != WAY_KERNEL || state.generation != generation;
+	return flow->created_ns < config->forwarding_since_ns && word != ACQUAINTED;
+}
+
 /*
  * A packet of this flow is left to the kernel. Flows that always were are known to its connection
  * tracking; those whose packets go on by themselves are not, nor are their connections' others.
- * `state`: before this packet.
  */
 SUBPROGRAM int leave_to_kernel(struct __sk_buff *ctx, const struct packet *packet,
 			       struct flow *flow, __u64 word)
 {
-	struct next_hop_state state = state_of_word(word);
-	__u16 generation = next_hop_generation();
+	const struct config *config = get_config();
 	struct flow_key routed;
 
-	if (!packet || !flow)
-		return 0;
-	if (state.way == WAY_KERNEL && state.generation == generation)
+	if (!packet || !flow || !config || !is_unseen(config, flow, word))
 		return 0;
 	routed = routed_by(packet, flow);
 	acquaint(ctx, &routed);
-	if (!generation) /* once: now all of them are */
-		__sync_lock_test_and_set(state_in(flow), 0);
+	if (!config->next_hop_generation) /* once: now all of them are */
+		__sync_lock_test_and_set(state_in(flow), ACQUAINTED);
 	return 0;
+}
+
+/*
+ * The backend knows the client by what netfilter wrote when the kernel routed this connection's
+ * packets: before any were sent on directly, or before its own way was plain. So they stay there.
+ */
+static __always_inline bool is_netfilters(struct __sk_buff *ctx, const struct flow *flow,
+					  const struct flow_key *routed, __u64 created_ns)
+{
+	struct next_hop_state state = state_of_word(*state_in(flow));
+	const struct config *config = get_config();
+
+	if (flow->kind != FLOW_DNAT || state.way != WAY_KERNEL || !config)
+		return false;
+	return (state.generation || created_ns < config->forwarding_since_ns) &&
+	       is_translated(ctx, routed, IPS_SRC_NAT | IPS_DST_NAT);
 }
 
 /* Of a flow that has no next hop, or an old one. */
@@ -122,6 +150,10 @@ SUBPROGRAM int find_forward(struct __sk_buff *ctx, struct packet *packet, struct
 	forward = find_next_hop(ctx, packet, &routed, &hop);
 	if (flow->kind == FLOW_DNAT && flow->far_port)
 		forward = forward_to_remote(forward, &hop);
+	if (is_netfilters(ctx, flow, &routed, created_ns)) {
+		hop.way = WAY_KERNEL;
+		forward = FORWARD_NEXT_HOP;
+	}
 	if (hop.generation)
 		remember_next_hop(packet, flow, created_ns, &hop);
 	packet->ifindex = hop.ifindex;

@@ -193,6 +193,22 @@ static __always_inline int resume(struct __sk_buff *ctx, struct packet *packet)
 	return flow ? follow(ctx, packet, flow) : REASON_FLOWS_FULL;
 }
 
+/* The packet that has opened a connection, and is left to the kernel alone of all. */
+SUBPROGRAM int leave_first_to_kernel(struct __sk_buff *ctx, const struct connection *c)
+{
+	struct flow_key routed;
+
+	if (!c)
+		return 0;
+	routed = key_in(c, FLOW_SNAT);
+	return acquaint(ctx, &routed);
+}
+
+static __always_inline bool is_left_alone(int forward)
+{
+	return forward > FORWARD_NEXT_HOP && forward != FORWARD_HAIRPIN;
+}
+
 /* The packet that has opened a connection. */
 static __always_inline bool translate_first(struct __sk_buff *ctx, struct packet *packet)
 {
@@ -202,6 +218,8 @@ static __always_inline bool translate_first(struct __sk_buff *ctx, struct packet
 	if (!c)
 		return false;
 	packet->forward = choose_first_forward(ctx, packet, c);
+	if (options.direct && is_left_alone(packet->forward))
+		leave_first_to_kernel(ctx, c);
 	to = ends_of_opened(packet, c, is_sent(packet->forward));
 	return rewrite_ends(ctx, packet, &to) && (!is_sent(packet->forward) || send(ctx, packet));
 }
@@ -225,7 +243,8 @@ static __always_inline int open_new(struct __sk_buff *ctx, struct packet *packet
 		return REASON_PROTOCOL;
 	if (!is_beside && reason != UNDECIDED)
 		return reason;
-	if (packet->key.proto == IPPROTO_TCP && !packet->opens && is_tracked(ctx, packet))
+	if (packet->key.proto == IPPROTO_TCP && !packet->opens &&
+	    is_translated(ctx, &packet->key, IPS_DST_NAT))
 		return REASON_CONNTRACK;
 	reason = connect(ctx, packet, is_beside);
 	if (reason == REASON_ESTABLISHED)

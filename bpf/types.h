@@ -371,7 +371,10 @@ struct config {
 	struct addr
 		snat_addr_v4; /* this node's own addresses as remote backends see them; 0: none */
 	struct addr snat_addr_v6;
-	__u64 host_netns_cookie; /* of the namespace the agent runs in */
+	__u64 host_netns_cookie;   /* of the namespace the agent runs in */
+	__u64 forwarding_since_ns; /* CLOCK_BOOTTIME, when packets began to go on as they do now,
+				      directly or by the kernel; 0: always. The first second may
+				      be before it */
 	__u32 hash_seed;
 	__u16 snat_port_min; /* first and last port SNAT may take */
 	__u16 snat_port_max;

@@ -161,7 +161,13 @@ export class ObjectUnderTest {
 
   /** Writes config; tests that want none call clearConfig(). */
   configure(change: Partial<Config> = {}): void {
-    const config = { snat_addr_v4: NODE_V4, snat_addr_v6: NODE_V6, host_netns_cookie: 1n, hash_seed: 12345 };
+    const config = {
+      snat_addr_v4: NODE_V4,
+      snat_addr_v6: NODE_V6,
+      host_netns_cookie: 1n,
+      forwarding_since_ns: 0n,
+      hash_seed: 12345,
+    };
     this.put("config", 0, {
       ...config,
       snat_port_min: PORTS.min,

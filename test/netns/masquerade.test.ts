@@ -26,12 +26,14 @@ const run = (place: string, script: string): { readonly lines: () => readonly st
   return { lines: () => text.split("\n").filter(Boolean) };
 };
 
-/** TCP: speaks all the time and never listens. UDP: answers with as many bytes as it is asked for. */
+/** TCP: speaks all the time and never listens. UDP: answers with as many bytes as it is asked for, or whom it has heard. */
 const SERVER = `
   require("net").createServer((s) => { setInterval(() => s.write("x"), 50); s.on("error", () => process.stdout.write("lost\\n")); })
     .listen(8080, () => process.stdout.write("serving\\n"));
   const u = require("dgram").createSocket("udp4").bind(8080);
-  u.on("message", (m, from) => u.send(Buffer.alloc(Number(m)), from.port, from.address));`;
+  u.on("message", (m, from) => {
+    u.send(m[0] === 63 ? from.address + " " + from.port : Buffer.alloc(Number(m)), from.port, from.address);
+  });`;
 const listener = (address: string, port: number): string => `
   const s = require("net").connect(${port}, "${address}");
   s.on("data", () => process.stdout.write("heard\\n")).on("error", (e) => process.stdout.write(e.code + "\\n"));`;
@@ -39,6 +41,12 @@ const asker = (address: string, port: number, sizes: readonly number[]): string 
   const u = require("dgram").createSocket("udp4"), sizes = ${JSON.stringify(sizes)};
   const next = () => sizes.length ? u.send(String(sizes.shift()), ${port}, "${address}") : u.close();
   u.on("message", (m) => { process.stdout.write(m.length + "\\n"); next(); });
+  next();`;
+/** Asks with so many bytes whom the server hears. */
+const whoAmI = (address: string, port: number, sizes: readonly number[]): string => `
+  const u = require("dgram").createSocket("udp4"), sizes = ${JSON.stringify(sizes)};
+  const next = () => sizes.length ? u.send("?".repeat(sizes.shift()), ${port}, "${address}") : u.close();
+  u.on("message", (m) => { process.stdout.write(m + "\\n"); next(); });
   next();`;
 
 const [NODE1 = ""] = [lab.place("node1").v4];
@@ -79,6 +87,13 @@ for (const [where, port] of [
     await eventually(() => assert.deepEqual(client.lines(), sizes.map(String)));
   });
 }
+
+test("a client of another node's backend that first asks in fragments, which the kernel routes, is the same one afterwards", async () => {
+  const sizes = [4000, 100, 4000, 100];
+  const client = run("client", whoAmI(NODE1, 30111, sizes));
+  await eventually(() => assert.equal(client.lines().length, sizes.length));
+  assert.equal(new Set(client.lines()).size, 1, client.lines().join(", "));
+});
 
 test("connections whose server alone speaks go on when a policy leaves everything to the kernel, and when it goes", async () => {
   const clients = [30010, 30011].map((port) => run("client", listener(NODE1, port)));

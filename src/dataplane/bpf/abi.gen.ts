@@ -31,6 +31,7 @@ export interface Config {
   readonly snat_addr_v4: Address;
   readonly snat_addr_v6: Address;
   readonly host_netns_cookie: bigint;
+  readonly forwarding_since_ns: bigint;
   readonly hash_seed: number;
   readonly snat_port_min: number;
   readonly snat_port_max: number;
@@ -325,22 +326,23 @@ export const layouts = {
     ],
   },
   config: {
-    size: 96,
+    size: 104,
     fields: [
       { name: "snat_addr_v4", offset: 0, type: "addr" },
       { name: "snat_addr_v6", offset: 16, type: "addr" },
       { name: "host_netns_cookie", offset: 32, type: "u64" },
-      { name: "hash_seed", offset: 40, type: "u32" },
-      { name: "snat_port_min", offset: 44, type: "u16" },
-      { name: "snat_port_max", offset: 46, type: "u16" },
-      { name: "backend_ids_end", offset: 48, type: "u32" },
-      { name: "expendables", offset: 52, type: "u32" },
-      { name: "timeout_s", offset: 56, type: "u32", count: 8 },
-      { name: "next_hop_generation", offset: 88, type: "u16" },
-      { name: "has_tunnels", offset: 90, type: "u8" },
-      { name: "forwarding", offset: 91, type: "u8" },
-      { name: "xdp", offset: 92, type: "u8" },
-      { name: "route_mtu", offset: 94, type: "u16" },
+      { name: "forwarding_since_ns", offset: 40, type: "u64" },
+      { name: "hash_seed", offset: 48, type: "u32" },
+      { name: "snat_port_min", offset: 52, type: "u16" },
+      { name: "snat_port_max", offset: 54, type: "u16" },
+      { name: "backend_ids_end", offset: 56, type: "u32" },
+      { name: "expendables", offset: 60, type: "u32" },
+      { name: "timeout_s", offset: 64, type: "u32", count: 8 },
+      { name: "next_hop_generation", offset: 96, type: "u16" },
+      { name: "has_tunnels", offset: 98, type: "u8" },
+      { name: "forwarding", offset: 99, type: "u8" },
+      { name: "xdp", offset: 100, type: "u8" },
+      { name: "route_mtu", offset: 102, type: "u16" },
     ],
   },
   device: {
@@ -801,4 +803,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "8324197f5d36";
+export const ABI_HASH = "36b0073c670d";

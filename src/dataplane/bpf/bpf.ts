@@ -10,6 +10,7 @@ import { forwarding as forwardingNumbers, maps, socket_lb } from "./abi.gen.ts";
 import { type Attachment, checkSocketHooksFree } from "./attach.ts";
 import { type CapacityError, isCapacityError } from "./capacity.ts";
 import { decode, encode, sizeOf } from "./codec.ts";
+import { hasUnseenFlows } from "./conntrack.ts";
 import { deviceAddresses, deviceKind, type Header } from "./device.ts";
 import { type Expired, type ExpiryOptions, expireFlows } from "./expiry.ts";
 import type { Fitness } from "./fitness.ts";
@@ -17,7 +18,7 @@ import { createForwarding, type Forwarding, type ForwardingFacts, type Forwardin
 import { createHooks, type HookOptions, type Hooks, type Log } from "./hooks.ts";
 import { takeLock } from "./lock.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
-import { createKernelStore } from "./pinned.ts";
+import { createKernelStore, openPinnedMaps } from "./pinned.ts";
 import { linksDirectory, mapPin, mapsDirectory, pinDirectory } from "./pins.ts";
 import { hasConntrack, hasIpSummed, probeKernel } from "./probe.ts";
 import { TableProgrammer } from "./programmer.ts";
@@ -32,7 +33,7 @@ import { interfaceIndex } from "./system/interface.ts";
 import { mapInfo } from "./system/map.ts";
 import { netnsCookie } from "./system/namespace.ts";
 import { type LoadedObject, loadObject } from "./system/object.ts";
-import { changeConfig, NO_ADDRESS, readTables } from "./tables.ts";
+import { changeConfig, NO_ADDRESS, readConfig, readTables } from "./tables.ts";
 import { createUnhooked } from "./unhooked.ts";
 import { createXdp, type Xdp, type XdpDevice, type XdpMode, type XdpTarget, xdpNumber } from "./xdp.ts";
 
@@ -112,23 +113,25 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     mkdirSync(linksDirectory(directory), { recursive: true, mode: 0o700 });
     const adopted = (Object.keys(maps) as MapName[]).every((map) => existsSync(mapPin(directory, map)));
     const neverHeld = !existsSync(mapPin(directory, "backends"));
+    const hasForwarded = adopted && isForwarding(directory);
+    const canForward = options.forwarding !== "kernel" || hasForwarded;
+    const loading = { ...options, direct: canForward };
     const maxEntries = sizesToUse(directory, options);
-    const tc = load(options, "tc", directory, maxEntries);
+    const tc = load(loading, "tc", directory, maxEntries);
     objects.push(tc);
-    const sock = options.cgroup === null ? null : load(options, "sock", directory, maxEntries);
+    const sock = options.cgroup === null ? null : load(loading, "sock", directory, maxEntries);
     if (sock !== null) objects.push(sock);
-    const stale = sock === null ? null : openStaleSockets(options, directory, maxEntries, objects);
-    const expiry = load(options, "expiry", directory, maxEntries);
+    const stale = sock === null ? null : openStaleSockets(loading, directory, maxEntries, objects);
+    const expiry = load(loading, "expiry", directory, maxEntries);
     objects.push(expiry);
     const store = createKernelStore((map) => tc.map(map));
     writeConfig(store, options, neverHeld);
     const forwarding = createForwarding(store);
     readRouteMtu(forwarding, options.log);
-    if (options.forwarding === "kernel") forwarding.set("kernel");
     writeTunnels(store, options.devices);
     const tcFor = (header: Header): LoadedObject => {
       if (header === "ethernet") return tc;
-      const known = l3 ?? load(options, "tc", directory, maxEntries, header);
+      const known = l3 ?? load(loading, "tc", directory, maxEntries, header);
       if (l3 === null) objects.push(known);
       l3 = known;
       return known;
@@ -141,7 +144,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
       stays: options.forwarding === "auto",
       bpffs: options.bpffs,
       links: linksDirectory(directory),
-      load: (target) => load(options, "xdp", directory, maxEntries, "ethernet", target),
+      load: (target) => load(loading, "xdp", directory, maxEntries, "ethernet", target),
       log: options.log,
     });
     const served = createServed({
@@ -149,11 +152,12 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
       hooks,
       xdp,
       forwarding,
-      canForward: options.forwarding !== "kernel",
+      canForward,
+      hasForwarded,
       prepare: (devices) => writeTunnels(store, devices),
     });
     if (options.forwarding !== "kernel") xdp.require(options.devices);
-    if (options.forwarding === "direct") served.setMode("direct");
+    if (options.forwarding !== "auto") served.setMode(options.forwarding);
     if (adopted) served.attach();
     return dataplane(store, hooks, { expiry, stale, forwarding, served, xdp, log: options.log }, () => {
       forwarding.close();
@@ -165,6 +169,16 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     for (const object of objects) object.close();
     lock.release();
     throw error;
+  }
+};
+
+/** Packets are sent on directly, or were, of connections that the programs have yet to make known to conntrack. */
+const isForwarding = (directory: string): boolean => {
+  const store = openPinnedMaps(directory);
+  try {
+    return readConfig(store).next_hop_generation !== 0 || hasUnseenFlows(store);
+  } finally {
+    store.close();
   }
 };
 
@@ -312,8 +326,13 @@ const FORWARDING = {
 
 const NO_TARGET: XdpTarget = { ifindex: 0, mac: new Uint8Array(6) };
 
+interface LoadOptions extends BpfOptions {
+  /** The programs can send packets on directly, and know of connections whose packets were. */
+  readonly direct: boolean;
+}
+
 const load = (
-  options: BpfOptions,
+  options: LoadOptions,
   name: "expiry" | "sock" | "stale" | "tc" | "xdp",
   directory: string,
   maxEntries: Sizes,
@@ -328,7 +347,7 @@ const load = (
     l3_device: Number(header === "ip"),
     conntrack: Number(hasConntrack()),
     ip_summed: Number(hasIpSummed()),
-    direct: Number(options.forwarding !== "kernel"),
+    direct: Number(options.direct),
     device: ifindex,
     device_mac: [...mac],
   };
@@ -352,7 +371,7 @@ const load = (
 
 /** Without it all else works: a kernel without BTF, say, still serves. */
 const openStaleSockets = (
-  options: BpfOptions,
+  options: LoadOptions,
   directory: string,
   maxEntries: Sizes,
   objects: LoadedObject[],

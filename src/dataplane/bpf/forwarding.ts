@@ -4,6 +4,7 @@
 import { randomInt } from "node:crypto";
 import { decode, encode } from "./codec.ts";
 import type { MapStore } from "./mapstore.ts";
+import { bootTime_ns } from "./system/clock.ts";
 import { changeConfig, readConfig } from "./tables.ts";
 
 /** By which way packets go on: direct, where theirs is plain, or all by the kernel. */
@@ -34,6 +35,7 @@ export interface Forwarding {
 /** A burst of changes is one change: so often at most. */
 const LEAST_BETWEEN_MS = 10;
 const GENERATIONS = 2 ** 16;
+const SECOND_NS = 1_000_000_000n;
 
 export const createForwarding = (store: MapStore): Forwarding => {
   let generation = readConfig(store).next_hop_generation;
@@ -82,6 +84,8 @@ export const createForwarding = (store: MapStore): Forwarding => {
   return {
     set(mode) {
       if ((generation === 0) === (mode === "kernel")) return;
+      // Those opened meanwhile go either way, and to be taken for one of before costs a flow no more than a question.
+      changeConfig(store, { forwarding_since_ns: bootTime_ns() + SECOND_NS });
       if (mode === "kernel") return write(0);
       generation = last;
       bump();

@@ -11,6 +11,7 @@ import {
   type Direction,
   detach,
   linkPins,
+  pinnedPrograms,
   programOf,
   type Role,
   SOCKET_HOOK_ORDER,
@@ -52,7 +53,7 @@ export interface Hooks {
   /** `peers`: devices with a pod at their other end, whose replies are undone there where nothing else is. */
   setDevices(devices: readonly string[], podDevices: readonly string[], peers: readonly string[]): void;
   attachments(): readonly Attachment[];
-  /** Ids of all programs that are, or may be, on devices. */
+  /** Ids of all programs that are, or may be, on devices, an agent's before us among them. */
   programIds(): ReadonlySet<number>;
 }
 
@@ -60,6 +61,7 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
   const { log, cgroup } = options;
   const links = linksDirectory(directory);
   const useTcx = options.attach === "tcx" || (options.attach === "auto" && hasTcx());
+  const before = pinnedPrograms(links);
   const namedMissing = new Set<string>();
   let wanted = rolesOf(options.devices, options.podDevices, []);
   let isAttached = false;
@@ -133,7 +135,7 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
     attach,
     setDevices,
     attachments: () => [...sockets, ...devices],
-    programIds: () => new Set(objects.loaded().flatMap(programIdsOf)),
+    programIds: () => new Set([...before, ...objects.loaded().flatMap(programIdsOf)]),
   };
 };
 

@@ -3,6 +3,7 @@
 import { messageOf } from "../../lib/errors.ts";
 import type { Obstacle } from "../obstacle.ts";
 import { device_flag } from "./abi.gen.ts";
+import { acceptUnseen } from "./conntrack.ts";
 import { type Fitness, foreignObstacles, readFitness } from "./fitness.ts";
 import type { Forwarding, ForwardingMode } from "./forwarding.ts";
 import type { HookOptions, Hooks } from "./hooks.ts";
@@ -27,37 +28,53 @@ export interface ServedParts {
   readonly forwarding: Forwarding;
   /** The programs can forward directly at all. */
   readonly canForward: boolean;
+  /** Before us packets were sent on directly, of connections that may still be unknown to conntrack. */
+  readonly hasForwarded: boolean;
   /** Before programs are on node devices. */
   readonly prepare: (devices: readonly string[]) => void;
 }
 
-export const createServed = ({ options, hooks, xdp, forwarding, canForward, prepare }: ServedParts): Served => {
+export const createServed = (parts: ServedParts): Served => {
+  const { options, hooks, xdp, forwarding, canForward, prepare } = parts;
   let { devices, podDevices } = options;
   let { mode } = forwarding.facts();
   /** Then the programs for pods' replies stay, whatever the mode: connections from before may still be unknown to conntrack. */
-  let hasForwarded = canForward && mode === "direct";
+  let hasForwarded = parts.hasForwarded || (canForward && mode === "direct");
   let fitness: readonly Fitness[] = [];
   let isAttached = false;
 
   const read = (): readonly Fitness[] => (hasForwarded ? readFitness(devices, hooks.programIds()) : []);
 
+  const targetsOf = (programs: readonly string[]): ReadonlySet<string> =>
+    new Set(hooks.attachments().flatMap((one) => (programs.includes(one.program) ? [one.target] : [])));
+
+  /** One that is not fit any more keeps its program: what was sent on is the kernel's from now on, which is to know of it. */
+  const setHooks = (): void => {
+    const kept = targetsOf(["tc_pod_reply"]);
+    const peers = fitness.filter((one) => isPeer(one) || kept.has(one.name)).map(({ name }) => name);
+    hooks.setDevices(devices, podDevices, peers);
+  };
+
   const apply = (): void => {
     forwarding.restrictDevices(flagsOf(fitness, mode === "direct" ? xdp.native() : []));
-    const peers = fitness.filter(isPeer).map(({ name }) => name);
-    hooks.setDevices(devices, podDevices, peers);
-    const replying = new Set(
-      hooks.attachments().flatMap((a) => (REPLY_PROGRAMS.includes(a.program) ? [a.target] : [])),
-    );
+    setHooks();
+    const replying = targetsOf(REPLY_PROGRAMS);
     if (isAttached) xdp.set(devices, mode === "direct" ? null : "packets go on by the kernel (bpf.forwarding)");
     const ready = fitness.filter((one) => !isPeer(one) || replying.has(one.name));
     forwarding.setDevices(flagsOf(ready, xdp.native()));
   };
 
+  const leaveToKernel = (): void => {
+    if (hasForwarded) acceptUnseen(options.log);
+    forwarding.set("kernel");
+  };
+
   return {
     attach() {
+      fitness = read();
+      if (!isAttached) setHooks(); // so that no program leaves a device for a moment
       hooks.attach();
       isAttached = true;
-      fitness = read();
       apply();
     },
     set(nextDevices, nextPodDevices) {
@@ -69,7 +86,7 @@ export const createServed = ({ options, hooks, xdp, forwarding, canForward, prep
     },
     setMode(next) {
       mode = next;
-      if (mode === "kernel") forwarding.set(mode);
+      if (mode === "kernel") leaveToKernel();
       hasForwarded ||= canForward && mode === "direct";
       fitness = read();
       apply();

@@ -103,6 +103,7 @@ const emptyConfig: abi.Config = {
   snat_addr_v4: NO_ADDRESS,
   snat_addr_v6: NO_ADDRESS,
   host_netns_cookie: 0n,
+  forwarding_since_ns: 0n,
   hash_seed: 0,
   snat_port_min: 0,
   snat_port_max: 0,

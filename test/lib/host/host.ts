@@ -11,6 +11,7 @@ import type {
   ConnectRequest,
   Counts,
   ResponseMessage,
+  Speech,
   Target,
   Transport,
   TryRequest,
@@ -93,10 +94,21 @@ export class Host {
   hold(
     address: string,
     port: number,
-    beat_ms: number,
+    beat_ms: number | null,
     how: Omit<ConnectRequest, keyof Target> = {},
   ): Promise<Answer & { readonly id: number }> {
     return this.ask("hold", { address, port, beat_ms, ...how });
+  }
+
+  /** A held connection's client says something. */
+  async say(id: number): Promise<void> {
+    await this.ask("say", { id });
+  }
+
+  /** A server of this process's does. Throws where it has no such connection. */
+  async speak(speech: Speech): Promise<void> {
+    if (!(await this.ask("speak", speech)))
+      throw new Error(`The server at port ${speech.port} has no client at port ${speech.clientPort}`);
   }
 
   beats(id: number): Promise<Beats> {

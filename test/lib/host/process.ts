@@ -15,7 +15,7 @@ const servers = new Map<string, Serving>();
 // Connections, sockets and loops that stay, by id.
 
 type Held = { drop(): void } & Partial<
-  Pick<HeldConnection, "beats"> & Pick<UdpClient, "ask" | "error"> & Pick<Loop, "counts">
+  Pick<HeldConnection, "beats" | "say"> & Pick<UdpClient, "ask" | "error"> & Pick<Loop, "counts">
 >;
 
 const held = new Map<number, Held>();
@@ -51,6 +51,7 @@ const handlers: Handlers = {
     servers.set(`${transport}:${port}`, transport === "TCP" ? await serveTcp(name, port) : await serveUdp(name, port));
     return null;
   },
+  speak: async (speech) => servers.get(`TCP:${speech.port}`)?.speak(speech) ?? false,
   async stopServing({ port, transport }) {
     await servers.get(`${transport}:${port}`)?.close();
     servers.delete(`${transport}:${port}`);
@@ -63,6 +64,10 @@ const handlers: Handlers = {
     return "answer" in connection ? { ...connection.answer, id: keep(connection) } : { ...connection, id: 0 };
   },
   beats: async ({ id }) => holder(id).beats?.() ?? { echoed: 0, ended: "no held connection" },
+  async say({ id }) {
+    holder(id).say?.();
+    return null;
+  },
   transfer,
   openUdp: async (request) => ({ id: keep(await openUdp(request)) }),
   async askUdp({ id, to, timeout_ms }) {

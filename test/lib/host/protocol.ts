@@ -51,6 +51,16 @@ export interface Failed {
 
 export type Answer = Answered | Failed;
 
+/** Speech of a server's, in one of its connections. */
+export interface Speech {
+  readonly port: number;
+  /** The client's, as the server sees it. */
+  readonly clientPort: number;
+  readonly size_bytes: number;
+  /** null: once. */
+  readonly every_ms: number | null;
+}
+
 export interface Counts {
   readonly ok: number;
   readonly failed: number;
@@ -72,6 +82,8 @@ interface Call<Request, Response> {
 export interface Commands {
   /** TCP: greets, then echoes, until asked to hang up. UDP: answers each datagram. On every address of both families. */
   readonly serve: Call<{ readonly name: string; readonly port: number; readonly transport: Transport }, null>;
+  /** The server says something of its own accord; false: it has no such connection. */
+  readonly speak: Call<Speech, boolean>;
   readonly stopServing: Call<{ readonly port: number; readonly transport: Transport }, null>;
 
   /** One TCP connection, closed after the greeting. */
@@ -81,8 +93,10 @@ export interface Commands {
     { readonly lists: readonly (readonly TryRequest[])[]; readonly parallel: number },
     readonly (readonly Answer[])[]
   >;
-  /** A TCP connection that stays, with a message echoed every beat_ms. */
-  readonly hold: Call<ConnectRequest & { readonly beat_ms: number }, Answer & { readonly id: number }>;
+  /** A TCP connection that stays, with a message echoed every beat_ms; null: the client says nothing by itself. */
+  readonly hold: Call<ConnectRequest & { readonly beat_ms: number | null }, Answer & { readonly id: number }>;
+  /** One more message of a held connection's client. */
+  readonly say: Call<{ readonly id: number }, null>;
   readonly beats: Call<{ readonly id: number }, Beats>;
   /** Sends `size` bytes, gets them echoed; fails with `DIFFERENT` when the echo differs. */
   readonly transfer: Call<ConnectRequest & { readonly size_bytes: number }, Answer>;

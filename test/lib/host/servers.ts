@@ -1,10 +1,11 @@
 // What answers in a pod: everything it says names it, and the client as it sees it.
 import { createSocket } from "node:dgram";
 import { createServer, type Server, type Socket } from "node:net";
-import type { Greeting } from "./protocol.ts";
+import type { Greeting, Speech } from "./protocol.ts";
 import { HANG_UP, withoutMapping } from "./words.ts";
 
 export interface Serving {
+  speak(speech: Speech): boolean;
   /** Ends open connections too. */
   close(): Promise<void>;
 }
@@ -32,6 +33,17 @@ export const serveTcp = async (name: string, port: number): Promise<Serving> => 
     server.listen({ host: "::", port, backlog: 1024 }, resolve);
   });
   return {
+    speak: ({ clientPort, size_bytes, every_ms }) => {
+      const socket = [...open].find(({ remotePort }) => remotePort === clientPort);
+      if (socket === undefined) return false;
+      const words = `${"x".repeat(size_bytes - 1)}\n`;
+      socket.write(words);
+      // What nobody takes does not pile up.
+      const timer =
+        every_ms === null ? undefined : setInterval(() => socket.writableLength || socket.write(words), every_ms);
+      socket.on("close", () => clearInterval(timer));
+      return true;
+    },
     close: () => {
       for (const socket of open) socket.destroy();
       return new Promise((resolve) => server.close(() => resolve()));
@@ -51,5 +63,5 @@ export const serveUdp = async (name: string, port: number): Promise<Serving> => 
     socket.bind(port, "::", resolve);
   });
   socket.on("error", () => {});
-  return { close: () => new Promise((resolve) => socket.close(() => resolve())) };
+  return { speak: () => false, close: () => new Promise((resolve) => socket.close(() => resolve())) };
 };

@@ -7,6 +7,7 @@ import { codeOf, DEFAULT_TIMEOUT_MS, HANG_UP, since, whenSilent } from "./words.
 export interface HeldConnection {
   readonly answer: Answered;
   beats(): Beats;
+  say(): void;
   drop(): void;
 }
 
@@ -84,17 +85,20 @@ const isClosedByServer = (socket: Socket): Promise<Failed | null> => {
   });
 };
 
+const NEWLINE = 10;
+
 /** Connects, and has a message echoed every `beat_ms` until dropped. */
 export const hold = async (to: Commands["hold"]["request"]): Promise<HeldConnection | Failed> => {
   const connected = await connectTcp(to);
   if (!("socket" in connected)) return connected;
   const { socket, answer } = connected;
   let [sent, echoed, ended] = [0, 0, null as string | null];
-  const timer = setInterval(() => {
+  const say = (): void => {
     if (ended === null) socket.write(`beat ${++sent}\n`);
-  }, to.beat_ms);
+  };
+  const timer = to.beat_ms === null ? undefined : setInterval(say, to.beat_ms);
   socket.on("data", (data) => {
-    echoed += data.toString().split("\n").length - 1;
+    for (const byte of data) if (byte === NEWLINE) echoed++;
   });
   socket.removeAllListeners("error").on("error", (error) => {
     ended ??= codeOf(error);
@@ -106,6 +110,7 @@ export const hold = async (to: Commands["hold"]["request"]): Promise<HeldConnect
   return {
     answer,
     beats: () => ({ echoed, ended }),
+    say,
     drop: () => {
       clearInterval(timer);
       socket.destroy();
