@@ -143,6 +143,14 @@ struct {
 } sockets SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 65536);
+	__type(key, __u32); /* place */
+	__type(value, struct tcp_peer);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} tcp_peers SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 256);
 	__type(key, __u32); /* interface index */

@@ -6,7 +6,7 @@
 #ifndef BEELINE_NAT_H
 #define BEELINE_NAT_H
 
-#include <bpf/bpf_core_read.h>
+#include "kernel.h"
 #include "packet.h"
 
 enum side {
@@ -170,15 +170,6 @@ enum checksum {
 	CHECKSUM_PARTIAL = 3,	  /* a sum over the pseudo-header: the device completes it */
 };
 
-/* As far as it is asked for; where it lies, the kernel says. */
-struct sk_buff {
-	__u8 ip_summed : 2;
-} __attribute__((preserve_access_index));
-
-void *bpf_cast_to_kern_ctx(void *ctx) __weak __ksym;
-
-/* Only where the kernel lets itself be asked (options.ip_summed): the call has nowhere to go else.
- */
 static __always_inline enum checksum checksum_of(struct __sk_buff *ctx)
 {
 	const struct sk_buff *skb = bpf_cast_to_kern_ctx(ctx);
@@ -230,7 +221,7 @@ static __always_inline bool rewrite_ends(struct __sk_buff *ctx, const struct pac
 
 	if (!write_ends(start, end, packet, to, &change))
 		return false;
-	switch (options.ip_summed ? checksum_of(ctx) : CHECKSUM_COMPLETE) {
+	switch (options.kernel_context ? checksum_of(ctx) : CHECKSUM_COMPLETE) {
 	case CHECKSUM_NONE:
 	case CHECKSUM_UNNECESSARY:
 		return correct_checksum(start, end, packet, &change);

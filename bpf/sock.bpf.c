@@ -7,6 +7,7 @@
 #include "client.h"
 #include "event.h"
 #include "socket.h"
+#include "tcp_peer.h"
 #include "verdict.h"
 
 #define ALLOW 1
@@ -69,17 +70,41 @@ static __always_inline int settle(struct bpf_sock_addr *ctx, const struct party 
 	return REFUSE;
 }
 
+static __always_inline void forget(struct bpf_sock_addr *ctx, const struct sock *tcp)
+{
+	struct socket_peers *peers;
+
+	if (tcp && !cookie_of(tcp))
+		return; /* it has asked for nothing yet */
+	peers = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0);
+	if (peers)
+		forget_peers(peers);
+	if (tcp)
+		forget_tcp_peer(cookie_of(tcp));
+}
+
+static __always_inline bool keep_in_socket(struct bpf_sock_addr *ctx, const struct sock *tcp,
+					   const struct socket_peer *peer)
+{
+	struct socket_peers *peers =
+		bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!peers)
+		return false;
+	connect_peer(peers, peer, !tcp || !is_of_kernel(tcp));
+	return true;
+}
+
 /* Whatever the socket was connected to before, it is no longer. */
 static __always_inline int connect(struct bpf_sock_addr *ctx, struct party *to,
 				   const struct addr *source)
 {
-	struct socket_peers *peers = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0);
+	const struct sock *tcp = tcp_sock_of(ctx);
 	struct socket_peer peer;
 	struct choice choice;
 	int reason;
 
-	if (peers)
-		forget_peers(peers);
+	forget(ctx, tcp);
 	reason = choose_for_call(ctx, to, source, &choice);
 	/* A UDP socket that is connected has sent nothing: resolvers connect one to any port, only
 	 * to see whether and from where an address could be reached. */
@@ -87,11 +112,9 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, struct party *to,
 		return REASON_NOT_OURS;
 	if (reason != REASON_NEW_FLOW)
 		return reason;
-	peers = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!peers)
-		return REASON_FLOWS_FULL;
 	peer = new_peer(to, &choice);
-	connect_peer(peers, &peer);
+	if (!(tcp && keep_tcp_peer(ctx, tcp, &peer)) && !keep_in_socket(ctx, tcp, &peer))
+		return REASON_FLOWS_FULL;
 	*to = backend_of(&peer);
 	return REASON_NEW_FLOW;
 }
@@ -131,15 +154,25 @@ static __always_inline int send(struct bpf_sock_addr *ctx, struct party *to,
 	return REASON_NEW_FLOW;
 }
 
-/* The other end, as the socket knows it: a backend it was given is the VIP it asked for. */
-static __always_inline int unmask(struct bpf_sock_addr *ctx, struct party *other)
+static __always_inline const struct socket_peer *
+find_peer(struct bpf_sock_addr *ctx, const struct sock *tcp, const struct party *backend)
 {
-	const struct socket_peers *peers = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0);
-	const struct socket_peer *peer;
+	const struct tcp_peer *held = tcp ? find_tcp_peer(cookie_of(tcp)) : NULL;
+	const struct socket_peers *peers;
 
-	if (!peers)
-		return REASON_NOT_OURS;
-	peer = find_peer_of_backend(peers, other);
+	if (held)
+		return is_of_backend(&held->peer, backend) ? &held->peer : NULL;
+	peers = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0);
+	return peers ? find_peer_of_backend(peers, backend) : NULL;
+}
+
+/* The other end, as the socket knows it: a backend it was given is the VIP it asked for. `tcp`:
+ * NULL for another protocol's. */
+static __always_inline int unmask(struct bpf_sock_addr *ctx, const struct sock *tcp,
+				  struct party *other)
+{
+	const struct socket_peer *peer = find_peer(ctx, tcp, other);
+
 	if (!peer)
 		return REASON_NOT_OURS;
 	*other = vip_of(peer);
@@ -151,10 +184,10 @@ static __always_inline bool is_translated(int reason)
 	return reason == REASON_NEW_FLOW || reason == REASON_ESTABLISHED || reason == REASON_REPLY;
 }
 
-static __always_inline int unmask_ipv4(struct bpf_sock_addr *ctx)
+static __always_inline int unmask_ipv4(struct bpf_sock_addr *ctx, const struct sock *tcp)
 {
 	struct party other = party_ipv4(ctx);
-	int reason = unmask(ctx, &other);
+	int reason = unmask(ctx, tcp, &other);
 
 	if (is_translated(reason))
 		write_ipv4(ctx, &other);
@@ -162,10 +195,10 @@ static __always_inline int unmask_ipv4(struct bpf_sock_addr *ctx)
 	return ALLOW;
 }
 
-static __always_inline int unmask_ipv6(struct bpf_sock_addr *ctx)
+static __always_inline int unmask_ipv6(struct bpf_sock_addr *ctx, const struct sock *tcp)
 {
 	struct party other = party_ipv6(ctx);
-	int reason = unmask(ctx, &other);
+	int reason = unmask(ctx, tcp, &other);
 
 	if (is_translated(reason))
 		write_ipv6(ctx, &other);
@@ -224,32 +257,45 @@ int sock_sendmsg6(struct bpf_sock_addr *ctx)
 SEC("cgroup/recvmsg4")
 int sock_recvmsg4(struct bpf_sock_addr *ctx)
 {
-	return unmask_ipv4(ctx);
+	return unmask_ipv4(ctx, NULL);
 }
 
 SEC("cgroup/recvmsg6")
 int sock_recvmsg6(struct bpf_sock_addr *ctx)
 {
-	return unmask_ipv6(ctx);
+	return unmask_ipv6(ctx, NULL);
 }
 
 SEC("cgroup/getpeername4")
 int sock_getpeername4(struct bpf_sock_addr *ctx)
 {
-	return unmask_ipv4(ctx);
+	return unmask_ipv4(ctx, tcp_sock_of(ctx));
 }
 
 SEC("cgroup/getpeername6")
 int sock_getpeername6(struct bpf_sock_addr *ctx)
 {
-	return unmask_ipv6(ctx);
+	return unmask_ipv6(ctx, tcp_sock_of(ctx));
+}
+
+/* One is made for it only where the kernel does not say whether it has one. */
+static __always_inline __u64 cookie_of_closed(struct bpf_sock *ctx)
+{
+	return options.kernel_context ? cookie_of(bpf_cast_to_kern_ctx(ctx))
+				      : bpf_get_socket_cookie(ctx);
 }
 
 SEC("cgroup/sock_release")
 int sock_release(struct bpf_sock *ctx)
 {
-	struct socket_peers *peers = bpf_sk_storage_get(&sockets, ctx, 0, 0);
+	bool is_tcp = ctx->protocol == IPPROTO_TCP;
+	__u64 cookie = is_tcp ? cookie_of_closed(ctx) : 0;
+	struct socket_peers *peers;
 
+	if (is_tcp && !cookie)
+		return ALLOW; /* it has asked for nothing */
+	forget_tcp_peer(cookie);
+	peers = bpf_sk_storage_get(&sockets, ctx, 0, 0);
 	if (peers)
 		uncount(peers);
 	return ALLOW;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * What a socket asked for and was given. A connected socket has one peer, peer[0]; an
- * unconnected UDP socket one for each VIP it talks to, and forgets the eldest.
+ * What a socket asked for and was given, kept in the socket: UDP's, and whose tcp_peer.h has no
+ * place for. A connected one has one peer, peer[0]; an unconnected UDP socket one for each VIP it
+ * talks to, and forgets the eldest.
  */
 #ifndef BEELINE_SOCKET_H
 #define BEELINE_SOCKET_H
@@ -102,13 +103,15 @@ static __always_inline void forget_peers(struct socket_peers *peers)
 	__builtin_memset(peers, 0, sizeof(*peers));
 }
 
-static __always_inline void connect_peer(struct socket_peers *peers, const struct socket_peer *peer)
+/* `seen_closing`: sock_release is going to count it off. */
+static __always_inline void connect_peer(struct socket_peers *peers, const struct socket_peer *peer,
+					 bool seen_closing)
 {
 	peers->peer[0] = *peer;
 	peers->connected = 1;
 	mark_used(peers, 0);
 	count_new_flow(peer->backend_id);
-	if (!options.backend_stats)
+	if (!options.backend_stats || !seen_closing)
 		return;
 	peers->counted = 1;
 	count_open_socket(peer->backend_id, 1);

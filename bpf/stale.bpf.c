@@ -7,40 +7,11 @@
  */
 #include <linux/in.h>
 #include <linux/in6.h>
+#include "kernel.h"
 #include "socket.h"
 
-/* What is read of the kernel's own structs: by name, wherever this kernel has it (CO-RE). */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct seq_file;
-struct ns_common {
-	unsigned int inum;
-};
-struct net {
-	struct ns_common ns;
-};
-typedef struct {
-	struct net *net;
-} possible_net_t;
-typedef struct {
-	__s64 counter;
-} atomic64_t;
-struct sock_common {
-	__be32 skc_daddr;
-	__be32 skc_rcv_saddr;
-	__be16 skc_dport;
-	__u16 skc_num;
-	unsigned short skc_family;
-	volatile unsigned char skc_state;
-	int skc_bound_dev_if;
-	possible_net_t skc_net;
-	struct in6_addr skc_v6_daddr;
-	struct in6_addr skc_v6_rcv_saddr;
-	atomic64_t skc_cookie;
-};
-struct sock {
-	struct sock_common __sk_common;
-	__u16 sk_protocol;
-};
 struct bpf_iter_meta {
 	struct seq_file *seq;
 };

@@ -298,7 +298,7 @@ struct parked_fragment {
 	__u8 bytes[PARKED_MAX_BYTES];
 };
 
-/* sockets: what a socket asked for and was given; lives and dies with the socket. */
+/* sockets, tcp_peers: what a socket asked for and was given. */
 struct socket_peer {
 	struct addr vip;
 	struct addr backend;
@@ -317,6 +317,11 @@ struct socket_peers {
 	__u8 connected; /* 1: connect() was given peer[0]'s backend */
 	__u8 counted;	/* 1: counted in its open_sockets */
 	__u8 pad[2];
+};
+
+struct tcp_peer {
+	__u64 cookie; /* of the socket; 0: the place is free */
+	struct socket_peer peer;
 };
 
 /* What the iterator over `sockets` says of a UDP socket that is connected to a removed backend:
@@ -381,6 +386,7 @@ struct config {
 	__u32 backend_ids_end;	   /* backends from here on were never held, so readers may stop; 0:
 				      unknown */
 	__u32 expendables;	   /* places in that ring */
+	__u32 tcp_peers;	   /* places in that array */
 	__u32 timeout_s[TIMEOUTS]; /* by enum flow_state */
 	__u16 next_hop_generation; /* another one after each change of routes, neighbours or
 				      devices; 0: all packets are left to the kernel's routing */
@@ -390,6 +396,7 @@ struct config {
 	__u8 pad[1];
 	__u16 route_mtu; /* the least that a route states, which bpf_fib_lookup does not heed; 0:
 			    none */
+	__u8 pad2[4];
 };
 
 /* options: fixed when a program is loaded, so that the verifier removes what is off. Every
@@ -397,13 +404,13 @@ struct config {
 struct options {
 	__u8 ipv4; /* 0: the node has no IPv4; IPv4 packets are not ours */
 	__u8 ipv6;
-	__u8 backend_stats; /* count in backend_stats */
-	__u8 socket_lb;	    /* enum socket_lb */
-	__u8 l3_device;	    /* packets start with the IP header: tunnels, WireGuard */
-	__u8 conntrack;	    /* the kernel can be asked for tracked connections */
-	__u8 direct;	    /* packets may go on without being routed by the kernel */
-	__u8 ip_summed;	    /* programs can read what the kernel makes of a packet's checksum */
-	__u8 device_mac[6]; /* XDP: of the device that the program is loaded for */
+	__u8 backend_stats;  /* count in backend_stats */
+	__u8 socket_lb;	     /* enum socket_lb */
+	__u8 l3_device;	     /* packets start with the IP header: tunnels, WireGuard */
+	__u8 conntrack;	     /* the kernel can be asked for tracked connections */
+	__u8 direct;	     /* packets may go on without being routed by the kernel */
+	__u8 kernel_context; /* programs can read the kernel's own struct behind their context */
+	__u8 device_mac[6];  /* XDP: of the device that the program is loaded for */
 	__u8 pad[2];
 	__u32 device; /* and its interface index: a bond's, where its slaves have others */
 };

@@ -22,7 +22,7 @@ import {
 } from "../test/lib/datapath.ts";
 import { flowOf, windowOf } from "../test/lib/flow.ts";
 import { buildFrame, type Transport } from "../test/lib/packet.ts";
-import { enterCgroup, enterNetworkNamespace, Socket } from "../test/lib/socket.ts";
+import { CallError, enterCgroup, enterNetworkNamespace, Socket } from "../test/lib/socket.ts";
 
 interface Row {
   readonly what: string;
@@ -363,13 +363,29 @@ const timeConnect = (socket: Socket, address: string): number => {
   return Number(process.hrtime.bigint() - start) / CALLS;
 };
 
+/** TCP sockets from socket() to close(), which are told at once that there is no route. */
+const askTcp = (address: string): void => {
+  for (let i = 0; i < CALLS; i++) askOnce(address);
+};
+
+const askOnce = (address: string): void => {
+  const socket = new Socket("TCP", "IPv4");
+  try {
+    socket.connect([address, 8080]);
+  } catch (error) {
+    if (!(error instanceof CallError && error.code === "EHOSTUNREACH")) throw error;
+  } finally {
+    socket.close();
+  }
+};
+
 /** Of the middle half: a burst that was interrupted says nothing. */
 const burstRow = (what: string, samples: readonly number[]): Row => {
   const sorted = [...samples].sort((x, y) => x - y);
   return rowOf(what, "ns/call", sorted.slice(Math.floor(sorted.length / 4), Math.ceil((sorted.length * 3) / 4)));
 };
 
-const withHooks = (sock: ObjectUnderTest, cgroup: string, action: () => number): number => {
+const withHooks = <T>(sock: ObjectUnderTest, cgroup: string, action: () => T): T => {
   const target = openDirectory(cgroup);
   const links = HOOKS.map(([type, program]) => linkCreate(sock.program(program), target, type));
   closeFd(target);
@@ -391,8 +407,8 @@ const runTime = (id: number): { readonly ns: number; readonly runs: number } => 
   return { ns: run_time_ns, runs: run_cnt };
 };
 
-const measureRunTime = (sock: ObjectUnderTest, what: string, probe: () => number): Row => {
-  const { id } = programInfo(sock.program("sock_connect4"));
+const measureRunTime = (sock: ObjectUnderTest, program: string, what: string, probe: () => unknown): Row => {
+  const { id } = programInfo(sock.program(program));
   const before = readFileSync(STATS, "utf8");
   writeFileSync(STATS, "1");
   try {
@@ -402,7 +418,7 @@ const measureRunTime = (sock: ObjectUnderTest, what: string, probe: () => number
       const end = runTime(id);
       return (end.ns - start.ns) / Math.max(1, end.runs - start.runs);
     });
-    return rowOf(`sock_connect4 alone, ${what} (bpf_stats)`, "ns/call", samples);
+    return rowOf(`${program} alone, ${what} (bpf_stats)`, "ns/call", samples);
   } finally {
     writeFileSync(STATS, before);
   }
@@ -411,6 +427,8 @@ const measureRunTime = (sock: ObjectUnderTest, what: string, probe: () => number
 const measureSock = (): readonly Row[] => {
   const [vip, backend] = ["10.96.0.10", "10.1.0.1"];
   enterNetworkNamespace([backend]);
+  const nowhere = "10.99.0.1";
+  execFileSync("ip", ["route", "add", "unreachable", nowhere]);
   const cgroup = enterCgroup();
   const sock = new ObjectUnderTest("sock", {}, sizes);
   const socket = new Socket("UDP", "IPv4");
@@ -420,6 +438,12 @@ const measureSock = (): readonly Row[] => {
     publish(sock, { address: vip, port: 8080, proto: "UDP", scope: scope.SCOPE_INTERNAL }, [
       { id: 1, address: backend, local: true },
     ]);
+    publish(
+      sock,
+      { address: vip, port: 8080, proto: "TCP", scope: scope.SCOPE_INTERNAL, slot_base: 10, service_id: 2 },
+      [{ id: 2, address: nowhere, local: true }],
+    );
+    const asking = (address: string) => () => withHooks(sock, cgroup.path, () => askTcp(address));
     const without = (): number => timeConnect(socket, backend);
     const notOurs = (): number => withHooks(sock, cgroup.path, () => timeConnect(socket, backend));
     const ours = (): number => withHooks(sock, cgroup.path, () => timeConnect(socket, vip));
@@ -439,8 +463,12 @@ const measureSock = (): readonly Row[] => {
         "  the hook adds, to a ClusterIP",
         column(([none, , own]) => own - none),
       ),
-      measureRunTime(sock, "not ours", notOurs),
-      measureRunTime(sock, "to a ClusterIP", ours),
+      measureRunTime(sock, "sock_connect4", "UDP, not ours", notOurs),
+      measureRunTime(sock, "sock_connect4", "UDP, to a ClusterIP", ours),
+      measureRunTime(sock, "sock_connect4", "TCP, not ours", asking(nowhere)),
+      measureRunTime(sock, "sock_connect4", "TCP, to a ClusterIP", asking(vip)),
+      measureRunTime(sock, "sock_release", "TCP, not ours", asking(nowhere)),
+      measureRunTime(sock, "sock_release", "TCP, to a ClusterIP", asking(vip)),
     ];
   } finally {
     socket.close();

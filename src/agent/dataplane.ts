@@ -60,7 +60,10 @@ const AUDIT_MAPS_MS = 60_000;
 
 const openBpf = (config: Config, log: Log): Opened => {
   const dataplane = openBpfMaps(config, log);
-  const use = remember(() => useOf(dataplane.store, ["fragments", "parked_fragments", "affinity"]), 60_000);
+  const use = remember(
+    () => useOf(dataplane.store, ["fragments", "parked_fragments", "affinity", "tcp_peers"]),
+    60_000,
+  );
   const capacity = dataplane.store.capacity("flows");
   const expiry = startExpiry({
     expire: (options) => dataplane.expire(options),

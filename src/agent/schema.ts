@@ -91,6 +91,7 @@ export const SIZED_MAPS = [
   "affinity",
   "flows",
   "expendables",
+  "tcp_peers",
   "fragments",
   "parked_fragments",
 ] as const satisfies readonly MapName[];

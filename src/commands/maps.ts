@@ -61,6 +61,7 @@ export const readMapUse = (store: MapStore): readonly MapUse[] => {
     flows: countEntries(store, "flows"),
     fragments: countEntries(store, "fragments"),
     parked_fragments: countEntries(store, "parked_fragments"),
+    tcp_peers: countEntries(store, "tcp_peers"),
     devices: countEntries(store, "devices"),
     unhooked_netns: countEntries(store, "unhooked_netns"),
   };

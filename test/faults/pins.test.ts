@@ -5,6 +5,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { ABI_HASH, type Config as FullConfig } from "../../src/dataplane/bpf/abi.gen.ts";
 import { SOCKET_HOOKS } from "../../src/dataplane/bpf/attach.ts";
+import { decode, encode, sizeOf } from "../../src/dataplane/bpf/codec.ts";
 import { kill, lines, logs, Node, noDataplane, results } from "../lib/dataplane-node.ts";
 import { type Options, type Step, toText } from "../lib/dataplane-steps.ts";
 import { clusterIP, desiredOn, nodeAddress, nodePort, serviceOf } from "../lib/services.ts";
@@ -220,6 +221,29 @@ test("A socket hook that somebody detached is attached again by the next setDevi
   const [, , , without, , repaired] = results(node.run(steps));
   assert.deepEqual(without, { ...EVERY_HOOK_ONCE, connect4: 0, recvmsg6: 0 });
   assert.deepEqual(repaired, EVERY_HOOK_ONCE);
+});
+
+test("What TCP sockets asked for is kept over restarts, and forgotten where nobody was told of those that closed", {
+  skip,
+}, async (t) => {
+  const node = await Node.create(t);
+  const directory = `${node.options.bpffs}/${ABI_HASH}`;
+  const of = `pinned ${directory}/maps/tcp_peers key 7 0 0 0`;
+  const record = {
+    cookie: 77n,
+    peer: { ...decode("socket_peer", new Uint8Array(sizeOf("socket_peer"))), backend_id: 5 },
+  };
+  const hold: Step = { shell: `bpftool map update ${of} value ${encode("tcp_peer", record).join(" ")}` };
+  const look: Step = { shell: `bpftool -j map lookup ${of} | grep -c '"cookie":77' || true` };
+  const detach: Step = { shell: `bpftool link detach pinned ${directory}/links/release@cgroup` };
+  const start: Step[] = [{ open: true }, { apply: desired }];
+  const again: Step = { setDevices: ["eth0"] };
+  results(node.run([...start, hold]));
+  const looks = [again, look, detach, again, look, hold, look];
+  const found = results(node.run([...start, ...looks])).slice(start.length);
+  assert.deepEqual([found[1], found[4], found[6]], ["1\n", "0\n", "1\n"], "adopted, detached for a while, held anew");
+  const off = results(node.run([...start, look], { socketLB: "off", cgroup: null }));
+  assert.equal(off.at(-1), "0\n", "nobody's sockets are translated");
 });
 
 test("An object that cannot be loaded is refused, and the programs before it go on", { skip }, async (t) => {

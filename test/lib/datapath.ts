@@ -19,7 +19,7 @@ import { decode, encode, type StructName, sizeOf } from "../../src/dataplane/bpf
 import { type EventCounts, sumEventCounts } from "../../src/dataplane/bpf/events.ts";
 import { type Expired, type ExpiryOptions, expireFlows } from "../../src/dataplane/bpf/expiry.ts";
 import type { MapName } from "../../src/dataplane/bpf/mapstore.ts";
-import { hasIpSummed } from "../../src/dataplane/bpf/probe.ts";
+import { hasKernelContext } from "../../src/dataplane/bpf/probe.ts";
 import { readRing } from "../../src/dataplane/bpf/ring.ts";
 import { bootTime_ns } from "../../src/dataplane/bpf/system/clock.ts";
 import {
@@ -82,6 +82,7 @@ const smallMaps = {
   backend_stats: 4096,
   flows: 16384,
   expendables: 1024,
+  tcp_peers: 1024,
   affinity: 4096,
   frontends: 4096,
   nodeports: 256,
@@ -101,7 +102,7 @@ export const TIMEOUTS_S = {
 } as const;
 
 /** As the agent would: what this kernel can do. */
-const ipSummed = hasIpSummed();
+const kernelContext = hasKernelContext();
 
 export const loadOptions = (options: Partial<Records["options"]> = {}): Uint8Array =>
   encode("options", {
@@ -112,7 +113,7 @@ export const loadOptions = (options: Partial<Records["options"]> = {}): Uint8Arr
     l3_device: 0,
     conntrack: 0,
     direct: 0,
-    ip_summed: Number(ipSummed),
+    kernel_context: Number(kernelContext),
     device: XDP_DEVICE,
     device_mac: [0, 0, 0, 0, 0, 0], // frames are for this one unless they say otherwise
     ...options,
@@ -134,13 +135,13 @@ export class ObjectUnderTest {
   readonly #recipe: string;
   readonly #generation: number;
   readonly #cpus = possibleCpus();
-  readonly #expendables: number;
+  readonly #places: { readonly expendables: number; readonly tcp_peers: number };
   #ring: MappedRing | null = null;
 
   constructor(name: "sock" | "tc", options: Partial<Records["options"]> = {}, maxEntries: Sizes = {}) {
     const sizes = { ...smallMaps, ...maxEntries };
     const load = { options: loadOptions(options), maxEntries: sizes };
-    this.#expendables = sizes.expendables;
+    this.#places = { expendables: sizes.expendables, tcp_peers: sizes.tcp_peers };
     this.#generation = options.direct ?? 0;
     this.#recipe = JSON.stringify([name, options, sizes]);
     this.#load = () => loadObject(objectPath(name), load);
@@ -173,7 +174,7 @@ export class ObjectUnderTest {
       snat_port_min: PORTS.min,
       snat_port_max: PORTS.max,
       backend_ids_end: 0,
-      expendables: this.#expendables,
+      ...this.#places,
       timeout_s: Object.values(TIMEOUTS_S),
       next_hop_generation: this.#generation,
       has_tunnels: 0,

@@ -25,13 +25,16 @@ const calls = {
 
 const AF_INET = 2;
 const AF_INET6 = 10;
-const types = { TCP: 1, UDP: 2 } as const;
+const types = { TCP: 1, UDP: 2, MPTCP: 1 } as const;
+const protocols = { TCP: 0, UDP: 0, MPTCP: 262 } as const;
+export type SocketProtocol = keyof typeof types;
 
 /** Errno names a test asks for. */
 const errnoNames: Readonly<Record<number, string>> = {
   1: "EPERM",
   11: "EAGAIN",
   90: "EMSGSIZE",
+  93: "EPROTONOSUPPORT",
   107: "ENOTCONN",
   111: "ECONNREFUSED",
   115: "EINPROGRESS",
@@ -89,11 +92,12 @@ export class Socket {
   readonly #fd: number;
   readonly #v6: boolean;
 
-  constructor(protocol: "TCP" | "UDP", family: "IPv4" | "IPv6", patience_ms = 500, adopt?: number) {
+  constructor(protocol: SocketProtocol, family: "IPv4" | "IPv6", patience_ms = 500, adopt?: number) {
     const O_CLOEXEC = 0o2000000;
     this.#v6 = family === "IPv6";
     const domain = this.#v6 ? AF_INET6 : AF_INET;
-    this.#fd = adopt ?? check("socket", calls.socket(domain, types[protocol] | O_CLOEXEC, 0) as number);
+    const open = (): number => calls.socket(domain, types[protocol] | O_CLOEXEC, protocols[protocol]) as number;
+    this.#fd = adopt ?? check("socket", open());
     const [SOL_SOCKET, SO_REUSEADDR, SO_RCVTIMEO, SO_SNDTIMEO] = [1, 2, 20, 21];
     calls.setsockopt(this.#fd, SOL_SOCKET, SO_REUSEADDR, new Uint32Array([1]), 4);
     const limit = new BigInt64Array([BigInt(Math.floor(patience_ms / 1000)), BigInt(patience_ms % 1000) * 1000n]);

@@ -1,6 +1,8 @@
 // The socket hooks with real sockets, call by call, in a network namespace and a cgroup of this process alone. Backends
 // are addresses of the loopback device; VIPs exist nowhere, so what reaches a backend was translated.
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import {
@@ -16,9 +18,23 @@ import { closeFd, openDirectory } from "../../src/dataplane/bpf/system/file.ts";
 import { type AttachType, attachType, linkCreate } from "../../src/dataplane/bpf/system/link.ts";
 import { netnsCookie } from "../../src/dataplane/bpf/system/namespace.ts";
 import type { Address } from "../../src/model/address.ts";
-import { type BackendSpec, type FrontendSpec, ObjectUnderTest, publish, putBackend } from "../lib/datapath.ts";
+import {
+  type BackendSpec,
+  type FrontendSpec,
+  ObjectUnderTest,
+  publish,
+  putBackend,
+  type Sizes,
+} from "../lib/datapath.ts";
 import { protocolNumber } from "../lib/packet.ts";
-import { CallError, enterCgroup, enterNetworkNamespace, type Name, Socket } from "../lib/socket.ts";
+import {
+  CallError,
+  enterCgroup,
+  enterNetworkNamespace,
+  type Name,
+  Socket,
+  type SocketProtocol,
+} from "../lib/socket.ts";
 
 const hooks: readonly (readonly [AttachType, string])[] = [
   ["cgroup_inet4_connect", "sock_connect4"],
@@ -79,13 +95,14 @@ before(() => {
 });
 after(() => cgroup.leave());
 
-beforeEach(() => {
-  sock = new ObjectUnderTest("sock");
+const load = (maxEntries: Sizes = {}): void => {
+  sock = new ObjectUnderTest("sock", {}, maxEntries);
   sock.configure({ host_netns_cookie: netnsCookie() });
   const target = openDirectory(cgroup.path);
   links = hooks.map(([type, program]) => linkCreate(sock.program(program), target, type));
   closeFd(target);
-});
+};
+beforeEach(() => load());
 afterEach(() => {
   for (const socket of sockets) socket.close();
   sockets = [];
@@ -93,10 +110,17 @@ afterEach(() => {
   sock.close();
 });
 
-const open = (protocol: "TCP" | "UDP", family: "IPv4" | "IPv6"): Socket => {
+const open = (protocol: SocketProtocol, family: "IPv4" | "IPv6"): Socket => {
   const socket = new Socket(protocol, family);
   sockets.push(socket);
   return socket;
+};
+
+/** Another object than that of all tests, with these sizes. */
+const reload = (maxEntries: Sizes): void => {
+  for (const link of links) closeFd(link);
+  sock.close();
+  load(maxEntries);
 };
 
 const fails = (code: string, action: () => unknown): void =>
@@ -113,7 +137,7 @@ for (const k of kinds) {
   });
   const serve = (spec: Partial<FrontendSpec>, backends: readonly BackendSpec[] = [backend(1)]): void =>
     publish(sock, { address: k.vip, port: 80, scope: scope.SCOPE_INTERNAL, ...spec }, backends);
-  const client = (protocol: "TCP" | "UDP"): Socket => open(protocol, k.socket);
+  const client = (protocol: SocketProtocol): Socket => open(protocol, k.socket);
   const listener = (address: string): Socket => open("TCP", k.family).bind([address, 8080]).listen();
   const responder = (address: string): Socket => open("UDP", k.family).bind([address, 8080]);
   /** Takes one datagram and answers it with `text`. */
@@ -125,6 +149,8 @@ for (const k of kinds) {
   const VIP: Name = [k.vip, 80];
   const VIP2: Name = [k.vip2, 80];
   const reasons = (action: () => void) => sock.reasonsOf(hook.HOOK_SOCK, action);
+  /** Of TCP sockets, kept outside of them. */
+  const heldPeers = () => sock.entries("tcp_peers").flatMap(([, held]) => (held.cookie === 0n ? [] : [held.peer]));
   const open_sockets = (id: number): bigint => sock.get("backend_stats", id)?.open_sockets ?? 0n;
 
   describe(`${k.name}, TCP`, () => {
@@ -200,6 +226,83 @@ for (const k of kinds) {
       );
       for (const socket of opened) socket.close();
       assert.deepEqual([1, 2, 3].map(open_sockets), [0n, 0n, 0n]);
+    });
+
+    test("what a socket asked for is kept until it is closed, by whomever", async () => {
+      serve({});
+      listener(one);
+      const socket = new Socket("TCP", k.socket).connect(VIP);
+      const { vip, vip_port, backend, backend_port } = heldPeers()[0] ?? {};
+      assert.deepEqual([vip, backend], [k.vip, one]);
+      assert.deepEqual([vip_port, backend_port], [80, 8080]);
+      const child = spawn("bash", ["-c", `exec 3<>/dev/tcp/${k.vip}/80; echo; read <&3`]);
+      await once(child.stdout, "data");
+      assert.equal(heldPeers().length, 2);
+      socket.close();
+      assert.equal(heldPeers().length, 1);
+      child.kill("SIGKILL");
+      await once(child, "exit");
+      assert.deepEqual([heldPeers(), open_sockets(1)], [[], 0n]);
+    });
+
+    test("a socket whose connect() failed, or that was disconnected, keeps what it asked for until it asks again", () => {
+      serve({});
+      serve({ address: k.vip2, slot_base: 10, service_id: 2 }, [backend(2, { id: 12 })]);
+      const socket = client("TCP");
+      const vips = () => heldPeers().map(({ vip }) => vip);
+      fails("ECONNREFUSED", () => socket.connect(VIP));
+      fails("ECONNREFUSED", () => socket.connect(VIP2));
+      assert.deepEqual(vips(), [k.vip2]);
+      listener(one);
+      socket.connect(VIP);
+      assert.deepEqual(vips(), [k.vip]);
+      socket.disconnect();
+      fails("ENOTCONN", () => socket.peer());
+      socket.connect([one, 8080]);
+      assert.deepEqual(socket.peer(), [one, 8080]);
+      assert.deepEqual([vips(), open_sockets(1)], [[], 0n]);
+      const failed = new Socket("TCP", k.socket);
+      fails("ECONNREFUSED", () => failed.connect(VIP2));
+      assert.deepEqual(vips(), [k.vip2]);
+      failed.close();
+      assert.deepEqual([vips(), open_sockets(12)], [[], 0n]);
+    });
+
+    test("more sockets than there are places: each shows the VIP, is counted, and leaves nothing", () => {
+      reload({ tcp_peers: 3 });
+      serve({});
+      serve({ address: k.vip2, slot_base: 10, service_id: 2 }, [backend(2, { id: 12 })]);
+      listener(one);
+      const opened = Array.from({ length: 9 }, () => new Socket("TCP", k.socket).connect(VIP));
+      for (const socket of opened) assert.deepEqual(socket.peer(), VIP);
+      assert.deepEqual([heldPeers().length, open_sockets(1)], [3, 9n]);
+      const last = opened[8];
+      last?.disconnect();
+      last?.connect([one, 8080]);
+      assert.deepEqual([last?.peer(), open_sockets(1)], [[one, 8080], 8n]);
+      opened[0]?.close();
+      last?.disconnect();
+      last?.connect(VIP);
+      assert.deepEqual([last?.peer(), heldPeers().length, open_sockets(1)], [VIP, 3, 8n]);
+      for (const socket of opened.slice(1)) socket.close();
+      assert.deepEqual([heldPeers(), open_sockets(1)], [[], 0n]);
+    });
+
+    test("a socket of the kernel's own, whose closing no program sees, takes no place and is not counted as open", (t) => {
+      serve({});
+      listener(one);
+      let socket: Socket;
+      try {
+        socket = client("MPTCP"); // its subflow is one
+      } catch (error) {
+        return t.skip(`this kernel has no MPTCP: ${error}`);
+      }
+      assert.deepEqual(
+        reasons(() => socket.connect(VIP)),
+        ["REASON_NEW_FLOW"],
+      );
+      assert.equal(sock.get("backend_stats", 1)?.new_flows, 1n);
+      assert.deepEqual([heldPeers(), open_sockets(1)], [[], 0n]);
     });
 
     test("NodePort: at a node address from everywhere, at a loopback address from the host's namespace alone", () => {

@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
-import { hasIpSummed } from "../../src/dataplane/bpf/probe.ts";
+import { hasKernelContext } from "../../src/dataplane/bpf/probe.ts";
 import { mapUpdate } from "../../src/dataplane/bpf/system/map.ts";
 import { type LoadedObject, loadObject } from "../../src/dataplane/bpf/system/object.ts";
 import { testRun } from "../../src/dataplane/bpf/system/program.ts";
@@ -54,14 +54,14 @@ const wantedBytes = (ends: Ends): Uint8Array => {
 const [PASSED_BY_TC, PASSED_BY_XDP] = [0, 2];
 
 const hooks = [
-  ...(hasIpSummed() ? [["tc, directly", "rewrite_in_tc", 1, PASSED_BY_TC] as const] : []),
+  ...(hasKernelContext() ? [["tc, directly", "rewrite_in_tc", 1, PASSED_BY_TC] as const] : []),
   ["tc, by helpers", "rewrite_in_tc", 0, PASSED_BY_TC],
   ["XDP", "rewrite_in_xdp", 0, PASSED_BY_XDP],
 ] as const;
 
-for (const [what, program, ip_summed, passed] of hooks) {
+for (const [what, program, kernel_context, passed] of hooks) {
   describe(what, () => {
-    const loaded: LoadedObject = loadObject(object, { options: loadOptions({ ip_summed }) });
+    const loaded: LoadedObject = loadObject(object, { options: loadOptions({ kernel_context }) });
     after(() => loaded.close());
     const rewrite = (frame: Uint8Array, ends: Ends): { readonly retval: number; readonly frame: Uint8Array } => {
       assert.equal(mapUpdate(loaded.map("wanted"), new Uint8Array(4), wantedBytes(ends)), 0);

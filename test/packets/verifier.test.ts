@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { release } from "node:os";
 import { test } from "node:test";
 import { layouts, type Options, socket_lb } from "../../src/dataplane/bpf/abi.gen.ts";
-import { hasConntrack, hasIpSummed } from "../../src/dataplane/bpf/probe.ts";
+import { hasConntrack, hasKernelContext } from "../../src/dataplane/bpf/probe.ts";
 import { loadObject } from "../../src/dataplane/bpf/system/object.ts";
 import { programInfo } from "../../src/dataplane/bpf/system/program.ts";
 import { loadOptions, objectPath } from "../lib/datapath.ts";
@@ -30,7 +30,7 @@ const VALUES: Readonly<Record<keyof Chosen, Partial<Record<(typeof OBJECTS)[numb
   l3_device: { tc: [0, 1] },
   conntrack: {}, // below
   direct: { tc: [0, 1] },
-  ip_summed: {}, // below
+  kernel_context: {}, // below
 };
 const smallMaps = { slots: 64, backends: 64, backend_stats: 64, flows: 64, frontends: 64, affinity: 64, nodeports: 64 };
 
@@ -147,16 +147,25 @@ for (const l3_device of [0, 1]) {
   });
 }
 
-const noIpSummed = hasIpSummed() ? false : "this kernel does not show what it makes of a checksum";
+const noKernelContext = hasKernelContext() ? false : "this kernel does not show its own structs";
 
 for (const l3_device of [0, 1]) {
   test(`where the kernel shows what it makes of a checksum, tc writes it itself, l3_device ${l3_device}`, {
-    skip: noIpSummed,
+    skip: noKernelContext,
   }, () => {
-    const options = loadOptions({ ip_summed: 1, l3_device });
+    const options = loadOptions({ kernel_context: 1, l3_device });
     loadObject(objectPath("tc"), { options, maxEntries: smallMaps }).close();
   });
 }
+
+test("where the kernel shows its own struct of a socket that closes, sock asks it for the cookie", {
+  skip: noKernelContext,
+}, () => {
+  for (const backend_stats of [0, 1]) {
+    const options = loadOptions({ kernel_context: 1, backend_stats });
+    loadObject(objectPath("sock"), { options, maxEntries: smallMaps }).close();
+  }
+});
 
 for (const family of ["ipv4", "ipv6"] as const) {
   test(`where some pods are translated at their devices, sock asks whose socket it is, ${family} alone and with the other`, () => {

@@ -280,6 +280,7 @@ services             2      65536      0.0%
 slots                3      1048576    0.0%
 sockets              -      -          -
 source_ranges        1      65536      0.0%
+tcp_peers            0      65536      0.0%
 tunnels              -      256        -
 unhooked_netns       0      4096       0.0%
 `,
@@ -562,7 +563,7 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["compile", "compile needs manifests: -f FILE or folder"],
   [
     "maps slotz",
-    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, devices, event_budgets, expendable_cursor, expendables, flows, forwards, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, parked_fragments, services, slots, sockets, source_ranges, tunnels, unhooked_netns",
+    "Unknown map slotz (did you mean slots?); there are affinity, backend_stats, backends, config, counters, devices, event_budgets, expendable_cursor, expendables, flows, forwards, fragments, frontend_addresses, frontends, listener, node_addresses, nodeports, parked_fragments, services, slots, sockets, source_ranges, tcp_peers, tunnels, unhooked_netns",
   ],
   ["trace", "beeline trace shows what is refused or dropped, and nothing else: beeline trace --drops"],
   ["trace --drop", "Unknown flag --drop (did you mean --drops?). See beeline trace --help"],

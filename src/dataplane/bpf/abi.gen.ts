@@ -37,6 +37,7 @@ export interface Config {
   readonly snat_port_max: number;
   readonly backend_ids_end: number;
   readonly expendables: number;
+  readonly tcp_peers: number;
   readonly timeout_s: readonly number[];
   readonly next_hop_generation: number;
   readonly has_tunnels: number;
@@ -181,7 +182,7 @@ export interface Options {
   readonly l3_device: number;
   readonly conntrack: number;
   readonly direct: number;
-  readonly ip_summed: number;
+  readonly kernel_context: number;
   readonly device_mac: readonly number[];
   readonly device: number;
 }
@@ -245,6 +246,11 @@ export interface StaleSocket {
   readonly domain: number;
 }
 
+export interface TcpPeer {
+  readonly cookie: bigint;
+  readonly peer: SocketPeer;
+}
+
 export interface Tunnel {
   readonly addr_v4: Address;
   readonly addr_v6: Address;
@@ -282,6 +288,7 @@ export interface Records {
   readonly source_range: SourceRange;
   readonly source_range_key: SourceRangeKey;
   readonly stale_socket: StaleSocket;
+  readonly tcp_peer: TcpPeer;
   readonly tunnel: Tunnel;
   readonly addr: Address;
   readonly u32: number;
@@ -326,7 +333,7 @@ export const layouts = {
     ],
   },
   config: {
-    size: 104,
+    size: 112,
     fields: [
       { name: "snat_addr_v4", offset: 0, type: "addr" },
       { name: "snat_addr_v6", offset: 16, type: "addr" },
@@ -337,12 +344,13 @@ export const layouts = {
       { name: "snat_port_max", offset: 54, type: "u16" },
       { name: "backend_ids_end", offset: 56, type: "u32" },
       { name: "expendables", offset: 60, type: "u32" },
-      { name: "timeout_s", offset: 64, type: "u32", count: 8 },
-      { name: "next_hop_generation", offset: 96, type: "u16" },
-      { name: "has_tunnels", offset: 98, type: "u8" },
-      { name: "forwarding", offset: 99, type: "u8" },
-      { name: "xdp", offset: 100, type: "u8" },
-      { name: "route_mtu", offset: 102, type: "u16" },
+      { name: "tcp_peers", offset: 64, type: "u32" },
+      { name: "timeout_s", offset: 68, type: "u32", count: 8 },
+      { name: "next_hop_generation", offset: 100, type: "u16" },
+      { name: "has_tunnels", offset: 102, type: "u8" },
+      { name: "forwarding", offset: 103, type: "u8" },
+      { name: "xdp", offset: 104, type: "u8" },
+      { name: "route_mtu", offset: 106, type: "u16" },
     ],
   },
   device: {
@@ -515,7 +523,7 @@ export const layouts = {
       { name: "l3_device", offset: 4, type: "u8" },
       { name: "conntrack", offset: 5, type: "u8" },
       { name: "direct", offset: 6, type: "u8" },
-      { name: "ip_summed", offset: 7, type: "u8" },
+      { name: "kernel_context", offset: 7, type: "u8" },
       { name: "device_mac", offset: 8, type: "u8", count: 6 },
       { name: "device", offset: 16, type: "u32" },
     ],
@@ -593,6 +601,13 @@ export const layouts = {
       { name: "cookie", offset: 40, type: "u64" },
       { name: "device", offset: 48, type: "u32" },
       { name: "domain", offset: 52, type: "u32" },
+    ],
+  },
+  tcp_peer: {
+    size: 56,
+    fields: [
+      { name: "cookie", offset: 0, type: "u64" },
+      { name: "peer", offset: 8, type: "socket_peer" },
     ],
   },
   tunnel: {
@@ -793,6 +808,7 @@ export const maps = {
   slots: { type: 2, key: "u32", value: "u32", max_entries: 1048576 },
   sockets: { type: 24, key: "i32", value: "socket_peers", max_entries: 0 },
   source_ranges: { type: 11, key: "source_range_key", value: "source_range", max_entries: 65536 },
+  tcp_peers: { type: 2, key: "u32", value: "tcp_peer", max_entries: 65536 },
   tunnels: { type: 1, key: "u32", value: "tunnel", max_entries: 256 },
   unhooked_netns: { type: 1, key: "u64", value: "u32", max_entries: 4096 },
 } as const;
@@ -803,4 +819,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "36b0073c670d";
+export const ABI_HASH = "3967ab52e0ae";

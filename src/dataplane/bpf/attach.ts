@@ -55,17 +55,24 @@ export const SOCKET_HOOK_ORDER: readonly SocketHook[] = [
 
 // ---- cgroups -----------------------------------------------------------------------------------------------------
 
-export const attachSocketHook = (links: string, hook: SocketHook, cgroup: string, program: number): Attachment => {
+/** `anew`: until now no program of ours was there. */
+export const attachSocketHook = (
+  links: string,
+  hook: SocketHook,
+  cgroup: string,
+  program: number,
+): { readonly attachment: Attachment; readonly anew: boolean } => {
   const target = openDirectory(cgroup);
+  const attachment = { hook: `cgroup/${hook}`, target: cgroup, program: `sock_${hook}` };
   try {
     const inode = statSync(cgroup).ino % 2 ** 32;
-    replaceLink(links, { kind: "cgroup", hook }, inode, program, () => linkCreate(program, target, SOCKET_HOOKS[hook]));
+    const create = (): number => linkCreate(program, target, SOCKET_HOOKS[hook]);
+    return { attachment, anew: replaceLink(links, { kind: "cgroup", hook }, inode, program, create) };
   } catch (cause) {
     throw new RefusedError(`Cannot attach sock_${hook} to cgroup ${cgroup}`, { cause });
   } finally {
     closeFd(target);
   }
-  return { hook: `cgroup/${hook}`, target: cgroup, program: `sock_${hook}` };
 };
 
 const BPF_F_ALLOW_MULTI = 2;
@@ -274,15 +281,16 @@ export const unlinkIfThere = (path: string): void => {
 
 /**
  * Puts the new program into the pinned link when that is still attached to `target` (an inode's low 32 bits or an
- * interface index; 0 once the cgroup or device is gone or somebody detached it), else makes a new link.
+ * interface index; 0 once the cgroup or device is gone or somebody detached it), else makes a new link and answers true.
  */
-const replaceLink = (links: string, held: LinkPin, target: number, program: number, create: () => number): void => {
+const replaceLink = (links: string, held: LinkPin, target: number, program: number, create: () => number): boolean => {
   const path = `${links}/${linkPinName(held)}`;
-  if (updateLink(path, target, program)) return;
+  if (updateLink(path, target, program)) return false;
   const link = create();
   try {
     unlinkIfThere(path);
     pin(link, path);
+    return true;
   } finally {
     closeFd(link);
   }

@@ -20,7 +20,7 @@ import { takeLock } from "./lock.ts";
 import type { MapName, MapStore } from "./mapstore.ts";
 import { createKernelStore, openPinnedMaps } from "./pinned.ts";
 import { linksDirectory, mapPin, mapsDirectory, pinDirectory } from "./pins.ts";
-import { hasConntrack, hasIpSummed, probeKernel } from "./probe.ts";
+import { hasConntrack, hasKernelContext, probeKernel } from "./probe.ts";
 import { TableProgrammer } from "./programmer.ts";
 import { tablesToDesired } from "./readback.ts";
 import { leastRouteMtu } from "./route-mtu.ts";
@@ -34,6 +34,7 @@ import { mapInfo } from "./system/map.ts";
 import { netnsCookie } from "./system/namespace.ts";
 import { type LoadedObject, loadObject } from "./system/object.ts";
 import { changeConfig, NO_ADDRESS, readConfig, readTables } from "./tables.ts";
+import { createTcpPeers } from "./tcp-peers.ts";
 import { createUnhooked } from "./unhooked.ts";
 import { createXdp, type Xdp, type XdpDevice, type XdpMode, type XdpTarget, xdpNumber } from "./xdp.ts";
 
@@ -138,7 +139,8 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     };
     const unhooked = createUnhooked(store, options.socketLB === "others", options.log);
     const tcObjects = (): LoadedObject[] => [tc, ...(l3 === null ? [] : [l3])];
-    const hooks = createHooks(options, directory, { tc: tcFor, loaded: tcObjects, sock }, unhooked);
+    const tcpPeers = createTcpPeers(store);
+    const hooks = createHooks(options, directory, { tc: tcFor, loaded: tcObjects, sock }, unhooked, tcpPeers);
     const xdp = createXdp({
       mode: options.xdp,
       stays: options.forwarding === "auto",
@@ -346,7 +348,7 @@ const load = (
     socket_lb: SOCKET_LB[options.socketLB],
     l3_device: Number(header === "ip"),
     conntrack: Number(hasConntrack()),
-    ip_summed: Number(hasIpSummed()),
+    kernel_context: Number(hasKernelContext()),
     direct: Number(options.direct),
     device: ifindex,
     device_mac: [...mac],
@@ -434,6 +436,7 @@ const writeConfig = (store: MapStore, options: BpfOptions, neverHeld: boolean): 
     snat_port_min: snatPorts.min,
     snat_port_max: snatPorts.max,
     expendables: store.capacity("expendables"),
+    tcp_peers: store.capacity("tcp_peers"),
     timeout_s: encodeByState(timeouts_s),
     forwarding: FORWARDING[options.forwarding],
     xdp: xdpNumber(options.xdp),

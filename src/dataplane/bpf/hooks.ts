@@ -23,6 +23,7 @@ import { removeOtherVersions } from "./reset.ts";
 import { interfaceIndex } from "./system/interface.ts";
 import type { LoadedObject } from "./system/object.ts";
 import { programInfo } from "./system/program.ts";
+import type { TcpPeers } from "./tcp-peers.ts";
 import type { Unhooked } from "./unhooked.ts";
 
 export type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
@@ -57,7 +58,13 @@ export interface Hooks {
   programIds(): ReadonlySet<number>;
 }
 
-export const createHooks = (options: HookOptions, directory: string, objects: Objects, unhooked: Unhooked): Hooks => {
+export const createHooks = (
+  options: HookOptions,
+  directory: string,
+  objects: Objects,
+  unhooked: Unhooked,
+  tcpPeers: TcpPeers,
+): Hooks => {
   const { log, cgroup } = options;
   const links = linksDirectory(directory);
   const useTcx = options.attach === "tcx" || (options.attach === "auto" && hasTcx());
@@ -79,9 +86,15 @@ export const createHooks = (options: HookOptions, directory: string, objects: Ob
   const attachSockets = (): Attachment[] => {
     const { sock } = objects;
     if (sock !== null && cgroup !== null) {
-      return SOCKET_HOOK_ORDER.map((hook) => attachSocketHook(links, hook, cgroup, sock.program(`sock_${hook}`)));
+      return SOCKET_HOOK_ORDER.map((hook) => {
+        const { attachment, anew } = attachSocketHook(links, hook, cgroup, sock.program(`sock_${hook}`));
+        if (anew && hook === "release") tcpPeers.forgetAll();
+        return attachment;
+      });
     }
-    for (const held of linkPins(links)) if (held.kind === "cgroup") detach(links, held);
+    const left = linkPins(links).filter((held) => held.kind === "cgroup");
+    for (const held of left) detach(links, held);
+    if (left.length > 0) tcpPeers.forgetAll();
     return [];
   };
 

@@ -121,8 +121,8 @@ const mayCall = (name: string, module = "vmlinux"): boolean => {
 export const hasConntrack = (): boolean =>
   ["nf_conntrack", "vmlinux"].some((module) => mayCall("bpf_skb_ct_lookup", module));
 
-/** Whether a program can see what the kernel makes of a packet's checksum, and so write it itself: 6.2 and later. */
-export const hasIpSummed = (): boolean => mayCall("bpf_cast_to_kern_ctx");
+/** Whether a program can see the kernel's own struct behind its context (a packet's checksum, a socket's cookie): 6.2 and later. */
+export const hasKernelContext = (): boolean => mayCall("bpf_cast_to_kern_ctx");
 
 const JIT = "/proc/sys/net/core/bpf_jit_enable";
 

@@ -109,6 +109,7 @@ const emptyConfig: abi.Config = {
   snat_port_max: 0,
   backend_ids_end: 0,
   expendables: 0,
+  tcp_peers: 0,
   timeout_s: encodeByState(NONE_BY_STATE),
   next_hop_generation: 0,
   has_tunnels: 0,
