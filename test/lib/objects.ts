@@ -111,6 +111,7 @@ export const serviceObjects = (lab: Lab, words: ServiceWords, backends: readonly
 export class Manifests {
   readonly path: string;
   readonly #lab: Lab;
+  readonly #services = new Set<string>();
 
   constructor(lab: Lab, name = "manifests") {
     this.#lab = lab;
@@ -127,10 +128,16 @@ export class Manifests {
 
   /** A Service with these places as its ready endpoints. */
   service(words: ServiceWords, backends: readonly string[]): void {
+    this.#services.add(words.name);
     this.write(words.name, serviceObjects(this.#lab, words, backends));
   }
 
   remove(name: string): void {
+    this.#services.delete(name);
     rmSync(join(this.path, `${name}.json`));
+  }
+
+  removeServices(): void {
+    for (const name of this.#services) this.remove(name);
   }
 }

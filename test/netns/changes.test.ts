@@ -1,7 +1,7 @@
 // Backends come, go and are replaced while clients connect all the time, inside and outside; through bpf and through
 // kube-proxy's rules.
 import assert from "node:assert/strict";
-import { before, describe, test } from "node:test";
+import { afterEach, before, describe, test } from "node:test";
 import type { Agent } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
 import type { Host } from "../lib/host/host.ts";
@@ -36,11 +36,27 @@ interface Loop {
 const startLoop = async (from: string, address: string, port: number, transport: Transport): Promise<Loop> => {
   const host: Host = await lab.host(from);
   const { id } = await host.startLoop(address, port, { transport, pause_ms: 4 });
-  return {
+  const loop = {
     title: `${from} to ${address} port ${port}/${transport}`,
     counts: () => host.loopCounts(id),
     stop: () => host.loopCounts(id, true),
   };
+  running.push(loop);
+  return loop;
+};
+
+/** Those that the test has started. */
+const running: Loop[] = [];
+
+/** Stops them. A failure comes with what all of them have met: the others tell where it happened, and when. */
+const stopWithoutFailure = async (loops: readonly Loop[]): Promise<readonly Counts[]> => {
+  const counts = await Promise.all(loops.map((loop) => loop.stop()));
+  const met = loops.map(({ title }, i) => `${title}: ${JSON.stringify(counts[i], null, 1)}`).join("\n");
+  assert.ok(
+    counts.every(({ failed }) => failed === 0),
+    met,
+  );
+  return counts;
 };
 
 /** From a pod, a node and outside, through both nodes, both families, both protocols. */
@@ -63,7 +79,7 @@ const meetOnly = async (loops: readonly Loop[], names: readonly string[]): Promi
         await new Promise((resolve) => setTimeout(resolve, 200));
         const now = await loop.counts();
         const met = Object.keys(now.names).filter((name) => (now.names[name] ?? 0) > (before.names[name] ?? 0));
-        assert.deepEqual(met.sort(), [...names].sort(), loop.title);
+        assert.deepEqual(met.sort(), [...names].sort(), `${loop.title}: ${JSON.stringify(now)}`);
       }, 8000),
     ),
   );
@@ -75,12 +91,17 @@ for (const [index, dataplane] of [...BPF, IPTABLES].entries()) {
     const manifests = new Manifests(lab, `manifests-${index}`);
     runOnEveryNode(lab, manifests, dataplane);
 
+    afterEach(async () => {
+      await Promise.all(running.splice(0).map((loop) => loop.stop()));
+      manifests.removeServices();
+    });
+
     const startAgent = (node: string): Promise<Agent> =>
       lab.startAgent(node, { manifests: manifests.path, ...dataplane.agent });
     /** A pod on the node by which a client from outside comes in sees that (difference 1). */
     const clientBy = (node: string): string => v4(rules ? node : "client");
 
-    test("scale up, roll every backend, scale down: not one connection fails", async () => {
+    test("scale up, roll every backend, scale down: not one connection fails", async (t) => {
       const web = serviceOf("web", 20);
       manifests.service(web, ["pod1a", "pod2a"]);
       for (const node of lab.nodes()) {
@@ -96,17 +117,15 @@ for (const [index, dataplane] of [...BPF, IPTABLES].entries()) {
       manifests.service(web, ["pod1b", "pod2b"]);
       await meetOnly(loops, ["pod1b", "pod2b"]);
       for (const gone of ["pod1a", "pod2a"]) {
-        await (await lab.host(gone)).stopServing(8080, "TCP");
-        await (await lab.host(gone)).stopServing(8080, "UDP");
+        const host = await lab.host(gone);
+        await host.stopServing(8080, "TCP");
+        await host.stopServing(8080, "UDP");
+        t.after(() => host.serve(gone, 8080, "TCP", "UDP"));
       }
       manifests.service(web, ["pod2b"]);
       await meetOnly(loops, ["pod2b"]);
-      for (const loop of loops) {
-        const counts = await loop.stop();
-        assert.equal(counts.failed, 0, `${loop.title}: ${JSON.stringify(counts)}`);
-        assert.ok(counts.ok > 50, `${loop.title}: ${JSON.stringify(counts)}`);
-      }
-      for (const back of ["pod1a", "pod2a"]) await (await lab.host(back)).serve(back, 8080, "TCP", "UDP");
+      for (const [i, { ok }] of (await stopWithoutFailure(loops)).entries())
+        assert.ok(ok > 50, `${loops[i]?.title}: ${ok} connections`);
     });
 
     test("scale to zero refuses at once, and the way back serves again without another failure", async () => {
@@ -157,8 +176,8 @@ for (const [index, dataplane] of [...BPF, IPTABLES].entries()) {
       manifests.remove("goes");
       await eventually(() => assertFails(pod, { address: "172.30.0.22", port: 80, timeout_ms: 300 }, "TIMEOUT"));
       await eventually(() => assertFails(client, { address: v4("node1"), port: 30022 }, "ECONNREFUSED")); // nobody listens
-      const { ok, failed } = await loop.stop();
-      assert.ok(ok > 10 && failed === 0, `${ok} ok, ${failed} failed`);
+      const [counts] = await stopWithoutFailure([loop]);
+      assert.ok((counts?.ok ?? 0) > 10, `${counts?.ok} connections`);
     });
 
     test("a UDP flow whose backend is removed moves to another, from outside with one socket as well", async () => {
@@ -210,11 +229,12 @@ for (const [index, dataplane] of [...BPF, IPTABLES].entries()) {
 
     test("a UDP socket that asked before the Service was there, and while it had no endpoint, is served once it has", async () => {
       const client = await lab.host("client");
-      const late = serviceOf("late", 26);
-      for (const to of [
-        { address: v4("node1"), port: 30126 },
-        { address: v6("node2"), port: 30126 },
-      ]) {
+      for (const [number, address] of [
+        [26, v4("node1")],
+        [30, v6("node2")],
+      ] as const) {
+        const late = serviceOf(`late-${number}`, number);
+        const to = { address, port: 30100 + number };
         const { id } = await client.openUdp(to.address.includes(":") ? 6 : 4);
         const ask = async (): Promise<string> => {
           const answer = await client.askUdp(id, to, 300);
@@ -229,7 +249,6 @@ for (const [index, dataplane] of [...BPF, IPTABLES].entries()) {
         manifests.service(late, ["pod2a"]);
         await eventually(async () => assert.equal(await ask(), "pod2a"));
         await client.drop(id);
-        manifests.remove("late");
       }
     });
 
@@ -265,11 +284,11 @@ for (const [index, dataplane] of [...BPF, IPTABLES].entries()) {
     });
 
     test("session affinity to a removed backend chooses again, and stays there", async () => {
-      const sticky = serviceOf("sticky", 26, { affinity_timeout_s: 10800 });
+      const sticky = serviceOf("sticky", 31, { affinity_timeout_s: 10800 });
       manifests.service(sticky, PODS);
       const host = await lab.host("pod1c");
       const meet = async (): Promise<readonly string[]> => {
-        const answers = await host.connections(6, "172.30.0.26", 80);
+        const answers = await host.connections(6, "172.30.0.31", 80);
         return [...new Set(answers.map((a) => (a.ok ? a.name : a.code)))];
       };
       const [first = ""] = await eventually(async () => {
@@ -331,11 +350,8 @@ for (const [index, dataplane] of [...BPF, IPTABLES].entries()) {
       }
       manifests.service(web, ["pod1a"]);
       await meetOnly(loops, ["pod1a"]);
-      for (const loop of loops) {
-        const counts = await loop.stop();
-        assert.equal(counts.failed, 0, `${loop.title}, seed ${seed}: ${JSON.stringify(counts)}`);
-        assert.deepEqual(Object.keys(counts.names).sort(), PODS, loop.title);
-      }
+      for (const [i, { names }] of (await stopWithoutFailure(loops)).entries())
+        assert.deepEqual(Object.keys(names).sort(), PODS, loops[i]?.title);
       assert.doesNotMatch(lab.logs(), /"level":"error"/);
     });
   });

@@ -93,6 +93,11 @@ test("a transfer, a held connection and a loop count what happened, and notice w
   const counts = await client.loopCounts(loop.id, true);
   assert.ok(counts.ok > 10 && counts.names.gamma === counts.ok, JSON.stringify(counts));
   assert.ok((counts.codes.ECONNREFUSED ?? 0) > 0, JSON.stringify(counts));
+  const refused = counts.failures.filter(({ code }) => code === "ECONNREFUSED");
+  assert.ok(
+    refused.every(({ began, localPort }) => Date.parse(began) <= Date.now() && (localPort ?? 0) > 1024),
+    JSON.stringify(counts),
+  );
 });
 
 test("a VIP is routed to the node the lab says", async () => {

@@ -46,6 +46,8 @@ export interface Answered extends Greeting {
 export interface Failed {
   readonly ok: false;
   readonly code: string;
+  /** null: it never had one. */
+  readonly localPort: number | null;
   readonly ms: number;
 }
 
@@ -66,6 +68,13 @@ export interface Counts {
   readonly failed: number;
   readonly codes: Readonly<Record<string, number>>;
   readonly names: Readonly<Record<string, number>>;
+  /** The first hundred. */
+  readonly failures: readonly Failure[];
+}
+
+export interface Failure extends Omit<Failed, "ok"> {
+  /** ISO 8601. */
+  readonly began: string;
 }
 
 export interface Beats {

@@ -28,11 +28,16 @@ const connectTcp = (to: ConnectRequest): Promise<Connected | Failed> => {
       ...(to.localAddress === undefined ? {} : { localAddress: to.localAddress }),
       ...(to.localPort === undefined ? {} : { localPort: to.localPort }),
     });
+    // connect() has been called by then; a socket that it failed on has no port any more.
+    let localPort: number | null = null;
+    process.nextTick(() => {
+      localPort = socket.localPort ?? null;
+    });
     let received = Buffer.alloc(0);
     const fail = (code: string): void => {
       inTime();
       socket.destroy();
-      resolve({ ok: false, code, ms: since(started) });
+      resolve({ ok: false, code, localPort, ms: since(started) });
     };
     const inTime = whenSilent(to.timeout_ms ?? DEFAULT_TIMEOUT_MS, () => fail("TIMEOUT"));
     socket.on("error", (error) => fail(codeOf(error)));
@@ -62,7 +67,7 @@ const connectTcp = (to: ConnectRequest): Promise<Connected | Failed> => {
 export const connectOnce = async (to: ConnectRequest & Pick<TryRequest, "serverCloses">): Promise<Answer> => {
   const connected = await connectTcp(to);
   if (!("socket" in connected)) return connected;
-  if (to.serverCloses === true) return (await isClosedByServer(connected.socket)) ?? connected.answer;
+  if (to.serverCloses === true) return (await isClosedByServer(connected)) ?? connected.answer;
   // A fixed local port is wanted again at once: a reset leaves no TIME_WAIT behind.
   if (to.localPort === undefined) connected.socket.destroy();
   else connected.socket.on("error", () => {}).resetAndDestroy();
@@ -70,13 +75,13 @@ export const connectOnce = async (to: ConnectRequest & Pick<TryRequest, "serverC
 };
 
 /** Until both sides have closed; null: as it should be. */
-const isClosedByServer = (socket: Socket): Promise<Failed | null> => {
+const isClosedByServer = ({ socket, answer: { localPort } }: Connected): Promise<Failed | null> => {
   const started = performance.now();
   return new Promise((resolve) => {
     const finish = (code: string | null): void => {
       inTime();
       socket.destroy();
-      resolve(code === null ? null : { ok: false, code, ms: since(started) });
+      resolve(code === null ? null : { ok: false, code, localPort, ms: since(started) });
     };
     const inTime = whenSilent(DEFAULT_TIMEOUT_MS, () => finish("NOT CLOSED"));
     socket.removeAllListeners("error").on("error", (error) => finish(codeOf(error)));
@@ -131,7 +136,8 @@ export const transfer = async (to: Commands["transfer"]["request"]): Promise<Ans
     const finish = (code: string | null): void => {
       inTime();
       socket.destroy();
-      resolve(code === null ? { ...answer, ms: since(started) } : { ok: false, code, ms: since(started) });
+      const ms = since(started);
+      resolve(code === null ? { ...answer, ms } : { ok: false, code, localPort: answer.localPort, ms });
     };
     const inTime = whenSilent(to.timeout_ms ?? 10_000, () => finish("TIMEOUT"));
     socket.removeAllListeners("error").on("error", (error) => finish(codeOf(error)));

@@ -31,7 +31,8 @@ export const openUdp = async (how: Commands["openUdp"]["request"]): Promise<UdpC
         socket.off("message", onMessage).off("error", onError);
         resolve(answer);
       };
-      const fail = (code: string): void => finish({ ok: false, code, ms: since(started) });
+      const fail = (code: string): void =>
+        finish({ ok: false, code, localPort: socket.address().port, ms: since(started) });
       const inTime = whenSilent(timeout_ms, () => fail("TIMEOUT"));
       const onError = (error: Error): void => fail(codeOf(error));
       const onMessage = (data: Buffer, from: { address: string; port: number }): void => {
@@ -89,6 +90,6 @@ export const askOnce = async (to: ConnectRequest & { readonly connected?: boolea
       socket.drop();
     }
   } catch (error) {
-    return { ok: false, code: codeOf(error), ms: since(started) };
+    return { ok: false, code: codeOf(error), localPort: null, ms: since(started) };
   }
 };
