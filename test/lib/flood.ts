@@ -1,5 +1,5 @@
-// SYNs from addresses that nobody has, as fast as a node takes them in: `flood.ts TO PORT FIRST-SOURCE SECONDS`, started
-// inside a namespace. Prints how many were sent.
+// SYNs from addresses that nobody has, as fast as a node takes them in: `flood.ts TO PORT FIRST-SOURCE COUNT`, started
+// inside a namespace. Prints how many were sent, which may be a few more.
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import koffi from "koffi";
@@ -14,7 +14,7 @@ const AT_ONCE = 64;
  * About what a node gets through of them, and what the sender reaches where it does the node's work itself. Where it does
  * not (XDP on a veth has a queue), more would only overflow the queues that all labs of the machine share.
  */
-const RATE_PER_S = 50_000;
+const RATE_PER_MS = 50;
 
 const AF_INET = 2;
 const SOCK_RAW = 3;
@@ -41,7 +41,7 @@ const messagesOf = (
   return { messages, parts };
 };
 
-const main = (to: string, port: number, first: string, seconds: number): void => {
+const main = (to: string, port: number, first: string, count: number): void => {
   const libc = koffi.load("libc.so.6");
   const socket = libc.func("int socket(int domain, int type, int protocol)");
   const sendmmsg = libc.func("int sendmmsg(int fd, void *messages, unsigned int count, int flags)");
@@ -58,10 +58,9 @@ const main = (to: string, port: number, first: string, seconds: number): void =>
   const fd = socket(AF_INET, SOCK_RAW, IPPROTO_RAW) as number;
   if (fd < 0) throw new Error(`Cannot open a raw socket: errno ${koffi.errno()}`);
   const [start, idle] = [performance.now(), new Int32Array(new SharedArrayBuffer(4))];
-  const passed_s = (): number => (performance.now() - start) / 1000;
   let sent = 0;
-  for (let at = 0; passed_s() < seconds; at = (at + AT_ONCE) % FRAMES) {
-    while (sent > RATE_PER_S * passed_s()) Atomics.wait(idle, 0, 0, 1);
+  for (let at = 0; sent < count; at = (at + AT_ONCE) % FRAMES) {
+    while (sent > RATE_PER_MS * (performance.now() - start)) Atomics.wait(idle, 0, 0, 1);
     const answer = sendmmsg(fd, messages.subarray(64 * at), AT_ONCE, 0) as number;
     if (answer < 0 && koffi.errno() !== ENOBUFS) throw new Error(`Cannot send: errno ${koffi.errno()}`);
     sent += Math.max(answer, 0);
@@ -71,6 +70,6 @@ const main = (to: string, port: number, first: string, seconds: number): void =>
 };
 
 if (process.argv[1] === FLOOD) {
-  const [to = "", port = "", first = "", seconds = ""] = process.argv.slice(2);
-  main(to, Number(port), first, Number(seconds));
+  const [to = "", port = "", first = "", count = ""] = process.argv.slice(2);
+  main(to, Number(port), first, Number(count));
 }

@@ -19,7 +19,7 @@ const NODE_PORT = 30080;
 const PODS = ["pod1a", "pod2a"];
 const [FLOWS, EXPENDABLES] = [262_144, 32_768];
 const HELD = 16;
-const SECONDS = 3;
+const SYNS = 100_000; // about 2 s of them, or as long as the node takes
 const PATIENCE_MS = 8000; // of a new client, whose SYN may be lost in the crowd: it is sent again after 1, 3 and 7 s
 
 const lab = await Lab.create({ nodes: 2, podsPerNode: 1 });
@@ -67,7 +67,7 @@ const counted = (status: Status, reason: string): number =>
 const flood = async (to: string): Promise<number> => {
   const client = lab.place("client").v4;
   const source = client.replace(/\d+$/, "100");
-  const args = [process.execPath, FLOOD, to, String(NODE_PORT), source, String(SECONDS)];
+  const args = [process.execPath, FLOOD, to, String(NODE_PORT), source, String(SYNS)];
   const child = spawn(...(inside(lab.inside("client"), args) as [string, string[]]), {
     stdio: ["ignore", "pipe", "inherit"],
   });
@@ -114,9 +114,7 @@ for (const forwarding of FORWARDINGS) {
     const status = readStatus();
     const used = status.maps.find((one) => one.map === "flows")?.used ?? Number.NaN;
     const opened = counted(status, "new_flow");
-    t.diagnostic(
-      `${sent} SYNs in ${SECONDS} s, ${opened} new flows, ${during} clients meanwhile, ${used} flows in the end`,
-    );
+    t.diagnostic(`${sent} SYNs, ${opened} new flows, ${during} clients meanwhile, ${used} flows in the end`);
 
     assert.deepEqual(failures, [], "new clients");
     assert.ok(during >= 3, `${during} clients`);
@@ -131,7 +129,7 @@ for (const forwarding of FORWARDINGS) {
         [],
         "every connection goes on",
       );
-    }, 2000 * SECONDS);
+    }, PATIENCE_MS);
     assertForwards(forwarding, readForwards([lab.bpffs("node1")]));
     for (const { id } of held) await client.drop(id);
     assert.equal(lab.beeline("node1", ["reset"]).status, 0);
