@@ -70,7 +70,7 @@ interface Talk {
 }
 
 /** More than the window that a TCP header says, when its scale is not known. */
-const SPEECH_BYTES = 30_000;
+const SPEECH_BYTES = 60_000;
 
 const BEAT_MS = 50;
 
@@ -128,10 +128,10 @@ const broken = async (change: number): Promise<readonly string[]> => {
     return those.flatMap(({ what, isBusy }, i) => {
       const more = (now[i]?.echoed ?? 0) - (before[i]?.echoed ?? 0);
       const ended = now[i]?.ended ?? null;
-      return ended === null && more >= (isBusy ? 5 : 1) ? [] : [`${what}: ${ended ?? "open"}, ${more} messages`];
+      return ended === null && more >= (isBusy ? 10 : 1) ? [] : [`${what}: ${ended ?? "open"}, ${more} messages`];
     });
   };
-  const found = await eventually(async () => assert.deepEqual(await silent(), []), 4_000).then(
+  const found = await eventually(async () => assert.deepEqual(await silent(), []), 5_000).then(
     () => [],
     () => silent(),
   );

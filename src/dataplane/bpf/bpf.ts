@@ -10,7 +10,7 @@ import { forwarding as forwardingNumbers, maps, socket_lb } from "./abi.gen.ts";
 import { type Attachment, checkSocketHooksFree } from "./attach.ts";
 import { type CapacityError, isCapacityError } from "./capacity.ts";
 import { decode, encode, sizeOf } from "./codec.ts";
-import { hasUnseenFlows } from "./conntrack.ts";
+import { hasUnseenFlows, makeKnown } from "./conntrack.ts";
 import { deviceAddresses, deviceKind, type Header } from "./device.ts";
 import { type Expired, type ExpiryOptions, expireFlows } from "./expiry.ts";
 import type { Fitness } from "./fitness.ts";
@@ -156,6 +156,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
       forwarding,
       canForward,
       hasForwarded,
+      tellConntrack: () => tellConntrack(store, options.log),
       prepare: (devices) => writeTunnels(store, devices),
     });
     if (options.forwarding !== "kernel") xdp.require(options.devices);
@@ -181,6 +182,22 @@ const isForwarding = (directory: string): boolean => {
     return readConfig(store).next_hop_generation !== 0 || hasUnseenFlows(store);
   } finally {
     store.close();
+  }
+};
+
+const tellConntrack = (store: MapStore, log: Log): void => {
+  if (!hasConntrack()) return;
+  try {
+    const connections = makeKnown(store);
+    if (connections > 0) log("info", "Told conntrack of connections that were sent on directly", { connections });
+  } catch (error) {
+    log(
+      "warn",
+      "Cannot tell conntrack of connections that were sent on directly: rules that drop what is INVALID may slow them down",
+      {
+        error: messageOf(error),
+      },
+    );
   }
 };
 

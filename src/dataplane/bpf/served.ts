@@ -3,7 +3,6 @@
 import { messageOf } from "../../lib/errors.ts";
 import type { Obstacle } from "../obstacle.ts";
 import { device_flag } from "./abi.gen.ts";
-import { acceptUnseen } from "./conntrack.ts";
 import { type Fitness, foreignObstacles, readFitness } from "./fitness.ts";
 import type { Forwarding, ForwardingMode } from "./forwarding.ts";
 import type { HookOptions, Hooks } from "./hooks.ts";
@@ -30,6 +29,8 @@ export interface ServedParts {
   readonly canForward: boolean;
   /** Before us packets were sent on directly, of connections that may still be unknown to conntrack. */
   readonly hasForwarded: boolean;
+  /** Packets of open connections go by the kernel that did not before. */
+  readonly tellConntrack: () => void;
   /** Before programs are on node devices. */
   readonly prepare: (devices: readonly string[]) => void;
 }
@@ -64,18 +65,19 @@ export const createServed = (parts: ServedParts): Served => {
     forwarding.setDevices(flagsOf(ready, xdp.native()));
   };
 
-  const leaveToKernel = (): void => {
-    if (hasForwarded) acceptUnseen(options.log);
-    forwarding.set("kernel");
+  const tellConntrack = (): void => {
+    if (isAttached && hasForwarded && mode === "kernel") parts.tellConntrack();
   };
 
   return {
     attach() {
       fitness = read();
-      if (!isAttached) setHooks(); // so that no program leaves a device for a moment
+      const isFirst = !isAttached;
+      if (isFirst) setHooks(); // so that no program leaves a device for a moment
       hooks.attach();
       isAttached = true;
       apply();
+      if (isFirst) tellConntrack();
     },
     set(nextDevices, nextPodDevices) {
       devices = nextDevices;
@@ -86,7 +88,8 @@ export const createServed = (parts: ServedParts): Served => {
     },
     setMode(next) {
       mode = next;
-      if (mode === "kernel") leaveToKernel();
+      if (mode === "kernel") forwarding.set(mode);
+      tellConntrack();
       hasForwarded ||= canForward && mode === "direct";
       fitness = read();
       apply();
