@@ -269,15 +269,17 @@ for (const [index, dataplane] of [...BPF, IPTABLES].entries()) {
       await eventually(() =>
         assertReaches(client, { address: v4("node1"), port: 30025 }, { pod1b: clientBy("node1") }),
       );
-      await new Promise((resolve) => setTimeout(resolve, 300));
       for (const [host, held] of [
         [pod, inside],
         [client, outside],
       ] as const) {
         for (const { id } of held) {
-          const { echoed, ended } = await host.beats(id);
-          assert.equal(ended, null);
-          assert.ok(echoed > 10, `${echoed} echoes`);
+          const { echoed: before } = await host.beats(id);
+          await eventually(async () => {
+            const { echoed, ended } = await host.beats(id);
+            assert.equal(ended, null);
+            assert.ok(echoed > before + 5, `${echoed} echoes, ${before} of them before`);
+          });
           await host.drop(id);
         }
       }

@@ -88,12 +88,16 @@ describe("connections to a pod of the node, and to one of another node", () => {
     for (const { at, prefix, family } of kinds) {
       const route = `route replace ${lab.place("pod1a")[at]}/${prefix} dev`;
       const { id } = held.find(({ what }) => what === `${family}, pod1a`) ?? assert.fail();
-      ip(NODE, `${route} pod1b src ${lab.place(NODE)[at]}`);
-      await new Promise((resolve) => setTimeout(resolve, 150));
-      const { echoed } = await client.beats(id);
-      await new Promise((resolve) => setTimeout(resolve, 150));
-      assert.equal((await client.beats(id)).echoed, echoed, "still by the old way");
-      ip(NODE, `${route} pod1a src ${lab.place(NODE)[at]}`);
+      try {
+        ip(NODE, `${route} pod1b src ${lab.place(NODE)[at]}`);
+        await eventually(async () => {
+          const { echoed } = await client.beats(id);
+          await new Promise((resolve) => setTimeout(resolve, 150));
+          assert.equal((await client.beats(id)).echoed, echoed, "still by the old way");
+        }, 1000);
+      } finally {
+        ip(NODE, `${route} pod1a src ${lab.place(NODE)[at]}`);
+      }
       await whileAllBeat();
     }
     await assertDirect();
@@ -129,10 +133,13 @@ describe("connections to a pod of the node, and to one of another node", () => {
   test("go on by the kernel when a rule that may refuse packets turns up, and directly again without it", async () => {
     const rule = ["FORWARD", "-s", "192.0.2.99", "-j", "DROP"];
     assert.equal(lab.run(NODE, ["iptables", "-A", ...rule]).status, 0);
-    await eventually(() => assert.equal(generation(), 0), 10_000);
-    const { direct } = await whileAllBeat();
-    assert.equal(direct, 0, "sent on");
-    assert.equal(lab.run(NODE, ["iptables", "-D", ...rule]).status, 0);
+    try {
+      await eventually(() => assert.equal(generation(), 0), 10_000);
+      const { direct } = await whileAllBeat();
+      assert.equal(direct, 0, "sent on");
+    } finally {
+      assert.equal(lab.run(NODE, ["iptables", "-D", ...rule]).status, 0);
+    }
     await eventually(() => assert.notEqual(generation(), 0), 10_000);
     await assertDirect();
   });
