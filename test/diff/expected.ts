@@ -2,9 +2,10 @@
 // differences (differences.ts) that apply. And whether the answers of a lab are that.
 import { familyOf } from "../../src/model/address.ts";
 import type { Backend } from "../../src/model/desired.ts";
+import { readAddress } from "../lib/addresses.ts";
 import type { Answer } from "../lib/host/protocol.ts";
 import { isNode, type Place } from "../lib/network.ts";
-import { type Meaning, nodeAddresses, type Probe, placeOf, readAddress, sourceAddress, type World } from "./world.ts";
+import { type Meaning, nodeAddresses, type Probe, placeOf, sourceAddress, type World } from "./world.ts";
 
 export type DataplaneName = "bpf" | "iptables" | "userspace";
 

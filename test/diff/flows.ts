@@ -1,9 +1,11 @@
 // kube-proxy's thirty flows: every kind of client to every kind of frontend under every policy, and who has to be reached
 // then. As Services and probes of a lab; what a dataplane shows to the servers is for its tests to say.
+
+import { readAddress } from "../lib/addresses.ts";
 import type { Place } from "../lib/network.ts";
 import { serviceObject, sliceObjects } from "../lib/objects.ts";
 import { clusterObjects } from "./objects.ts";
-import { type Probe, placeOf, readAddress } from "./world.ts";
+import { type Probe, placeOf } from "./world.ts";
 
 const POLICIES = {
   plain: {},

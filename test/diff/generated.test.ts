@@ -5,6 +5,7 @@ import { execFileSync } from "node:child_process";
 import { globSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { readAddress } from "../lib/addresses.ts";
 import { FORWARDINGS } from "../lib/forwarding.ts";
 import { assertForwards, assertNoOtherWay } from "../lib/forwards.ts";
 import { serviceObject, sliceObjects } from "../lib/objects.ts";
@@ -17,7 +18,7 @@ import { clusterObjects } from "./objects.ts";
 import { chooseCases } from "./probes.ts";
 import { formatDisagreement, formatTally } from "./report.ts";
 import { randomOf, runClusters } from "./run.ts";
-import { placeOf, readAddress } from "./world.ts";
+import { placeOf } from "./world.ts";
 
 const labs = await Labs.create({ flavour: "nft" });
 after(() => labs.close());

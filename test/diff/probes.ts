@@ -3,10 +3,12 @@
 import { type Address, familyOf } from "../../src/model/address.ts";
 import type { Service } from "../../src/model/snapshot.ts";
 import { isOfService } from "../../src/model/verdict.ts";
+import { readAddress } from "../lib/addresses.ts";
 import type { Transport } from "../lib/host/protocol.ts";
 import { isNode } from "../lib/network.ts";
+import { shuffled } from "../lib/random.ts";
 import { type Case, caseOf } from "./differences.ts";
-import { AGENT_NODES, nodeAddresses, type Probe, placeOf, readAddress, type World } from "./world.ts";
+import { AGENT_NODES, nodeAddresses, type Probe, placeOf, type World } from "./world.ts";
 
 /**
  * Everywhere a probe can come from: a pod that is an endpoint now and then, a node, the outside. A node without an agent
@@ -99,15 +101,6 @@ const kindOf = (world: World, { probe, meaning, answers, differences }: Case): s
     answers.bpf.kind,
     differences.join(),
   ].join(" ");
-};
-
-export const shuffled = <T>(values: readonly T[], random: () => number): T[] => {
-  const list = [...values];
-  for (let i = list.length - 1; i > 0; i--) {
-    const j = Math.floor(random() * (i + 1));
-    [list[i], list[j]] = [list[j] as T, list[i] as T];
-  }
-  return list;
 };
 
 /** `TCP pod1a -> [fd00::1]:80, connected`. */

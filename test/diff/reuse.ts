@@ -2,15 +2,17 @@
 // own addresses. Each step is a new connection or datagram from the same port, so that what a dataplane remembers of one
 // flow meets the next: a port that is free again, two VIPs of one backend, a NodePort and then the pod itself.
 import { familyOf } from "../../src/model/address.ts";
+import { readAddress } from "../lib/addresses.ts";
 import type { Forwarding } from "../lib/forwarding.ts";
 import type { Answer } from "../lib/host/protocol.ts";
+import { shuffled } from "../lib/random.ts";
 import { nextPort, tryOf } from "./ask.ts";
 import { BACKENDS, TARGET_PORTS } from "./cluster.ts";
 import { type Case, caseOf } from "./differences.ts";
 import { complaint, type Expected, formatExpected, ownSource } from "./expected.ts";
 import type { Labs } from "./labs.ts";
-import { everyProbe, formatProbe, shuffled } from "./probes.ts";
-import { type Probe, placeOf, readAddress, type World } from "./world.ts";
+import { everyProbe, formatProbe } from "./probes.ts";
+import { type Probe, placeOf, type World } from "./world.ts";
 
 export interface WalkOptions {
   /** Places that walk, each with a port of its own for every family and transport. */

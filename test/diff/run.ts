@@ -1,9 +1,9 @@
 // A run of generated clusters, one after another, all from one seed: the same seed asks the same again.
 import { FORWARDINGS, type Forwarding } from "../lib/forwarding.ts";
+import { seededRandom, shuffled } from "../lib/random.ts";
 import { drawCluster } from "./cluster.ts";
 import { compareCluster, type Disagreement, type Tally } from "./compare.ts";
 import type { Labs } from "./labs.ts";
-import { shuffled } from "./probes.ts";
 import { formatDisagreement, scenarioDraft } from "./report.ts";
 import { shrink } from "./shrink.ts";
 
@@ -52,13 +52,6 @@ const explain = async (
 export const drawForwarding = (seed: number, number: number, turn: number): Forwarding =>
   shuffled(FORWARDINGS, randomOf(seed ^ 0x5bd1e995, number))[turn % FORWARDINGS.length] as Forwarding;
 
-/** Repeatable random numbers below 1 (mulberry32). */
-export const randomOf = (seed: number, number: number): (() => number) => {
-  let state = Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) + Math.imul(number, 0xc2b2ae35);
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-};
+/** Numbers below 1 for one cluster of a seed. */
+export const randomOf = (seed: number, number: number): (() => number) =>
+  seededRandom(Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) + Math.imul(number, 0xc2b2ae35));

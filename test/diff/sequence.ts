@@ -3,6 +3,7 @@
 import fc from "fast-check";
 import type { Answer } from "../lib/host/protocol.ts";
 import type { Lab } from "../lib/lab.ts";
+import { shuffled } from "../lib/random.ts";
 import { arbitraryService, type Cluster, draw, drawCluster, type ServiceDraw } from "./cluster.ts";
 import { compareCluster, type Tally } from "./compare.ts";
 import { caseOf } from "./differences.ts";
@@ -10,7 +11,7 @@ import type { DataplaneName } from "./expected.ts";
 import { serverOf } from "./expected.ts";
 import type { Labs } from "./labs.ts";
 import { clusterObjects } from "./objects.ts";
-import { everyProbe, formatProbe, shuffled } from "./probes.ts";
+import { everyProbe, formatProbe } from "./probes.ts";
 import { drawForwarding } from "./run.ts";
 import { desiredOf, type Probe, type World } from "./world.ts";
 

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { compile } from "../../src/compile/compile.ts";
 import { evaluate } from "../../src/compile/evaluate.ts";
+import { readAddress } from "../lib/addresses.ts";
 import type { Lab } from "../lib/lab.ts";
 import { type ServiceWords, serviceObject, sliceObjects } from "../lib/objects.ts";
 import { complaintsOf } from "./ask.ts";
@@ -18,7 +19,7 @@ import { formatDisagreement, formatTally } from "./report.ts";
 import { randomOf, runClusters } from "./run.ts";
 import { newKept, runSequence } from "./sequence.ts";
 import { USERSPACE_DIFFERENCES } from "./userspace-expected.ts";
-import { desiredOf, type Probe, placeOf, readAddress, type World } from "./world.ts";
+import { desiredOf, type Probe, placeOf, type World } from "./world.ts";
 
 const labs = await Labs.create({ dataplanes: ["userspace"], flavour: "nft" });
 after(() => labs.close());

@@ -4,10 +4,11 @@ import { type Compiled, compile } from "../../src/compile/compile.ts";
 import { evaluate } from "../../src/compile/evaluate.ts";
 import { parseObject } from "../../src/k8s/parse.ts";
 import { ObjectStore } from "../../src/k8s/store.ts";
-import { type Address, type Prefix, parseAddress, parsePrefix } from "../../src/model/address.ts";
+import type { Address } from "../../src/model/address.ts";
 import type { Desired } from "../../src/model/desired.ts";
 import type { Snapshot } from "../../src/model/snapshot.ts";
 import type { Packet, Verdict } from "../../src/model/verdict.ts";
+import { readAddress, readPrefix } from "../lib/addresses.ts";
 import type { Transport } from "../lib/host/protocol.ts";
 import { CLIENT_OTHER, isNode, type Place } from "../lib/network.ts";
 import { EVERYWHERE, type V, VIP_ROUTES } from "./objects.ts";
@@ -146,16 +147,4 @@ export const placeOf = (places: readonly Place[], name: string): Place => {
   const place = places.find((one) => one.name === name);
   if (place === undefined) throw new Error(`The lab has no ${name}`);
   return place;
-};
-
-export const readAddress = (text: string): Address => {
-  const address = parseAddress(text);
-  if (address === null) throw new Error(`Not an address: ${text}`);
-  return address;
-};
-
-const readPrefix = (text: string): Prefix => {
-  const prefix = parsePrefix(text);
-  if (prefix === null) throw new Error(`Not a prefix: ${text}`);
-  return prefix;
 };

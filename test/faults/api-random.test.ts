@@ -6,19 +6,9 @@ import type { Snapshot } from "../../src/model/snapshot.ts";
 import type { FakeApiServer } from "../lib/api-server.ts";
 import { eventually } from "../lib/eventually.ts";
 import { following, service, slice } from "../lib/followed.ts";
+import { seededRandom } from "../lib/random.ts";
 
 const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
-
-/** mulberry32: small, good enough, the same everywhere. */
-const createRandom = (from: number): (() => number) => {
-  let state = from;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-};
 
 const RESOURCES = ["services", "endpointslices", "nodes"];
 
@@ -58,7 +48,7 @@ const known = (snapshot: Snapshot): readonly string[] =>
 for (const offset of [0, 1, 2]) {
   test(`Random writes under random faults end in what the server holds (SEED=${seed}, run ${offset})`, () =>
     following({ limits: { page_items: 3 }, server: { bookmark_ms: 40 } }, async (f) => {
-      const random = createRandom(seed * 3 + offset);
+      const random = seededRandom(seed * 3 + offset);
       const pick = (n: number): number => Math.floor(random() * n);
       const truth = new Map<string, string>();
       for (let i = 0; i < 250; i++) {

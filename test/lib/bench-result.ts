@@ -1,5 +1,6 @@
 // Results as a run would write them, for tests of what reads them: modelled after real figures, drawn with a seed.
 import type { MetricOfResult, ModeOfResult, Result, Sample } from "../../src/bench/result.ts";
+import { seededRandom } from "./random.ts";
 
 export interface Draw {
   readonly seed: number;
@@ -126,7 +127,7 @@ export const drawResult = ({
   noise = 0.03,
   factor = () => 1,
 }: Draw): Result => {
-  const next = random(seed);
+  const next = seededRandom(seed);
   const samples: Sample[] = [];
   for (const model of MODELS) {
     for (const [i, { name, skipped, counts_services }] of MODES.entries()) {
@@ -218,12 +219,4 @@ export const drawResult = ({
     ),
     problems: [],
   };
-};
-
-/** mulberry32 */
-export const random = (seed: number) => (): number => {
-  seed = (seed + 0x6d2b79f5) | 0;
-  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-  return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
 };

@@ -27,6 +27,7 @@ import {
   splitPrefix,
 } from "../../src/model/address.ts";
 import { type Desired, type DesiredService, type Frontend, servicePortKey } from "../../src/model/desired.ts";
+import { seededRandom, shuffled } from "./random.ts";
 
 /** Applies a list in every way: as it is, backward, shuffled, with empties, repeated, split, with faults, with restarts. */
 export const checkEveryWay = (list: readonly Desired[], seed: number): void => {
@@ -91,23 +92,12 @@ const waysThrough = (list: readonly Desired[], seed: number): (readonly [string,
   return [
     ["as it is", list],
     ["backward", [...list].reverse()],
-    ["shuffled", [...shuffled(list, seed), ...end]],
+    ["shuffled", [...shuffled(list, seededRandom(seed)), ...end]],
     ["with empties", list.flatMap((desired) => [EMPTY, desired])],
     ["repeated", list.flatMap((desired) => [desired, desired])],
     ["split", split(list)],
     ["at once", end],
   ];
-};
-
-const shuffled = <T>(list: readonly T[], seed: number): T[] => {
-  const result = [...list];
-  let state = seed >>> 0;
-  for (let i = result.length - 1; i > 0; i--) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    const j = state % (i + 1);
-    [result[i], result[j]] = [result[j] as T, result[i] as T];
-  }
-  return result;
 };
 
 /** One service after the other, where no two claim the same address on the way. */

@@ -20,17 +20,11 @@ import { formatDesired } from "../../src/compile/format.ts";
 import { DEFAULT_RULE_OPTIONS, type RuleOptions, rulesOf } from "../../src/dataplane/iptables/rules.ts";
 import { type Kind, type ParseResult, parseObject } from "../../src/k8s/parse.ts";
 import { ObjectStore } from "../../src/k8s/store.ts";
-import {
-  type Address,
-  type Family,
-  formatHostPort,
-  type Prefix,
-  parseAddress,
-  parsePrefix,
-} from "../../src/model/address.ts";
+import { type Family, formatHostPort } from "../../src/model/address.ts";
 import { type Desired, servicePortKey } from "../../src/model/desired.ts";
 import { type ObjectKey, objectKey, type Problem, type Protocol, type Snapshot } from "../../src/model/snapshot.ts";
 import type { Packet, Verdict } from "../../src/model/verdict.ts";
+import { readAddress, readPrefix } from "./addresses.ts";
 
 export interface Scenario {
   /** `cluster-ip.txtar`. */
@@ -106,18 +100,6 @@ export const answersOf = (
   iptables: formatRules(desired, options),
   problems: [...step.problems, ...problems].map(formatProblem).join(""),
 });
-
-const readAddress = (text: string): Address => {
-  const address = parseAddress(text);
-  if (address === null) throw new Error(`Not an address: ${text}`);
-  return address;
-};
-
-const readPrefix = (text: string): Prefix => {
-  const prefix = parsePrefix(text);
-  if (prefix === null) throw new Error(`Not a prefix: ${text}`);
-  return prefix;
-};
 
 /** For rules: pods are 10.244.0.0/16 and fd00::/16, as most scenarios have them. */
 const RULE_OPTIONS: RuleOptions = {

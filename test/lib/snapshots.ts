@@ -1,7 +1,7 @@
 // Snapshots made by hand for tests, and arbitrary ones for properties: small worlds in which everything meets everything.
 import fc from "fast-check";
 import type { CompileOptions } from "../../src/compile/compile.ts";
-import { type Address, familyOf, makePrefix, parseAddress } from "../../src/model/address.ts";
+import { type Address, familyOf, makePrefix } from "../../src/model/address.ts";
 import {
   type Endpoint,
   type EndpointSlice,
@@ -11,12 +11,9 @@ import {
   type Snapshot,
 } from "../../src/model/snapshot.ts";
 import type { Packet } from "../../src/model/verdict.ts";
+import { readAddress } from "./addresses.ts";
 
-export const address = (text: string): Address => {
-  const parsed = parseAddress(text);
-  if (parsed === null) throw new Error(`Not an address: ${text}`);
-  return parsed;
-};
+export const address = readAddress;
 
 /** The node that tests compile for: node-a, with one address of each family. */
 export const options: CompileOptions = {

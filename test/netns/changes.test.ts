@@ -7,6 +7,7 @@ import { eventually } from "../lib/eventually.ts";
 import type { Host } from "../lib/host/host.ts";
 import type { Counts, Transport } from "../lib/host/protocol.ts";
 import { Manifests } from "../lib/objects.ts";
+import { seededRandom } from "../lib/random.ts";
 import { addressesIn, BPF, IPTABLES, openLab, PODS, runOnEveryNode, serveAt, serviceOf } from "../lib/served-lab.ts";
 import { AT_ONCE_MS, assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
 
@@ -17,14 +18,6 @@ before(async () => {
   await serveAt(lab);
   for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8081, "TCP", "UDP");
 });
-
-/** Repeatable random numbers below 1 (mulberry32). */
-const randomFrom = (seed: number) => (): number => {
-  seed = (seed + 0x6d2b79f5) | 0;
-  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-  return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-};
 
 /** Connects without pause until stopped. */
 interface Loop {
@@ -328,7 +321,7 @@ for (const [index, dataplane] of [...BPF, IPTABLES].entries()) {
     test("backends change at random forty times, an agent is killed now and then: not one connection fails", async (t) => {
       const seed = Date.now() & 0xffff;
       t.diagnostic(`seed ${seed}`);
-      const random = randomFrom(seed);
+      const random = seededRandom(seed);
       // A port of its own: the client's ports of earlier tests are remembered as flows to the pods' other port.
       const ports = serviceOf("random", 28).ports.map((port) => ({ ...port, targetPort: 8081 }));
       const web = serviceOf("random", 28, { ports });

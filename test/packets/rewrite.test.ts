@@ -14,16 +14,9 @@ import { testRun } from "../../src/dataplane/bpf/system/program.ts";
 import { type Address, addressFromBytes, addressToBytes } from "../../src/model/address.ts";
 import { loadOptions } from "../lib/datapath.ts";
 import { buildFrame, type FrameOptions, parseFrame, splitFrame, tagFrame } from "../lib/packet.ts";
+import { seededRandom } from "../lib/random.ts";
 
 const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
-
-/** mulberry32: small, and the same everywhere. */
-const generator = (state: number) => (): number => {
-  state = (state + 0x6d2b79f5) | 0;
-  let t = Math.imul(state ^ (state >>> 15), state | 1);
-  t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-  return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-};
 
 const directory = mkdtempSync(join(tmpdir(), "beeline-rewrite-"));
 const object = join(directory, "rewrite.bpf.o");
@@ -115,7 +108,7 @@ for (const [what, program, kernel_context, passed] of hooks) {
         });
 
         test(`${name}: 1,000 random packets become what they would have been (seed ${seed})`, () => {
-          const random = generator(seed);
+          const random = seededRandom(seed);
           const integer = (below: number): number => Math.floor(random() * below);
           const bytes = (n: number): Uint8Array => Uint8Array.from({ length: n }, () => integer(256));
           const address = (): string =>

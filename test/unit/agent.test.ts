@@ -12,9 +12,9 @@ import { readTables } from "../../src/dataplane/bpf/tables.ts";
 import { FakeStore } from "../../src/dataplane/fake/fakestore.ts";
 import { readManifestText } from "../../src/k8s/manifests.ts";
 import type { Source } from "../../src/k8s/source.ts";
-import { type Address, parseAddress } from "../../src/model/address.ts";
 import type { ServicePortKey } from "../../src/model/desired.ts";
 import type { Problem, Snapshot } from "../../src/model/snapshot.ts";
+import { readAddress as address } from "../lib/addresses.ts";
 import { eventually } from "../lib/eventually.ts";
 
 const NODE = `
@@ -47,12 +47,6 @@ ports: [{name: http, port: 8080}]
 endpoints: [${endpoints.map((e) => `{addresses: ["${e}"]}`).join(", ")}]
 ---
 `;
-
-const address = (text: string): Address => {
-  const parsed = parseAddress(text);
-  assert.ok(parsed);
-  return parsed;
-};
 
 const HOST: HostView = {
   devices: [

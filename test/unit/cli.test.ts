@@ -19,7 +19,7 @@ import type { MapStore } from "../../src/dataplane/bpf/mapstore.ts";
 import { TableProgrammer } from "../../src/dataplane/bpf/programmer.ts";
 import { FakeStore } from "../../src/dataplane/fake/fakestore.ts";
 import { readManifestText } from "../../src/k8s/manifests.ts";
-import { type Address, parseAddress } from "../../src/model/address.ts";
+import { readAddress as address } from "../lib/addresses.ts";
 import { flowOf, NOWHERE } from "../lib/flow.ts";
 
 const CLUSTER = `
@@ -59,12 +59,6 @@ spec:
   clusterIPs: [10.96.0.10]
   ports: [{port: 53, protocol: UDP}]
 `;
-
-const address = (text: string): Address => {
-  const parsed = parseAddress(text);
-  assert.ok(parsed);
-  return parsed;
-};
 
 /** Maps of node-a. */
 const createStore = (): MapStore => {

@@ -11,7 +11,7 @@ import {
   readHost,
 } from "../../src/agent/host.ts";
 import { findLock } from "../../src/commands/status.ts";
-import { type Address, parseAddress } from "../../src/model/address.ts";
+import { readAddress as address } from "../lib/addresses.ts";
 
 const DEV = `Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
@@ -31,12 +31,6 @@ const ROUTE6 = `fd000000000000000000000000000000 40 0000000000000000000000000000
 00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth2
 00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo
 `;
-
-const address = (text: string): Address => {
-  const parsed = parseAddress(text);
-  assert.ok(parsed);
-  return parsed;
-};
 
 test("devices are listed without lo", () => {
   assert.deepEqual(parseDevices(DEV), ["eth0", "flannel.1", "veth1a2b3c4d"]);
