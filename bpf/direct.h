@@ -112,6 +112,9 @@ SUBPROGRAM int leave_to_kernel(struct __sk_buff *ctx, const struct packet *packe
 
 	if (!packet || !flow || !config || !is_unseen(config, flow, word))
 		return 0;
+	/* A SYN is what conntrack knows a connection by; of the answer to one it makes nothing. */
+	if (flow->flags & FLOW_ALONE && packet->key.proto == IPPROTO_TCP)
+		return 0;
 	routed = routed_by(packet, flow);
 	acquaint(ctx, &routed);
 	if (!config->next_hop_generation) /* once: now all of them are */

@@ -142,8 +142,10 @@ for (const l3_device of [0, 1]) {
   test(`where the kernel can be asked for tracked connections, tc asks, l3_device ${l3_device}`, {
     skip: noConntrack,
   }, () => {
-    const options = loadOptions({ conntrack: 1, l3_device });
-    loadObject(objectPath("tc"), { options, maxEntries: smallMaps }).close();
+    for (const direct of [0, 1]) {
+      const options = loadOptions({ conntrack: 1, l3_device, direct });
+      loadObject(objectPath("tc"), { options, maxEntries: smallMaps }).close();
+    }
   });
 }
 
