@@ -128,7 +128,7 @@ static __always_inline int choose_for_call(struct bpf_sock_addr *ctx, const stru
 {
 	const struct config *config = get_config();
 	struct frontend frontend;
-	struct addr client;
+	struct addr client = {};
 	int reason;
 
 	if (!config)
@@ -141,7 +141,8 @@ static __always_inline int choose_for_call(struct bpf_sock_addr *ctx, const stru
 		return REASON_SOURCE_RANGE;
 	if (!frontend.slot_count)
 		return why_empty(&frontend);
-	client = client_of_netns(bpf_get_netns_cookie(ctx), family_of(&to->addr));
+	if (frontend.affinity_timeout_s)
+		client = client_of_netns(bpf_get_netns_cookie(ctx), family_of(&to->addr));
 	return choose(&frontend, &client, hash_of_call(ctx, config), choice);
 }
 
