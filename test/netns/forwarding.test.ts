@@ -5,9 +5,10 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { after, before, beforeEach, describe, test } from "node:test";
 import type { Status } from "../../src/commands/status.ts";
+import { linkPins } from "../../src/dataplane/bpf/attach.ts";
 import { type ForwardingRecord, readForwarding } from "../../src/dataplane/bpf/inspect.ts";
 import { openPinnedMaps } from "../../src/dataplane/bpf/pinned.ts";
-import { pinDirectory } from "../../src/dataplane/bpf/pins.ts";
+import { linksDirectory, pinDirectory } from "../../src/dataplane/bpf/pins.ts";
 import { eventually } from "../lib/eventually.ts";
 import { type Running, Sandbox } from "../lib/sandbox.ts";
 
@@ -54,6 +55,13 @@ class Node {
     const { code, stdout, stderr } = this.sandbox.beeline("status", "-o", "json");
     assert.equal(code, 0, stderr);
     return JSON.parse(stdout) as Status;
+  }
+
+  /** Devices with a program of ours, and what for. */
+  programs(): readonly string[] {
+    return linkPins(linksDirectory(pinDirectory(this.sandbox.bpffs))).flatMap((pin) =>
+      pin.kind === "cgroup" ? [] : [`${pin.device} ${pin.role}`],
+    );
   }
 
   links(): readonly { readonly ifindex: number; readonly ifname: string }[] {
@@ -181,12 +189,13 @@ describe("forwarding direct: the agent", () => {
       "ip link del br0",
     ],
   ] as const) {
-    test(`a pod's device is not fit while it has ${what}, and doctor says why`, async () => {
+    test(`a pod's device is not fit while it has ${what}; doctor says why, and its replies are still looked at`, async () => {
       node.run(podDevice("veth3"));
       await eventually(() => assert.ok(node.devices().includes("veth3 peer")));
       node.run(put);
       await eventually(() => assert.ok(!node.devices().includes("veth3 peer")));
       assert.deepEqual(node.findings("devices"), [`note: veth3: ${why}: what goes by it is left to the kernel`]);
+      assert.ok(node.programs().includes("veth3 reply"), "connections that were sent on directly are made known by it");
       node.run(take);
       await eventually(() => assert.ok(node.devices().includes("veth3 peer")));
       node.run("ip link del veth3");

@@ -1,7 +1,8 @@
 // The agent is killed, stopped, started twice, taken off: what is pinned works on, and is taken over as it is.
 import assert from "node:assert/strict";
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { after, afterEach, before, test } from "node:test";
+import { linksDirectory, pinDirectory } from "../../src/dataplane/bpf/pins.ts";
 import type { Agent } from "../lib/agent.ts";
 import { attachedPrograms } from "../lib/attached.ts";
 import { eventually } from "../lib/eventually.ts";
@@ -142,6 +143,27 @@ test("what changed while no agent ran is done when one starts, and what stayed k
   await eventually(() =>
     assertReaches(pod, { address: "172.30.0.40", port: 80 }, { pod1a: v4("pod1c"), pod2a: v4("pod1c") }),
   );
+});
+
+test("a restart takes no program off its hook, not for a moment: links are changed, not made anew", async () => {
+  const folder = linksDirectory(pinDirectory(lab.bpffs("node1")));
+  const links = (): readonly string[] =>
+    readdirSync(folder)
+      .map((name) => `${name} ${statSync(`${folder}/${name}`).ino}`)
+      .sort();
+  const reply = ["pod1a", "pod1b", "pod1c"].map((pod) => `tcx_ingress@${pod}@reply`);
+  // The agent may only now have found that nothing is in the way of direct forwarding.
+  const before = await eventually(() => {
+    const names = links().map((link) => link.split(" ")[0]);
+    assert.deepEqual(
+      names.filter((name) => name?.endsWith("@reply")),
+      reply,
+    );
+    return links();
+  });
+  await agent1.stop();
+  agent1 = await start("node1");
+  assert.deepEqual(links(), before);
 });
 
 test("SIGTERM ends the agent with exit status 0 and leaves everything working", async () => {
