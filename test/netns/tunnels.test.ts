@@ -57,47 +57,28 @@ const apply = (node: string, forwarding: Forwarding): readonly string[] => {
 
 const reset = (node: string): void => assert.equal(lab.beeline(node, ["reset"]).status, 0);
 
+/** A device in node1 and one in another place, each other's end. */
 interface Tunnel {
   readonly kind: string;
   readonly families: readonly Family[];
-  /** Makes `device` in both places, each other's end; answers what has to be ended. */
-  make(device: string, a: string, b: string): Promise<ChildProcess | null>;
+  readonly other: "client" | "node2";
+  readonly device: string;
+  /** Another of each. */
+  readonly number: number;
 }
 
-const tunnels: readonly Tunnel[] = [
-  {
-    kind: "tun",
-    families: FAMILIES,
-    make: (device, a, b) => startTunWire(device, [lab.inside(a).netns, lab.inside(b).netns]),
-  },
-  {
-    kind: "vxlan",
-    families: FAMILIES,
-    async make(device, a, b) {
-      for (const [here, there] of [
-        [a, b],
-        [b, a],
-      ] as const) {
-        const ends = `local ${lab.place(here).v4} remote ${lab.place(there).v4}`;
-        ip(here, `link add ${device} type vxlan id 7 ${ends} dstport 8472 dev eth0`);
-      }
-      return null;
-    },
-  },
-  {
-    kind: "ipip",
-    families: ["v4"],
-    async make(device, a, b) {
-      for (const [here, there] of [
-        [a, b],
-        [b, a],
-      ] as const) {
-        ip(here, `link add ${device} type ipip local ${lab.place(here).v4} remote ${lab.place(there).v4}`);
-      }
-      return null;
-    },
-  },
-];
+const tunnels: readonly Tunnel[] = (
+  [
+    ["tun", FAMILIES],
+    ["vxlan", FAMILIES],
+    ["ipip", ["v4"]],
+  ] as const
+)
+  .flatMap(([kind, families]) => [
+    { kind, families, other: "client" } as const,
+    { kind, families, other: "node2" } as const,
+  ])
+  .map((tunnel, i) => ({ ...tunnel, device: `${tunnel.kind}-${tunnel.other}`, number: i + 1 }));
 
 /** Whether this kernel can make such a device; false, or what it says. */
 const lacks = (kind: string): string | false => {
@@ -110,121 +91,130 @@ const lacks = (kind: string): string | false => {
   return false;
 };
 
-const address = (end: 1 | 2, family: Family): string => (family === "v4" ? `198.18.0.${end}` : `fd00:18::${end}`);
+const lacking = new Map(tunnels.map(({ kind }) => [kind, lacks(kind)]));
+const here = tunnels.filter(({ kind }) => lacking.get(kind) === false);
 
-const raise = (place: string, device: string, end: 1 | 2): void =>
-  ip(
-    place,
-    `link set ${device} up`,
-    `addr add ${address(end, "v4")}/30 dev ${device}`,
-    `addr add ${address(end, "v6")}/126 dev ${device} nodad`,
-  );
+/** 1: node1's end. */
+const address = ({ number }: Tunnel, end: 1 | 2, family: Family): string =>
+  family === "v4" ? `198.18.${number}.${end}` : `fd00:18:${number}::${end}`;
 
-for (const [{ kind, families, make }, forwarding] of tunnels.flatMap((tunnel) =>
-  FORWARDINGS.map((forwarding) => [tunnel, forwarding] as const),
-)) {
-  const skip = lacks(kind);
-
-  describe(`forwarding: ${forwarding}: a client comes in by ${kind}`, { skip }, () => {
-    let wire: ChildProcess | null = null;
-
-    before(async () => {
-      wire = await make("t0", "node1", "client");
-      raise("node1", "t0", 1);
-      raise("client", "t0", 2);
-      assert.deepEqual(apply("node1", forwarding), ["eth0", "t0"]);
-    });
-    after(async () => {
-      reset("node1");
-      await take(wire, "node1", "client");
-    });
-
-    for (const family of families) {
-      const node = address(1, family);
-      const client = address(2, family);
-
-      test(`${family}: NodePort at the tunnel's address: a local pod sees the client, a remote one the node`, async () => {
-        const expected = { pod1a: client, pod2a: lab.place("node1")[family] };
-        const host = await lab.host("client");
-        await assertReaches(host, { address: node, port: 30010 }, expected);
-        await assertReaches(host, { transport: "UDP", address: node, port: 30110 }, expected);
-      });
-
-      test(`${family}: no endpoint: refused by an ICMP error, TCP and UDP`, async () => {
-        const host = await lab.host("client");
-        await assertRefusedByIcmp(host, node, 30012);
-        const udp = await host.connectedUdp(node, 30112);
-        assert.partialDeepStrictEqual(udp, { ok: false, code: "ECONNREFUSED" });
-      });
-    }
-
-    test("a megabyte goes there and comes back whole", async () => {
-      const host = await lab.host("client");
-      for (let i = 0; i < 4; i++) {
-        const answer = await host.transfer(address(1, "v4"), 30010, 1_000_000);
-        assert.ok(answer.ok, JSON.stringify(answer));
-      }
-    });
-  });
-
-  describe(`forwarding: ${forwarding}: the pods of the other node are behind ${kind}`, { skip }, () => {
-    let wire: ChildProcess | null = null;
-
-    before(async () => {
-      wire = await make("t0", "node1", "node2");
-      raise("node1", "t0", 1);
-      raise("node2", "t0", 2);
-      for (const [node, other, end] of [
-        ["node1", 2, 2],
-        ["node2", 1, 1],
-      ] as const) {
-        ip(node, `route replace 10.244.${other}.0/24 via ${address(end, "v4")} dev t0`);
-        ip(node, `route replace fd00:244:${other}::/64 via ${address(end, "v6")} dev t0`);
-        assert.deepEqual(apply(node, forwarding), ["eth0", "t0"]);
-      }
-      // As on most machines: what claims to be from a pod may come by the tunnel only.
-      assert.equal(lab.run("node1", ["sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter"]).status, 0);
-    });
-    after(async () => {
-      for (const node of ["node1", "node2"]) reset(node);
-      await take(wire, "node1", "node2");
-      for (const [node, other] of [
-        ["node1", "node2"],
-        ["node2", "node1"],
-      ] as const) {
-        const n = other.slice("node".length);
-        ip(node, `route replace 10.244.${n}.0/24 via ${lab.place(other).v4}`);
-        ip(node, `route replace fd00:244:${n}::/64 via ${lab.place(other).v6}`);
-      }
-    });
-
-    for (const family of families) {
-      test(`${family}: NodePort from outside: a remote pod sees the tunnel's address, and answers through it`, async () => {
-        const node = lab.place("node1")[family];
-        const client = lab.place("client")[family];
-        const host = await lab.host("client");
-        const expected = { pod1a: client, pod2a: address(1, family) };
-        await assertReaches(host, { address: node, port: 30010 }, expected);
-        await assertReaches(host, { transport: "UDP", address: node, port: 30110 }, expected);
-        const again = await host.connections(6, node, 30010, { localPort: 24_000 });
-        for (const answer of again) assert.ok(answer.ok, JSON.stringify(answer));
-      });
-
-      test(`${family}: from a pod: a remote pod sees the pod`, async () => {
-        const vip = family === "v4" ? "172.30.0.10" : "fd00:172:30::10";
-        const pod = lab.place("pod1b")[family];
-        await assertReaches(await lab.host("pod1b"), { address: vip, port: 80 }, { pod1a: pod, pod2a: pod });
-      });
-    }
-  });
-}
+/** Makes both ends; answers what has to be ended for them to go, or null: they are to be deleted. */
+const make = async (tunnel: Tunnel): Promise<ChildProcess | null> => {
+  const { kind, device, other, number } = tunnel;
+  const wire = kind === "tun" ? await startTunWire(device, [lab.inside("node1").netns, lab.inside(other).netns]) : null;
+  for (const [place, far, end] of [
+    ["node1", other, 1],
+    [other, "node1", 2],
+  ] as const) {
+    const ends = `local ${lab.place(place).v4} remote ${lab.place(far).v4}`;
+    if (kind === "vxlan") ip(place, `link add ${device} type vxlan id ${number} ${ends} dstport 8472`);
+    if (kind === "ipip") ip(place, `link add ${device} type ipip ${ends}`);
+    ip(place, `link set ${device} up`, `addr add ${address(tunnel, end, "v4")}/30 dev ${device}`);
+    ip(place, `addr add ${address(tunnel, end, "v6")}/126 dev ${device} nodad`);
+  }
+  return wire;
+};
 
 /** Nothing of the tunnel is left. */
-const take = async (wire: ChildProcess | null, a: string, b: string): Promise<void> => {
-  if (wire === null) for (const place of [a, b]) ip(place, "link del t0");
+const take = async ({ device, other }: Tunnel, wire: ChildProcess | null): Promise<void> => {
+  if (wire === null) for (const place of ["node1", other]) ip(place, `link del ${device}`);
   else {
     const ended = once(wire, "exit");
     wire.kill();
     await ended;
   }
 };
+
+/** Where the nodes send what is for each other's pods: into the tunnel; null: by the wire between them. */
+const routePods = (tunnel: Tunnel | null): void => {
+  for (const [place, far, n, end] of [
+    ["node1", "node2", 2, 2],
+    ["node2", "node1", 1, 1],
+  ] as const) {
+    const via = (family: Family): string =>
+      tunnel === null ? lab.place(far)[family] : `${address(tunnel, end, family)} dev ${tunnel.device}`;
+    ip(place, `route replace 10.244.${n}.0/24 via ${via("v4")}`, `route replace fd00:244:${n}::/64 via ${via("v6")}`);
+  }
+};
+
+const comesIn = (tunnel: Tunnel): void => {
+  for (const family of tunnel.families) {
+    const node = address(tunnel, 1, family);
+    const client = address(tunnel, 2, family);
+
+    test(`${family}: NodePort at the tunnel's address: a local pod sees the client, a remote one the node`, async () => {
+      const expected = { pod1a: client, pod2a: lab.place("node1")[family] };
+      const host = await lab.host("client");
+      await assertReaches(host, { address: node, port: 30010 }, expected);
+      await assertReaches(host, { transport: "UDP", address: node, port: 30110 }, expected);
+    });
+
+    test(`${family}: no endpoint: refused by an ICMP error, TCP and UDP`, async () => {
+      const host = await lab.host("client");
+      await assertRefusedByIcmp(host, node, 30012);
+      const udp = await host.connectedUdp(node, 30112);
+      assert.partialDeepStrictEqual(udp, { ok: false, code: "ECONNREFUSED" });
+    });
+  }
+
+  test("a megabyte goes there and comes back whole", async () => {
+    const host = await lab.host("client");
+    for (let i = 0; i < 4; i++) {
+      const answer = await host.transfer(address(tunnel, 1, "v4"), 30010, 1_000_000);
+      assert.ok(answer.ok, JSON.stringify(answer));
+    }
+  });
+};
+
+const areBehind = (tunnel: Tunnel): void => {
+  before(() => {
+    routePods(tunnel);
+    // As on most machines: what claims to be from a pod may come by the tunnel only.
+    assert.equal(lab.run("node1", ["sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter"]).status, 0);
+  });
+  after(() => routePods(null));
+
+  for (const family of tunnel.families) {
+    test(`${family}: NodePort from outside: a remote pod sees the tunnel's address, and answers through it`, async () => {
+      const node = lab.place("node1")[family];
+      const client = lab.place("client")[family];
+      const host = await lab.host("client");
+      const expected = { pod1a: client, pod2a: address(tunnel, 1, family) };
+      await assertReaches(host, { address: node, port: 30010 }, expected);
+      await assertReaches(host, { transport: "UDP", address: node, port: 30110 }, expected);
+      // Of ports of its own: what is remembered of a flow may be of the way before.
+      const again = await host.connections(6, node, 30010, { localPort: 24_000 + 100 * tunnel.number });
+      for (const answer of again) assert.ok(answer.ok, JSON.stringify(answer));
+    });
+
+    test(`${family}: from a pod: a remote pod sees the pod`, async () => {
+      const vip = family === "v4" ? "172.30.0.10" : "fd00:172:30::10";
+      const pod = lab.place("pod1b")[family];
+      await assertReaches(await lab.host("pod1b"), { address: vip, port: 80 }, { pod1a: pod, pod2a: pod });
+    });
+  }
+};
+
+for (const forwarding of FORWARDINGS) {
+  describe(`forwarding: ${forwarding}`, () => {
+    let wires: readonly (readonly [Tunnel, ChildProcess | null])[] = [];
+
+    before(async () => {
+      for (const tunnel of here) wires = [...wires, [tunnel, await make(tunnel)]];
+      for (const node of ["node1", "node2"] as const) {
+        const devices = here.filter(({ other }) => node === "node1" || other === node).map(({ device }) => device);
+        assert.deepEqual(apply(node, forwarding), ["eth0", ...devices].sort());
+      }
+    });
+    after(async () => {
+      for (const node of ["node1", "node2"]) reset(node);
+      for (const [tunnel, wire] of wires) await take(tunnel, wire);
+    });
+
+    for (const tunnel of tunnels) {
+      const skip = lacking.get(tunnel.kind) ?? false;
+      if (tunnel.other === "client") describe(`a client comes in by ${tunnel.kind}`, { skip }, () => comesIn(tunnel));
+      else describe(`the pods of the other node are behind ${tunnel.kind}`, { skip }, () => areBehind(tunnel));
+    }
+  });
+}
