@@ -32,6 +32,11 @@ export class Fuzzer {
     ]);
   }
 
+  /** All that the object of tc has. */
+  get programs(): readonly string[] {
+    return this.#worlds.flatMap((world) => world.datapath.programs);
+  }
+
   /** null: as it should be. */
   round(seed: number): Failure | null {
     const random = new Random(seed);

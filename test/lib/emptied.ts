@@ -8,7 +8,8 @@ import type { LoadedObject } from "../../src/dataplane/bpf/system/object.ts";
 
 /** By what they were loaded with; the one that was used last comes last. */
 const idle: { readonly recipe: string; readonly object: LoadedObject }[] = [];
-const IDLE = 2;
+/** So many that a file that uses two others besides its own loads none of them twice. */
+const IDLE = 3;
 
 /** One of this recipe that nobody uses, or a new one. */
 export const takeObject = (recipe: string, load: () => LoadedObject): LoadedObject => {
