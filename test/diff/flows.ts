@@ -1,39 +1,23 @@
-// kube-proxy's thirty flows: every kind of client to every kind of frontend under every policy, and who has to be reached
-// then. As Services and probes of a lab; what a dataplane shows to the servers is for its tests to say.
+// kube-proxy's thirty flows as Services and probes of a lab, and who has to be reached then; what a dataplane shows to the
+// servers is for its tests to say.
 
 import { readAddress } from "../lib/addresses.ts";
 import type { Place } from "../lib/network.ts";
 import { serviceObject, sliceObjects } from "../lib/objects.ts";
+import {
+  type Cell,
+  type Client,
+  type FrontendName,
+  POLICIES,
+  POLICY_NAMES,
+  type Policy,
+  THIRTY_FLOWS,
+} from "../lib/thirty-flows.ts";
 import { clusterObjects } from "./objects.ts";
 import { type Probe, placeOf } from "./world.ts";
 
-const POLICIES = {
-  plain: {},
-  external: { externalTrafficPolicy: "Local" },
-  internal: { internalTrafficPolicy: "Local" },
-} as const;
-export type Policy = keyof typeof POLICIES;
-const POLICY_NAMES = ["plain", "external", "internal"] as const;
-
 /** Everything is asked at node1, where pod1a is; pod2a is on node2. */
 export const CLIENTS = { pod: "pod1b", node: "node1", localhost: "node1", ext: "client" } as const;
-export type Client = keyof typeof CLIENTS;
-export type FrontendName = "ClusterIP" | "NodePort" | "LoadBalancer";
-export type Cell = "all" | "all masq" | "local" | "local masq";
-
-/** kube-proxy where it can tell pods from others. By policy: plain, external Local, internal Local. */
-const MATRIX: readonly (readonly [Client, FrontendName, Cell, Cell, Cell])[] = [
-  ["pod", "ClusterIP", "all", "all", "local"],
-  ["pod", "NodePort", "all masq", "all", "all masq"],
-  ["pod", "LoadBalancer", "all masq", "all", "all masq"],
-  ["node", "ClusterIP", "all masq", "all masq", "local masq"],
-  ["node", "NodePort", "all masq", "all masq", "all masq"],
-  ["localhost", "NodePort", "all masq", "all masq", "all masq"],
-  ["node", "LoadBalancer", "all masq", "all masq", "all masq"],
-  ["ext", "ClusterIP", "all masq", "all masq", "local masq"],
-  ["ext", "NodePort", "all masq", "local", "all masq"],
-  ["ext", "LoadBalancer", "all masq", "local", "all masq"],
-];
 
 export const PORT = 80;
 export const numberOf = (policy: Policy): number => 61 + POLICY_NAMES.indexOf(policy);
@@ -74,7 +58,7 @@ export interface Flow {
 
 /** The thirty flows, TCP and UDP, of both families (127.0.0.1 of one). */
 export const flowsOf = (places: readonly Place[]): readonly Flow[] =>
-  MATRIX.flatMap(([client, frontend, ...cells]) =>
+  THIRTY_FLOWS.flatMap(([client, frontend, ...cells]) =>
     POLICY_NAMES.flatMap((policy, i) =>
       (client === "localhost" ? (["v4"] as const) : (["v4", "v6"] as const)).flatMap((family) =>
         (["TCP", "UDP"] as const).map((transport): Flow => {

@@ -3,21 +3,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { serviceObject, sliceObjects } from "../lib/objects.ts";
+import type { Cell, Client, FrontendName, Policy } from "../lib/thirty-flows.ts";
 import { complaintsOf } from "./ask.ts";
 import { type Answers, type Case, caseOf } from "./differences.ts";
 import type { DataplaneName, Expected } from "./expected.ts";
-import {
-  type Cell,
-  CLIENTS,
-  type Client,
-  type FrontendName,
-  flowObjects,
-  flowsOf,
-  numberOf,
-  PORT,
-  type Policy,
-  serversOf,
-} from "./flows.ts";
+import { CLIENTS, flowObjects, flowsOf, numberOf, PORT, serversOf } from "./flows.ts";
 import { BY_INTERFACE, type Flavour, Labs } from "./labs.ts";
 import { clusterObjects } from "./objects.ts";
 import { formatDisagreement } from "./report.ts";

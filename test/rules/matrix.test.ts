@@ -5,48 +5,29 @@ import { test } from "node:test";
 import { compile } from "../../src/compile/compile.ts";
 import { DEFAULT_RULE_OPTIONS, type RuleOptions } from "../../src/dataplane/iptables/rules.ts";
 import { makePrefix } from "../../src/model/address.ts";
-import type { Service } from "../../src/model/snapshot.ts";
 import { tablesOf } from "../lib/rule-text.ts";
 import { address, endpoint, service, slice, snapshot } from "../lib/snapshots.ts";
+import {
+  type Client,
+  type FrontendName,
+  POLICIES,
+  POLICY_NAMES,
+  type Policy,
+  THIRTY_FLOWS,
+} from "../lib/thirty-flows.ts";
 import { trace } from "../lib/trace-rules.ts";
 
 const LOCAL = "10.180.0.1";
 const REMOTE = "10.180.2.1";
 const NODE = "192.168.0.2";
 
-const POLICIES = {
-  plain: {},
-  external: { externalTrafficPolicy: "Local" },
-  internal: { internalTrafficPolicy: "Local" },
-} as const satisfies Record<string, Partial<Service>>;
-
-type Policy = keyof typeof POLICIES;
-
 const CLIENTS = { pod: "10.0.0.2", node: NODE, localhost: "127.0.0.1", ext: "203.0.113.2" } as const;
-
-type Client = keyof typeof CLIENTS;
 
 const FRONTENDS = {
   ClusterIP: { to: "172.30.0.41", port: 80 },
   NodePort: { to: NODE, port: 3001 },
   LoadBalancer: { to: "1.2.3.4", port: 80 },
 } as const;
-
-type FrontendName = keyof typeof FRONTENDS;
-
-/** Which endpoints, and are they shown the node? By policy: plain, external Local, internal Local. */
-const MATRIX: readonly (readonly [Client, FrontendName, string, string, string])[] = [
-  ["pod", "ClusterIP", "all", "all", "local"],
-  ["pod", "NodePort", "all masq", "all", "all masq"],
-  ["pod", "LoadBalancer", "all masq", "all", "all masq"],
-  ["node", "ClusterIP", "all masq", "all masq", "local masq"],
-  ["node", "NodePort", "all masq", "all masq", "all masq"],
-  ["localhost", "NodePort", "all masq", "all masq", "all masq"],
-  ["node", "LoadBalancer", "all masq", "all masq", "all masq"],
-  ["ext", "ClusterIP", "all masq", "all masq", "local masq"],
-  ["ext", "NodePort", "all masq", "local", "all masq"],
-  ["ext", "LoadBalancer", "all masq", "local", "all masq"],
-];
 
 const pods: RuleOptions = {
   ...DEFAULT_RULE_OPTIONS,
@@ -112,8 +93,8 @@ const answer = (options: RuleOptions, policy: Policy, client: Client, { to, port
 
 for (const [name, options] of Object.entries(CONFIGURATIONS)) {
   test(`thirty flows when ${name}`, () => {
-    for (const [client, frontend, ...cells] of MATRIX) {
-      for (const [i, policy] of (["plain", "external", "internal"] as const).entries()) {
+    for (const [client, frontend, ...cells] of THIRTY_FLOWS) {
+      for (const [i, policy] of POLICY_NAMES.entries()) {
         assert.equal(
           answer(options, policy, client, FRONTENDS[frontend]),
           expected(cells[i] ?? "", client, frontend, policy, options),
@@ -125,7 +106,7 @@ for (const [name, options] of Object.entries(CONFIGURATIONS)) {
 }
 
 test("a pod that reaches itself is masqueraded, whatever the policy", () => {
-  for (const policy of ["plain", "external", "internal"] as const) {
+  for (const policy of POLICY_NAMES) {
     const { to, port } = FRONTENDS.ClusterIP;
     const machine = { addresses: [address(NODE)] };
     const web = service({ clusterIPs: [address(to)], ...POLICIES[policy] });
