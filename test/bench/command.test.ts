@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { Result } from "../../src/bench/result.ts";
-import { runCommandLine } from "../../src/commands/commandline.ts";
 import { drawResult } from "../lib/bench-result.ts";
+import { runCommand } from "../lib/command.ts";
 
 let directory = "";
 before(() => {
@@ -20,23 +20,6 @@ const save = (name: string, result: Result | string): string => {
   return file;
 };
 
-const beeline = async (...words: readonly string[]) => {
-  let [out, err] = ["", ""];
-  const code = await runCommandLine(words, {
-    out: (text) => {
-      out += text;
-    },
-    err: (text) => {
-      err += text;
-    },
-    terminal: false,
-    env: {},
-    signal: new AbortController().signal,
-    version: "0.0.0",
-  });
-  return { code, out, err };
-};
-
 const slower = (mode: string): number => (mode === "bpf-tc" ? 1.5 : 1);
 
 test("two results: 1 when something got worse, with what and by how much; 0 when nothing did", async () => {
@@ -44,7 +27,7 @@ test("two results: 1 when something got worse, with what and by how much; 0 when
     save("a.json", drawResult({ seed: 1 })),
     save("b.json", drawResult({ seed: 2, factor: slower })),
   ];
-  const worse = await beeline("bench", "--compare", first, second);
+  const worse = await runCommand("bench", "--compare", first, second);
   assert.equal(worse.code, 1);
   assert.match(worse.out, /^WORSE +MODE +SERVICES +BEFORE +AFTER +CHANGE +NOISE$/m);
   assert.match(worse.out, /^TCP connect, median +bpf-tc +10 +32\.\d µs +4\d\.\d µs +\+\d\d % +±10 %$/m);
@@ -53,10 +36,10 @@ test("two results: 1 when something got worse, with what and by how much; 0 when
     /^\d+ figures got worse; \d+ better, \d+ within the noise, 42 with fewer than 3 rounds are not judged$/m,
   );
   assert.doesNotMatch(worse.out, /^SAME/m);
-  const same = await beeline("bench", "--compare", first, save("c.json", drawResult({ seed: 3 })));
+  const same = await runCommand("bench", "--compare", first, save("c.json", drawResult({ seed: 3 })));
   assert.equal(same.code, 0, same.out);
   assert.match(same.out, /^Nothing got worse; 0 better/m);
-  const wide = await beeline("bench", "--compare", first, first, "-o", "wide");
+  const wide = await runCommand("bench", "--compare", first, first, "-o", "wide");
   assert.match(wide.out, /^SAME/m);
   assert.match(wide.out, /^TOO FEW ROUNDS/m);
 });
@@ -66,7 +49,7 @@ test("a comparison as JSON has every row, with what it rests on", async () => {
     save("a.json", drawResult({ seed: 1 })),
     save("b.json", drawResult({ seed: 2, factor: slower })),
   ];
-  const { code, out } = await beeline("bench", "--compare", first, second, "-o", "json");
+  const { code, out } = await runCommand("bench", "--compare", first, second, "-o", "json");
   const document = JSON.parse(out);
   assert.equal(code, 1);
   assert.deepEqual([document.kind, document.apiVersion], ["BenchComparison", "beeline.dev/v1alpha1"]);
@@ -91,15 +74,15 @@ test("--tolerance says from where on a change counts", async () => {
     save("a.json", drawResult({ seed: 1 })),
     save("b.json", drawResult({ seed: 2, factor: slower })),
   ];
-  assert.equal((await beeline("bench", "--compare", first, second, "--tolerance", "60")).code, 0);
-  const wrong = await beeline("bench", "--compare", first, second, "--tolerance", "-1");
+  assert.equal((await runCommand("bench", "--compare", first, second, "--tolerance", "60")).code, 0);
+  const wrong = await runCommand("bench", "--compare", first, second, "--tolerance", "-1");
   assert.equal(wrong.code, 2);
 });
 
 test("another machine is a warning at the top", async () => {
   const result = drawResult({ seed: 1 });
   const other = { ...result, machine: { ...result.machine, cpu: "another\u001b[2J" } };
-  const { out } = await beeline("bench", "--compare", save("a.json", result), save("b.json", other));
+  const { out } = await runCommand("bench", "--compare", save("a.json", result), save("b.json", other));
   assert.match(
     out.split("\n").slice(0, 4).join("\n"),
     /^warning: Another CPU: Example EPYC .* before, another\\x1b\[2J after$/m,
@@ -109,7 +92,7 @@ test("another machine is a warning at the top", async () => {
 test("a saved result is a table and a report, and the report is as good as the result", async () => {
   const result = drawResult({ seed: 1 });
   const [file, report] = [save("a.json", result), join(directory, "report.html")];
-  const first = await beeline("bench", file, "--report", report);
+  const first = await runCommand("bench", file, "--report", report);
   assert.equal(first.code, 0, first.err);
   assert.match(
     first.out,
@@ -117,7 +100,7 @@ test("a saved result is a table and a report, and the report is as good as the r
   );
   assert.match(first.out, /^ {2}Bulk TCP, default offloads +bpf-xdp +10,1000,10000 +nftables 0\.30×/m);
   assert.match(readFileSync(report, "utf8"), /^<!doctype html>/);
-  const again = await beeline("bench", report, "-o", "json");
+  const again = await runCommand("bench", report, "-o", "json");
   assert.deepEqual(JSON.parse(again.out), result);
 });
 
@@ -146,7 +129,7 @@ test("what cannot be read, compared or written leaves with 2 and says which file
     [[good, "--report", join(directory, "no", "report.html")], /Cannot write .*no\/report\.html: ENOENT/],
   ];
   for (const [words, error] of cases) {
-    const { code, err } = await beeline("bench", ...words);
+    const { code, err } = await runCommand("bench", ...words);
     assert.equal(code, 2, `${words.join(" ")}: ${err}`);
     assert.match(err, error);
   }

@@ -4,7 +4,6 @@ import { test } from "node:test";
 import { affinityReport } from "../../src/commands/affinity.ts";
 import { backendReport } from "../../src/commands/backends.ts";
 import type { Args, Io } from "../../src/commands/command.ts";
-import { runCommandLine } from "../../src/commands/commandline.ts";
 import { COMMANDS } from "../../src/commands/commands.ts";
 import { flowReport } from "../../src/commands/flows.ts";
 import { frontendReport } from "../../src/commands/frontends.ts";
@@ -20,6 +19,7 @@ import { TableProgrammer } from "../../src/dataplane/bpf/programmer.ts";
 import { FakeStore } from "../../src/dataplane/fake/fakestore.ts";
 import { readManifestText } from "../../src/k8s/manifests.ts";
 import { readAddress as address } from "../lib/addresses.ts";
+import { createIo, runCommand } from "../lib/command.ts";
 import { flowOf, NOWHERE } from "../lib/flow.ts";
 
 const CLUSTER = `
@@ -73,26 +73,8 @@ const createStore = (): MapStore => {
   return store;
 };
 
-const io = (over: Partial<Io> = {}) => {
-  const written = { out: "", err: "" };
-  const made: Io = {
-    out: (text) => {
-      written.out += text;
-    },
-    err: (text) => {
-      written.err += text;
-    },
-    terminal: false,
-    env: {},
-    signal: new AbortController().signal,
-    version: "1.2.3",
-    ...over,
-  };
-  return { io: made, written };
-};
-
 const screen = (report: Report, args: Args = {}, over: Partial<Io> = {}): Promise<string> =>
-  render(report, args, io(over).io);
+  render(report, args, createIo(over).io);
 
 const assertScreen = async (report: Report, expected: string, args: Args = {}): Promise<void> =>
   assert.equal(await screen(report, args), expected.replace(/^\n/, ""));
@@ -533,12 +515,6 @@ test("a name with control characters never reaches the terminal as such", async 
 
 // ---- the command line -------------------------------------------------------------------------------------------------
 
-const run = async (...words: string[]) => {
-  const { io: made, written } = io();
-  const code = await runCommandLine(words, made);
-  return { code, ...written };
-};
-
 const mistakes: readonly (readonly [line: string, message: string])[] = [
   ["", "No command given; see beeline --help"],
   ["servces", "Unknown command servces (did you mean services?). See beeline --help"],
@@ -573,7 +549,7 @@ const mistakes: readonly (readonly [line: string, message: string])[] = [
 
 for (const [line, message] of mistakes) {
   test(`wrong usage, exit 2 and nothing on stdout: beeline ${line}`, async () => {
-    const answer = await run(...line.split(" ").filter((word) => word !== ""));
+    const answer = await runCommand(...line.split(" ").filter((word) => word !== ""));
     assert.deepEqual(answer, { code: 2, out: "", err: `beeline: ${message}\n` });
   });
 }
@@ -581,17 +557,17 @@ for (const [line, message] of mistakes) {
 test("every command has help with an example", async () => {
   for (const { usage } of COMMANDS) {
     const name = usage.split(" ")[0] ?? "";
-    const answer = await run(name, "--help");
+    const answer = await runCommand(name, "--help");
     assert.equal(answer.code, 0);
     assert.match(answer.out, new RegExp(`^beeline ${name}.*Examples:\\n  beeline ${name}`, "s"));
   }
 });
 
 test("--help names every command, --version the version", async () => {
-  const { out } = await run("--help");
+  const { out } = await runCommand("--help");
   for (const { usage, summary } of COMMANDS) {
     assert.ok(out.includes(`beeline ${usage}`), usage);
     assert.ok(out.replaceAll(/\s+/g, " ").includes(summary), summary);
   }
-  assert.equal((await run("--version")).out, "1.2.3\n");
+  assert.equal((await runCommand("--version")).out, "1.2.3\n");
 });

@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { readOnce, type Watch } from "../../src/agent/watch.ts";
-import { runCommandLine } from "../../src/commands/commandline.ts";
 import type { SourceHandlers } from "../../src/k8s/source.ts";
+import { runCommand } from "../lib/command.ts";
 import { following, NODE, service, slice } from "../lib/followed.ts";
 
 test("diff desired --kubeconfig: what the cluster says now, and no Event about what it says wrong", async (t) => {
@@ -34,24 +34,10 @@ COMMIT
     server.put(service("web", { clusterIP: "10.96.0.1", clusterIPs: ["10.96.0.1"], ports }));
     server.put(slice("web-1", "web", ["10.0.0.1", "10.0.0.2"]));
     server.put(service("bad", { clusterIP: "10.96.0.2", clusterIPs: ["10.96.0.2"], ports: [{ port: 70000 }] }));
-    const written = { out: "", err: "" };
-    const code = await runCommandLine(
-      ["diff", "desired", "--against", rules, "--kubeconfig", kubeconfig, "--node", NODE, "-o", "json"],
-      {
-        out: (text) => {
-          written.out += text;
-        },
-        err: (text) => {
-          written.err += text;
-        },
-        terminal: false,
-        env: {},
-        signal: new AbortController().signal,
-        version: "0",
-      },
-    );
-    assert.equal(written.err, "");
-    const { left, items, problems } = JSON.parse(written.out);
+    const side = ["--kubeconfig", kubeconfig, "--node", NODE];
+    const { code, out, err } = await runCommand("diff", "desired", "--against", rules, ...side, "-o", "json");
+    assert.equal(err, "");
+    const { left, items, problems } = JSON.parse(out);
     assert.deepEqual([code, left.source, left.servicePorts], [1, "desired", 1]);
     assert.match(left.from, /^cluster http:/);
     assert.deepEqual(

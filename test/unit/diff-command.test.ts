@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { runCommandLine } from "../../src/commands/commandline.ts";
+import { runCommand } from "../lib/command.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "beeline-diff-"));
 after(() => rmSync(folder, { recursive: true }));
@@ -65,20 +65,8 @@ const file = (name: string, text: string): string => {
 const cluster = file("cluster.yaml", CLUSTER);
 
 const run = async (...words: readonly string[]) => {
-  const written = { out: "", err: "" };
-  const code = await runCommandLine(words, {
-    out: (text) => {
-      written.out += text;
-    },
-    err: (text) => {
-      written.err += text;
-    },
-    terminal: false,
-    env: {},
-    signal: new AbortController().signal,
-    version: "0",
-  });
-  return { code, out: written.out.replaceAll(`${folder}/`, ""), err: written.err.replaceAll(`${folder}/`, "") };
+  const { code, out, err } = await runCommand(...words);
+  return { code, out: out.replaceAll(`${folder}/`, ""), err: err.replaceAll(`${folder}/`, "") };
 };
 
 const NODE = ["-f", cluster, "--node", "node-a"];

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { runCommandLine } from "../../src/commands/commandline.ts";
+import { runCommand } from "../lib/command.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "beeline-explain-"));
 after(() => rmSync(folder, { recursive: true }));
@@ -67,25 +67,16 @@ spec:
 const cluster = join(folder, "cluster.yaml");
 writeFileSync(cluster, CLUSTER);
 
-const run = async (...words: readonly string[]) => {
-  const written = { out: "", err: "" };
-  const code = await runCommandLine(words, {
-    out: (text) => {
-      written.out += text;
-    },
-    err: (text) => {
-      written.err += text;
-    },
-    terminal: false,
-    env: {},
-    signal: new AbortController().signal,
-    version: "0",
-  });
-  return { code, ...written };
-};
-
 const explained = async (line: string, ...more: readonly string[]): Promise<string> => {
-  const { code, out, err } = await run("explain", ...line.split(" "), "-f", cluster, "--node", "node-a", ...more);
+  const { code, out, err } = await runCommand(
+    "explain",
+    ...line.split(" "),
+    "-f",
+    cluster,
+    "--node",
+    "node-a",
+    ...more,
+  );
   assert.deepEqual([code, err], [0, ""]);
   return out;
 };
@@ -215,19 +206,21 @@ test("explain -o json: the packet, the verdict with who sees whom, and the steps
 });
 
 test("compile prints what the node would do, and the tables with --to bpf", async () => {
-  const desired = await run("compile", "-f", cluster, "--node", "node-a");
+  const desired = await runCommand("compile", "-f", cluster, "--node", "node-a");
   assert.deepEqual([desired.code, desired.err], [0, ""]);
   assert.match(desired.out, /^node 127\.0\.0\.1 \(loopback\) 192\.0\.2\.11 \(primary\)\n\nkube-system\/dns\/UDP\n/);
-  const tables = await run("compile", "-f", cluster, "--node", "node-a", "--to", "bpf");
+  const tables = await runCommand("compile", "-f", cluster, "--node", "node-a", "--to", "bpf");
   assert.match(tables.out, /^ {2}10\.96\.0\.10:53\/UDP internal → service 1 slots 0\+0 flags=CLUSTER_IP$/m);
 });
 
 test("compile -o json: the documented shapes", async () => {
-  const desired = JSON.parse((await run("compile", "-f", cluster, "--node", "node-a", "-o", "json")).out);
+  const desired = JSON.parse((await runCommand("compile", "-f", cluster, "--node", "node-a", "-o", "json")).out);
   assert.deepEqual(Object.keys(desired), ["apiVersion", "kind", "nodeAddresses", "services"]);
   assert.equal(desired.kind, "Desired");
   assert.deepEqual(desired.services[0].name, "dns");
-  const tables = JSON.parse((await run("compile", "-f", cluster, "--node", "node-a", "--to", "bpf", "-o", "json")).out);
+  const tables = JSON.parse(
+    (await runCommand("compile", "-f", cluster, "--node", "node-a", "--to", "bpf", "-o", "json")).out,
+  );
   assert.deepEqual(Object.keys(tables), [
     ...["apiVersion", "kind", "services", "frontends", "nodeports", "frontend_addresses", "slots", "backends"],
     ...["source_ranges", "node_addresses"],
@@ -242,23 +235,23 @@ test("what cannot be used goes to stderr, and is exit 1 with --strict only", asy
     `${CLUSTER}---\napiVersion: v1\nkind: Service\nmetadata: {namespace: x, name: "y"}\nspec: {clusterIP: 10.96.0.9, ports: [{port: 70000}]}\n`,
   );
   const args = ["compile", "-f", bad, "--node", "node-a"] as const;
-  const answer = await run(...args);
+  const answer = await runCommand(...args);
   assert.equal(answer.code, 0);
   assert.match(answer.err, /^beeline: Service x\/y \(\S+bad\.yaml:\d+\) spec\.ports\[0\]\.port: .*70000.*\n$/);
   assert.match(answer.out, /^shop\/web:http\/TCP/m);
-  assert.equal((await run(...args, "--strict")).code, 1);
-  assert.equal((await run("compile", "-f", cluster, "--node", "node-a", "--strict")).code, 0);
+  assert.equal((await runCommand(...args, "--strict")).code, 1);
+  assert.equal((await runCommand("compile", "-f", cluster, "--node", "node-a", "--strict")).code, 0);
 });
 
 test("a Node that is not in the manifests is said: nothing would be local", async () => {
-  const { err } = await run("compile", "-f", cluster, "--node", "nobody");
+  const { err } = await runCommand("compile", "-f", cluster, "--node", "nobody");
   assert.equal(err, "beeline: Node nobody: is not in the manifests (see --node)\n");
 });
 
 test("a manifest that is no YAML is exit 2, with file and line", async () => {
   const broken = join(folder, "broken.yaml");
   writeFileSync(broken, "kind: Service\nspec: [\n");
-  const { code, out, err } = await run("compile", "-f", broken, "--node", "node-a");
+  const { code, out, err } = await runCommand("compile", "-f", broken, "--node", "node-a");
   assert.deepEqual([code, out], [2, ""]);
   assert.match(err, /^beeline: Cannot read \S+broken\.yaml:\d+/);
 });
