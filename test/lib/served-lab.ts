@@ -45,6 +45,19 @@ export const serviceOf = (name: string, number: number, words: Partial<ServiceWo
   ...words,
 });
 
+export const NODE_PORTS = { TCP: 30080, UDP: 30053 } as const;
+
+/** At the nodes, and inside: TCP at 80, UDP at 53. */
+export const NODE_PORT_SERVICE: ServiceWords = {
+  name: "web",
+  type: "NodePort",
+  clusterIPs: ["172.30.0.10", "fd00:172:30::10"],
+  ports: [
+    { name: "tcp", port: 80, protocol: "TCP", nodePort: NODE_PORTS.TCP },
+    { name: "udp", port: 53, protocol: "UDP", nodePort: NODE_PORTS.UDP },
+  ],
+};
+
 /** Addresses of places by name. */
 export const addressesIn = (lab: Lab) => {
   const v4 = (name: string): string => lab.place(name).v4;
@@ -129,11 +142,14 @@ export const runOnEveryNode = (
   });
   after(async () => {
     await Promise.all(lab.agents.map((agent) => agent.stop()));
-    if (dataplane.forwarding !== null)
-      assertForwards(dataplane.forwarding, readForwards(lab.nodes().map(({ name }) => lab.bpffs(name))), hasRemote);
-    for (const { name } of lab.nodes()) {
-      const { status, stderr } = lab.beeline(name, ["reset", "--dataplane", dataplane.name]);
-      assert.equal(status, 0, stderr);
+    try {
+      if (dataplane.forwarding !== null)
+        assertForwards(dataplane.forwarding, readForwards(lab.nodes().map(({ name }) => lab.bpffs(name))), hasRemote);
+    } finally {
+      for (const { name } of lab.nodes()) {
+        const { status, stderr } = lab.beeline(name, ["reset", "--dataplane", dataplane.name]);
+        assert.equal(status, 0, stderr);
+      }
     }
   });
 };

@@ -14,8 +14,8 @@ import { FORWARDINGS, type Forwarding, forwardingArguments } from "../lib/forwar
 import { assertForwards, readForwards } from "../lib/forwards.ts";
 import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
+import { NODE_PORT_SERVICE, NODE_PORTS } from "../lib/served-lab.ts";
 
-const NODE_PORT = 30080;
 const PODS = ["pod1a", "pod2a"];
 const [FLOWS, EXPENDABLES] = [262_144, 32_768];
 const HELD = 16;
@@ -28,8 +28,7 @@ after(() => lab.close());
 const manifests = new Manifests(lab);
 
 before(async () => {
-  const ports = [{ name: "tcp", port: 80, protocol: "TCP", nodePort: NODE_PORT }] as const;
-  manifests.service({ name: "web", type: "NodePort", clusterIPs: ["172.30.0.10", "fd00:172:30::10"], ports }, PODS);
+  manifests.service(NODE_PORT_SERVICE, PODS);
   await lab.startHosts();
   for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8080, "TCP");
 });
@@ -67,7 +66,7 @@ const counted = (status: Status, reason: string): number =>
 const flood = async (to: string): Promise<number> => {
   const client = lab.place("client").v4;
   const source = client.replace(/\d+$/, "100");
-  const args = [process.execPath, FLOOD, to, String(NODE_PORT), source, String(SYNS)];
+  const args = [process.execPath, FLOOD, to, String(NODE_PORTS.TCP), source, String(SYNS)];
   const child = spawn(...(inside(lab.inside("client"), args) as [string, string[]]), {
     stdio: ["ignore", "pipe", "inherit"],
   });
@@ -85,7 +84,7 @@ for (const forwarding of FORWARDINGS) {
     apply(forwarding);
     const client = await lab.host("client");
     const node = lab.place("node1").v4;
-    const held = await Promise.all(Array.from({ length: HELD }, () => client.hold(node, NODE_PORT, 50)));
+    const held = await Promise.all(Array.from({ length: HELD }, () => client.hold(node, NODE_PORTS.TCP, 50)));
     assert.deepEqual([...new Set(held.map((one) => one.ok && one.name))].sort(), PODS);
     const beats = async (): Promise<readonly number[]> =>
       Promise.all(
@@ -104,7 +103,7 @@ for (const forwarding of FORWARDINGS) {
     let during = 0;
     const failures: string[] = [];
     while (!isOver) {
-      const answer = await client.connect(node, NODE_PORT, { timeout_ms: PATIENCE_MS });
+      const answer = await client.connect(node, NODE_PORTS.TCP, { timeout_ms: PATIENCE_MS });
       if (!answer.ok) failures.push(answer.code);
       during++;
       await new Promise((resolve) => setTimeout(resolve, 50));

@@ -4,21 +4,19 @@ import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
 import { eventually } from "../lib/eventually.ts";
 import { Manifests, type ServiceWords, serviceObject, sliceObjects } from "../lib/objects.ts";
-import { addressesIn, BPF, IPTABLES, openLab, PODS, runOnEveryNode, serveAt } from "../lib/served-lab.ts";
+import {
+  addressesIn,
+  BPF,
+  IPTABLES,
+  openLab,
+  PODS,
+  runOnEveryNode,
+  seeing,
+  serveAt,
+  serviceOf,
+} from "../lib/served-lab.ts";
 import { AT_ONCE_MS, assertFails, assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
 
-const TCP_AND_UDP = [
-  { name: "tcp", port: 80, protocol: "TCP", nodePort: 30010 },
-  { name: "udp", port: 53, protocol: "UDP", nodePort: 30053 },
-] as const;
-const WEB: ServiceWords = {
-  name: "web",
-  type: "LoadBalancer",
-  clusterIPs: ["172.30.0.10", "fd00:172:30::10"],
-  loadBalancerIPs: ["198.51.100.10", "fd00:198::10"],
-  externalIPs: ["198.51.100.110", "fd00:198::110"],
-  ports: TCP_AND_UDP,
-};
 const service = (name: string, number: number, words: Partial<ServiceWords> = {}): ServiceWords => ({
   name,
   clusterIPs: [`172.30.0.${number}`, `fd00:172:30::${number}`],
@@ -42,7 +40,7 @@ const { v4, v6, own } = addressesIn(lab);
 const manifests = new Manifests(lab);
 
 before(async () => {
-  manifests.service(WEB, ["pod1a", "pod2a"]);
+  manifests.service(serviceOf("web", 10), ["pod1a", "pod2a"]);
   manifests.service(service("dns", 11), ["pod1b"]);
   manifests.service(service("empty", 12, { type: "NodePort", ports: [{ port: 80, nodePort: 30012 }] }), []);
   manifests.service(service("silent", 13, { ports: [{ port: 53, protocol: "UDP" }] }), []);
@@ -61,26 +59,23 @@ before(async () => {
   await (await lab.host("pod2a")).serve("pod2a on 9090", 9090);
 });
 
+/** By its ClusterIPs, over TCP and UDP. */
+const reachWeb = async (from: string): Promise<void> => {
+  const host = await lab.host(from);
+  for (const address of ["172.30.0.10", "fd00:172:30::10"]) {
+    const expected = seeing(own(from, address), ["pod1a", "pod2a"]);
+    await assertReaches(host, { address, port: 80 }, expected);
+    await assertReaches(host, { transport: "UDP", address, port: 53 }, expected);
+  }
+};
+
 for (const dataplane of [...BPF, IPTABLES]) {
   describe(dataplane.title, () => {
     const rules = dataplane === IPTABLES;
     runOnEveryNode(lab, manifests, dataplane);
 
     test("pod to ClusterIP, TCP and UDP, both families: every backend answers, sees the pod's own address, as the VIP", async () => {
-      for (const from of ["pod1b", "pod2b"]) {
-        const host = await lab.host(from);
-        for (const [transport, port] of [
-          ["TCP", 80],
-          ["UDP", 53],
-        ] as const) {
-          await assertReaches(host, { transport, address: "172.30.0.10", port }, { pod1a: v4(from), pod2a: v4(from) });
-          await assertReaches(
-            host,
-            { transport, address: "fd00:172:30::10", port },
-            { pod1a: v6(from), pod2a: v6(from) },
-          );
-        }
-      }
+      for (const from of ["pod1b", "pod2b"]) await reachWeb(from);
     });
 
     test("an IPv4 ClusterIP through an IPv6 socket: getpeername and recvmsg answer with the mapped VIP", async () => {
@@ -91,20 +86,7 @@ for (const dataplane of [...BPF, IPTABLES]) {
     });
 
     test("node to ClusterIP: from the node's own address", async () => {
-      for (const from of ["node1", "node2"]) {
-        const host = await lab.host(from);
-        for (const [transport, port] of [
-          ["TCP", 80],
-          ["UDP", 53],
-        ] as const) {
-          await assertReaches(host, { transport, address: "172.30.0.10", port }, { pod1a: v4(from), pod2a: v4(from) });
-          await assertReaches(
-            host,
-            { transport, address: "fd00:172:30::10", port },
-            { pod1a: v6(from), pod2a: v6(from) },
-          );
-        }
-      }
+      for (const from of ["node1", "node2"]) await reachWeb(from);
     });
 
     test("pod and node to LoadBalancer IP, external IP and their own node's NodePort: translated at the socket too", async () => {
@@ -122,7 +104,7 @@ for (const dataplane of [...BPF, IPTABLES]) {
         }
         for (const address of [v4("node1"), v6("node1")]) {
           await assertReaches(host, { address, port: 30010 }, seen(address));
-          await assertReaches(host, { transport: "UDP", address, port: 30053 }, seen(address));
+          await assertReaches(host, { transport: "UDP", address, port: 30110 }, seen(address));
         }
       }
     });
@@ -133,7 +115,7 @@ for (const dataplane of [...BPF, IPTABLES]) {
         const kept = rules ? "node2" : from;
         const tcp = { address: v4("node2"), port: 30010 };
         await assertReaches(host, tcp, { pod1a: v4("node2"), pod2a: v4(kept) });
-        const udp = { transport: "UDP", address: v6("node2"), port: 30053 } as const;
+        const udp = { transport: "UDP", address: v6("node2"), port: 30110 } as const;
         await assertReaches(host, udp, { pod1a: v6("node2"), pod2a: v6(kept) });
       }
     });
@@ -143,7 +125,7 @@ for (const dataplane of [...BPF, IPTABLES]) {
       await assertReaches(node, { address: "127.0.0.1", port: 30010 }, { pod1a: v4("node1"), pod2a: v4("node1") });
       await assertReaches(
         node,
-        { transport: "UDP", address: "127.0.0.1", port: 30053 },
+        { transport: "UDP", address: "127.0.0.1", port: 30110 },
         { pod1a: v4("node1"), pod2a: v4("node1") },
       );
       await assertFails(await lab.host("pod1b"), { address: "127.0.0.1", port: 30010 }, "ECONNREFUSED");
