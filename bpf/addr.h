@@ -14,13 +14,6 @@ struct party {
 	__u16 pad;
 };
 
-/* What is written over one side of a packet; 0 for the port of the other side leaves that. */
-struct translation {
-	struct addr addr;
-	__be16 port;
-	__be16 other_port;
-};
-
 static __always_inline struct addr addr_from_ipv4(__be32 address)
 {
 	return (struct addr){.word = {0, 0, bpf_htonl(0xffff), address}};

@@ -217,12 +217,13 @@ static __always_inline int choose_first_forward(struct __sk_buff *ctx, struct pa
 	return c->forward;
 }
 
-/* What the hook writes that has the flow; the kernel routes it, and leaves the rest to another. */
-static __always_inline struct ends one_end(const struct packet *packet, const struct flow *flow)
+/* One side is what a flow says, and maybe the port of the other. */
+static __always_inline struct ends ends_of(const struct packet *packet, enum side side,
+					   const struct flow *flow)
 {
 	__be16 other_port = flow->kind == FLOW_UNDO_SNAT ? 0 : flow->client_port;
 
-	if (is_outward(flow->kind))
+	if (side == SOURCE)
 		return (struct ends){
 			.source = &flow->addr,
 			.dest = &packet->key.dst_addr,
@@ -233,6 +234,12 @@ static __always_inline struct ends one_end(const struct packet *packet, const st
 		.dest = &flow->addr,
 		.ports = {other_port ?: packet->key.src_port, flow->port},
 	};
+}
+
+/* What the hook writes that has the flow; the kernel routes it, and leaves the rest to another. */
+static __always_inline struct ends one_end(const struct packet *packet, const struct flow *flow)
+{
+	return ends_of(packet, is_outward(flow->kind) ? SOURCE : DESTINATION, flow);
 }
 
 /* What is written by both hooks together. */

@@ -110,16 +110,6 @@ static __always_inline struct party translation_of(const struct flow *flow)
 	return (struct party){.addr = flow->addr, .port = flow->port};
 }
 
-/* What is written at the hook that has the flow, on the kernel's way. */
-static __always_inline struct translation translation_by(const struct flow *flow)
-{
-	return (struct translation){
-		.addr = flow->addr,
-		.port = flow->port,
-		.other_port = flow->kind == FLOW_UNDO_SNAT ? 0 : flow->client_port,
-	};
-}
-
 static __always_inline bool is_translation_of(const struct flow *flow, const struct party *to)
 {
 	return flow->port == to->port && same_addr(&flow->addr, &to->addr);

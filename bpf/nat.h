@@ -233,29 +233,4 @@ static __always_inline bool rewrite_ends(struct __sk_buff *ctx, const struct pac
 	return false;
 }
 
-/* One side, and maybe the port of the other. */
-static __always_inline struct ends ends_of(const struct packet *packet, enum side side,
-					   const struct translation *to)
-{
-	if (side == SOURCE)
-		return (struct ends){
-			.source = &to->addr,
-			.dest = &packet->key.dst_addr,
-			.ports = {to->port, to->other_port ?: packet->key.dst_port},
-		};
-	return (struct ends){
-		.source = &packet->key.src_addr,
-		.dest = &to->addr,
-		.ports = {to->other_port ?: packet->key.src_port, to->port},
-	};
-}
-
-static __always_inline bool rewrite(struct __sk_buff *ctx, const struct packet *packet,
-				    enum side side, const struct translation *to)
-{
-	struct ends ends = ends_of(packet, side, to);
-
-	return rewrite_ends(ctx, packet, &ends);
-}
-
 #endif

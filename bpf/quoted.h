@@ -9,7 +9,7 @@
 #define BEELINE_QUOTED_H
 
 #include <stddef.h>
-#include "flow.h"
+#include "direct.h"
 #include "icmp.h"
 
 /* RFC 792, RFC 4443 2.1: unreachable, time exceeded, parameter problem; too big is a number of
@@ -127,10 +127,10 @@ static __always_inline __u64 correct_quoted_checksum(struct __sk_buff *ctx,
  */
 static __always_inline bool correct_quoted(struct __sk_buff *ctx, const struct packet *error,
 					   const struct packet *quoted, enum side side,
-					   const struct translation *to)
+					   const struct flow *flow)
 {
 	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct ends ends = ends_of(quoted, side, to);
+	struct ends ends = ends_of(quoted, side, flow);
 	struct change change = change_of(quoted, &ends);
 	__u64 sum = change.ports;
 
@@ -144,10 +144,10 @@ static __always_inline bool correct_quoted(struct __sk_buff *ctx, const struct p
 
 /* As the kernel's NAT does, whoever sent the error: a router behind the node is not shown. */
 static __always_inline bool correct_error(struct __sk_buff *ctx, const struct packet *error,
-					  enum side side, const struct translation *to)
+					  const struct flow *flow)
 {
 	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct ends ends = ends_of(error, side, to);
+	struct ends ends = one_end(error, flow);
 	__u64 change = change_of(error, &ends).addrs;
 
 	if (!write_addrs(start, end, error, &ends, change))
@@ -182,7 +182,6 @@ SUBPROGRAM int find_quoted(struct __sk_buff *ctx, const struct packet *error, st
 SUBPROGRAM int translate_error(struct __sk_buff *ctx, const struct packet *error, bool is_outward)
 {
 	struct packet quoted = {};
-	struct translation to;
 	const struct flow *flow;
 	struct flow_entry *entry = scratch_entry();
 	int reason;
@@ -197,9 +196,8 @@ SUBPROGRAM int translate_error(struct __sk_buff *ctx, const struct packet *error
 	flow = bpf_map_lookup_elem(&flows, &entry->key);
 	if (!flow || !same_addr(&error->key.dst_addr, &quoted.key.src_addr))
 		return REASON_NOT_OURS;
-	to = translation_by(flow);
-	if (!correct_quoted(ctx, error, &quoted, is_outward ? DESTINATION : SOURCE, &to) ||
-	    !correct_error(ctx, error, is_outward ? SOURCE : DESTINATION, &to))
+	if (!correct_quoted(ctx, error, &quoted, is_outward ? DESTINATION : SOURCE, flow) ||
+	    !correct_error(ctx, error, flow))
 		return failure_of(flow);
 	return REASON_ICMP_ERROR;
 }
