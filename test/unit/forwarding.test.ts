@@ -8,6 +8,7 @@ import { decode } from "../../src/dataplane/bpf/codec.ts";
 import { createForwarding } from "../../src/dataplane/bpf/forwarding.ts";
 import { eventsIn, Neighbours } from "../../src/dataplane/bpf/route-events.ts";
 import { mtuIn } from "../../src/dataplane/bpf/route-mtu.ts";
+import { bootTime_ns } from "../../src/dataplane/bpf/system/clock.ts";
 import { attributesIn, type Message, messagesIn } from "../../src/dataplane/bpf/system/netlink.ts";
 import { changeConfig, readConfig } from "../../src/dataplane/bpf/tables.ts";
 import { FakeStore } from "../../src/dataplane/fake/fakestore.ts";
@@ -73,6 +74,23 @@ test("the generation: other fields of config stay, and what is written from Desi
   forwarding.set("direct");
   const { snat_port_min, has_tunnels } = readConfig(store);
   assert.deepEqual({ snat_port_min, has_tunnels }, { snat_port_min: 61_000, has_tunnels: 1 });
+});
+
+test("a change of the way: flows can tell that they are from before, however shortly; none, and they are as old as ever", () => {
+  const store = new FakeStore();
+  const forwarding = createForwarding(store);
+  const since = (): bigint => readConfig(store).forwarding_since_ns;
+  forwarding.set("kernel");
+  assert.equal(since(), 0n, "it always was");
+  let last = 0n;
+  for (const mode of ["direct", "kernel"] as const) {
+    forwarding.set(mode);
+    assert.ok(since() > bootTime_ns() && since() > last, mode);
+    last = since();
+    forwarding.set(mode);
+    forwarding.forgetNextHops();
+    assert.equal(since(), last, "no change of the way");
+  }
 });
 
 // ---- devices ---------------------------------------------------------------------------------------------------------
