@@ -28,35 +28,25 @@ export const serveAt = async (lab: Lab, names: readonly string[] = PODS): Promis
   for (const name of names) await (await lab.host(name)).serve(name, 8080, "TCP", "UDP");
 };
 
-/**
- * With number 10: ClusterIP 172.30.0.10, load balancer 198.51.100.10, external IP 198.51.100.110, and the same in IPv6;
- * TCP at 80 and NodePort 30010, UDP at 53 and NodePort 30110.
- */
-export const serviceOf = (name: string, number: number, words: Partial<ServiceWords> = {}): ServiceWords => ({
+/** With number 10: ClusterIP 172.30.0.10, and the same in IPv6; TCP at 80 and NodePort 30010, UDP at 53 and NodePort 30110. */
+export const nodePortServiceOf = (name: string, number: number): ServiceWords => ({
   name,
-  type: "LoadBalancer",
+  type: "NodePort",
   clusterIPs: [`172.30.0.${number}`, `fd00:172:30::${number}`],
-  loadBalancerIPs: [`198.51.100.${number}`, `fd00:198::${number}`],
-  externalIPs: [`198.51.100.1${number}`, `fd00:198::1${number}`],
   ports: [
     { name: "tcp", port: 80, protocol: "TCP", nodePort: 30000 + number },
     { name: "udp", port: 53, protocol: "UDP", nodePort: 30100 + number },
   ],
-  ...words,
 });
 
-export const NODE_PORTS = { TCP: 30080, UDP: 30053 } as const;
-
-/** At the nodes, and inside: TCP at 80, UDP at 53. */
-export const NODE_PORT_SERVICE: ServiceWords = {
-  name: "web",
-  type: "NodePort",
-  clusterIPs: ["172.30.0.10", "fd00:172:30::10"],
-  ports: [
-    { name: "tcp", port: 80, protocol: "TCP", nodePort: NODE_PORTS.TCP },
-    { name: "udp", port: 53, protocol: "UDP", nodePort: NODE_PORTS.UDP },
-  ],
-};
+/** The same with load balancer 198.51.100.10 and external IP 198.51.100.110, and both in IPv6. */
+export const serviceOf = (name: string, number: number, words: Partial<ServiceWords> = {}): ServiceWords => ({
+  ...nodePortServiceOf(name, number),
+  type: "LoadBalancer",
+  loadBalancerIPs: [`198.51.100.${number}`, `fd00:198::${number}`],
+  externalIPs: [`198.51.100.1${number}`, `fd00:198::1${number}`],
+  ...words,
+});
 
 /** Addresses of places by name. */
 export const addressesIn = (lab: Lab) => {

@@ -8,7 +8,7 @@ import { BEELINE } from "../lib/agent.ts";
 import { attachedPrograms } from "../lib/attached.ts";
 import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
-import { NODE_PORT_SERVICE, NODE_PORTS } from "../lib/served-lab.ts";
+import { nodePortServiceOf } from "../lib/served-lab.ts";
 import { assertReaches } from "../lib/traffic.ts";
 
 const lab = await Lab.create({ nodes: 1, podsPerNode: 2 });
@@ -18,7 +18,7 @@ const tc = hasTcx() ? "tcx" : "clsact";
 
 before(async () => {
   const manifests = new Manifests(lab);
-  manifests.service(NODE_PORT_SERVICE, ["pod1a"]);
+  manifests.service(nodePortServiceOf("web", 10), ["pod1a"]);
   await lab.startHosts();
   await (await lab.host("pod1a")).serve("pod1a", 8080, "TCP", "UDP");
   const { status, stderr } = lab.run("node1", [
@@ -57,12 +57,8 @@ for (const family of ["v4", "v6"] as const) {
   test(`IP${family}: a client outside connects to the NodePort, and the backend sees the client`, async () => {
     const client = await lab.host("client");
     const node = address("node1");
-    await assertReaches(client, { address: node, port: NODE_PORTS.TCP }, { pod1a: address("client") });
-    await assertReaches(
-      client,
-      { address: node, port: NODE_PORTS.UDP, transport: "UDP" },
-      { pod1a: address("client") },
-    );
+    await assertReaches(client, { address: node, port: 30010 }, { pod1a: address("client") });
+    await assertReaches(client, { address: node, port: 30110, transport: "UDP" }, { pod1a: address("client") });
   });
 }
 

@@ -6,9 +6,10 @@ import { BEELINE } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
 import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
-import { NODE_PORT_SERVICE, NODE_PORTS } from "../lib/served-lab.ts";
+import { nodePortServiceOf } from "../lib/served-lab.ts";
 
 const PODS = ["pod1a", "pod1b", "pod2a", "pod2b"];
+const NODE_PORT = 30010;
 const skip = hasConntrack() ? false : "this kernel cannot be asked for tracked connections";
 
 const lab = await Lab.create({ nodes: 2, podsPerNode: 2 });
@@ -16,7 +17,7 @@ after(() => lab.close());
 const manifests = new Manifests(lab);
 
 before(async () => {
-  manifests.service(NODE_PORT_SERVICE, PODS);
+  manifests.service(nodePortServiceOf("web", 10), PODS);
   await lab.startHosts();
   for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8080, "TCP");
 });
@@ -43,7 +44,7 @@ for (const family of ["v4", "v6"] as const) {
     const node = lab.place("node1")[family];
     apply("iptables");
     // More connections than backends, so that a choice by hash would send some of them elsewhere.
-    const held = await Promise.all(Array.from({ length: 12 }, () => client.hold(node, NODE_PORTS.TCP, 50)));
+    const held = await Promise.all(Array.from({ length: 12 }, () => client.hold(node, NODE_PORT, 50)));
     assert.ok(held.every((one) => one.ok));
     assert.ok(new Set(held.map((one) => one.ok && one.name)).size > 1, "several backends");
 
@@ -60,7 +61,7 @@ for (const family of ["v4", "v6"] as const) {
     assert.ok(packets("conntrack") > conntrack, "the kernel was asked");
     assert.equal(packets("new_flow"), fresh, "and none of them was taken for a new one");
 
-    const answer = await client.connect(node, NODE_PORTS.TCP);
+    const answer = await client.connect(node, NODE_PORT);
     assert.ok(answer.ok);
     assert.equal(packets("new_flow"), fresh + 1);
     await Promise.all(held.map(({ id }) => client.ask("drop", { id })));

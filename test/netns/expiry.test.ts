@@ -4,14 +4,14 @@ import { after, test } from "node:test";
 import { eventually } from "../lib/eventually.ts";
 import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
-import { NODE_PORT_SERVICE, NODE_PORTS } from "../lib/served-lab.ts";
+import { nodePortServiceOf } from "../lib/served-lab.ts";
 
 const lab = await Lab.create({ nodes: 1, podsPerNode: 1 });
 after(() => lab.close());
 
 test("a UDP flow that has been silent for longer than its timeout is gone, a TCP connection stays", async () => {
   const manifests = new Manifests(lab);
-  manifests.service(NODE_PORT_SERVICE, ["pod1a"]);
+  manifests.service(nodePortServiceOf("web", 10), ["pod1a"]);
   await lab.startHosts();
   await (await lab.host("pod1a")).serve("pod1a", 8080, "TCP", "UDP");
   const config = { bpf: { timeouts: { udp: "1s" }, mapSizes: { flows: 4096 } } };
@@ -19,11 +19,11 @@ test("a UDP flow that has been silent for longer than its timeout is gone, a TCP
   const client = await lab.host("client");
   const node = lab.place("node1").v4;
   const held = await eventually(async () => {
-    const answer = await client.hold(node, NODE_PORTS.TCP, 50);
+    const answer = await client.hold(node, 30010, 50);
     assert.ok(answer.ok);
     return answer;
   });
-  assert.ok((await client.udp(node, NODE_PORTS.UDP)).ok);
+  assert.ok((await client.udp(node, 30110)).ok);
   const states = (): readonly string[] => {
     const { stdout } = lab.beeline("node1", ["flows", "-o", "json"]);
     const { items } = JSON.parse(stdout) as { readonly items: readonly { readonly state: string }[] };

@@ -14,8 +14,9 @@ import { FORWARDINGS, type Forwarding, forwardingArguments } from "../lib/forwar
 import { assertForwards, readForwards } from "../lib/forwards.ts";
 import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
-import { NODE_PORT_SERVICE, NODE_PORTS } from "../lib/served-lab.ts";
+import { nodePortServiceOf } from "../lib/served-lab.ts";
 
+const NODE_PORT = 30010;
 const PODS = ["pod1a", "pod2a"];
 const [FLOWS, EXPENDABLES] = [262_144, 32_768];
 const HELD = 16;
@@ -28,7 +29,7 @@ after(() => lab.close());
 const manifests = new Manifests(lab);
 
 before(async () => {
-  manifests.service(NODE_PORT_SERVICE, PODS);
+  manifests.service(nodePortServiceOf("web", 10), PODS);
   await lab.startHosts();
   for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8080, "TCP");
 });
@@ -66,7 +67,7 @@ const counted = (status: Status, reason: string): number =>
 const flood = async (to: string): Promise<number> => {
   const client = lab.place("client").v4;
   const source = client.replace(/\d+$/, "100");
-  const args = [process.execPath, FLOOD, to, String(NODE_PORTS.TCP), source, String(SYNS)];
+  const args = [process.execPath, FLOOD, to, String(NODE_PORT), source, String(SYNS)];
   const child = spawn(...(inside(lab.inside("client"), args) as [string, string[]]), {
     stdio: ["ignore", "pipe", "inherit"],
   });
@@ -84,7 +85,7 @@ for (const forwarding of FORWARDINGS) {
     apply(forwarding);
     const client = await lab.host("client");
     const node = lab.place("node1").v4;
-    const held = await Promise.all(Array.from({ length: HELD }, () => client.hold(node, NODE_PORTS.TCP, 50)));
+    const held = await Promise.all(Array.from({ length: HELD }, () => client.hold(node, NODE_PORT, 50)));
     assert.deepEqual([...new Set(held.map((one) => one.ok && one.name))].sort(), PODS);
     const beats = async (): Promise<readonly number[]> =>
       Promise.all(
@@ -103,7 +104,7 @@ for (const forwarding of FORWARDINGS) {
     let during = 0;
     const failures: string[] = [];
     while (!isOver) {
-      const answer = await client.connect(node, NODE_PORTS.TCP, { timeout_ms: PATIENCE_MS });
+      const answer = await client.connect(node, NODE_PORT, { timeout_ms: PATIENCE_MS });
       if (!answer.ok) failures.push(answer.code);
       during++;
       await new Promise((resolve) => setTimeout(resolve, 50));

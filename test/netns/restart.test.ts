@@ -8,18 +8,10 @@ import { attachedPrograms } from "../lib/attached.ts";
 import { eventually } from "../lib/eventually.ts";
 import type { Host } from "../lib/host/host.ts";
 import { Lab } from "../lib/lab.ts";
-import { Manifests, type ServiceWords } from "../lib/objects.ts";
+import { Manifests } from "../lib/objects.ts";
+import { nodePortServiceOf } from "../lib/served-lab.ts";
 import { assertFails, assertReaches } from "../lib/traffic.ts";
 
-const service = (name: string, number: number): ServiceWords => ({
-  name,
-  type: "NodePort",
-  clusterIPs: [`172.30.0.${number}`, `fd00:172:30::${number}`],
-  ports: [
-    { name: "tcp", port: 80, protocol: "TCP", nodePort: 30000 + number },
-    { name: "udp", port: 53, protocol: "UDP", nodePort: 30100 + number },
-  ],
-});
 const PODS = ["pod1a", "pod1b", "pod2a", "pod2b"] as const;
 
 const lab = await Lab.create({ podsPerNode: 3 });
@@ -36,8 +28,8 @@ let agent1: Agent;
 let agent2: Agent;
 
 before(async () => {
-  manifests.service(service("web", 40), ["pod1a", "pod2a"]);
-  manifests.service(service("other", 41), ["pod1b"]);
+  manifests.service(nodePortServiceOf("web", 40), ["pod1a", "pod2a"]);
+  manifests.service(nodePortServiceOf("other", 41), ["pod1b"]);
   await lab.startHosts();
   for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8080, "TCP", "UDP");
   [agent1, agent2] = await Promise.all([start("node1"), start("node2")]);
@@ -128,7 +120,7 @@ test("what changed while no agent ran is done when one starts, and what stayed k
   const before = ids();
   const loop = await (await lab.host("pod1c")).startLoop("172.30.0.41", 80);
   await agent1.stop();
-  manifests.service(service("web", 40), ["pod2a", "pod2b"]);
+  manifests.service(nodePortServiceOf("web", 40), ["pod2a", "pod2b"]);
   agent1 = await start("node1");
   const pod = await lab.host("pod1c");
   const expected = { pod2a: v4("pod1c"), pod2b: v4("pod1c") };
@@ -139,7 +131,7 @@ test("what changed while no agent ran is done when one starts, and what stayed k
   }
   const { ok, failed } = await pod.loopCounts(loop.id, true);
   assert.ok(ok > 10 && failed === 0, `${ok} ok, ${failed} failed`);
-  manifests.service(service("web", 40), ["pod1a", "pod2a"]);
+  manifests.service(nodePortServiceOf("web", 40), ["pod1a", "pod2a"]);
   await eventually(() =>
     assertReaches(pod, { address: "172.30.0.40", port: 80 }, { pod1a: v4("pod1c"), pod2a: v4("pod1c") }),
   );

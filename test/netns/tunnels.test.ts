@@ -7,7 +7,8 @@ import { after, before, describe, test } from "node:test";
 import { BEELINE } from "../lib/agent.ts";
 import { FORWARDINGS, type Forwarding, forwardingArguments } from "../lib/forwarding.ts";
 import { Lab } from "../lib/lab.ts";
-import { Manifests, type ServiceWords } from "../lib/objects.ts";
+import { Manifests } from "../lib/objects.ts";
+import { nodePortServiceOf } from "../lib/served-lab.ts";
 import { assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
 import { startTunWire } from "../lib/tun.ts";
 
@@ -17,19 +18,9 @@ const manifests = new Manifests(lab);
 const FAMILIES = ["v4", "v6"] as const;
 type Family = (typeof FAMILIES)[number];
 
-const service = (name: string, number: number): ServiceWords => ({
-  name,
-  type: "NodePort",
-  clusterIPs: [`172.30.0.${number}`, `fd00:172:30::${number}`],
-  ports: [
-    { name: "tcp", port: 80, protocol: "TCP", nodePort: 30000 + number },
-    { name: "udp", port: 53, protocol: "UDP", nodePort: 30100 + number },
-  ],
-});
-
 before(async () => {
-  manifests.service(service("web", 10), ["pod1a", "pod2a"]);
-  manifests.service(service("empty", 12), []);
+  manifests.service(nodePortServiceOf("web", 10), ["pod1a", "pod2a"]);
+  manifests.service(nodePortServiceOf("empty", 12), []);
   await lab.startHosts();
   for (const pod of ["pod1a", "pod2a"]) await (await lab.host(pod)).serve(pod, 8080, "TCP", "UDP");
 });
