@@ -73,7 +73,7 @@ export interface Config {
     readonly pinPath: string;
     /** null: no cgroup v2 hierarchy is mounted. */
     readonly cgroupPath: string | null;
-    /** Patterns with * and ?; empty: found (see devices.ts). */
+    /** Patterns with * and ?; empty: found (see host.ts). */
     readonly devices: readonly string[];
     /** Patterns of the node's ends of pods' devices; null: found where pods' sockets are not translated. */
     readonly podDevices: readonly string[] | null;
@@ -107,7 +107,7 @@ export interface Flags {
 }
 
 /** Below the kernel's ephemeral ports (32768..60999) there are NodePorts (30000..32767); above both there is room. */
-export const DEFAULT_SNAT_PORTS = { min: 61000, max: 65535 } as const;
+const DEFAULT_SNAT_PORTS = { min: 61000, max: 65535 } as const;
 
 const DEFAULT_FORWARDING = "auto";
 const HEALTHZ_PORT = 10256;
@@ -138,7 +138,7 @@ const readConfigFile = (path: string): Read => {
 };
 
 /** Reads the text of a configuration file. `path` is for messages only. */
-export const parseConfig = (text: string, path: string): Read => {
+const parseConfig = (text: string, path: string): Read => {
   const raw = parseYaml(text, path);
   const nested = raw.kind === "ConfigMap" ? (raw.data as Record<string, unknown> | null)?.["config.conf"] : undefined;
   if (typeof nested === "string") return parseConfig(nested, `${path} (config.conf)`);

@@ -21,7 +21,7 @@ export const PODS = [
 ] as const;
 
 /** Where a client outside asks for the remote service: an external IP. */
-export const REMOTE = { address: "198.51.100.1" as Address, port: 80 } as const;
+const REMOTE = { address: "198.51.100.1" as Address, port: 80 } as const;
 
 /** The pod behind it, on the other node. */
 export const REMOTE_POD = { name: "node2", address: "10.244.2.11" as Address } as const;

@@ -50,7 +50,7 @@ const readText = (file: string): string => {
   }
 };
 
-export const writeReport = (file: string, result: Result): void => {
+const writeReport = (file: string, result: Result): void => {
   try {
     writeFileSync(file, page(result));
   } catch (error) {
@@ -83,7 +83,7 @@ const compareFiles = (files: readonly string[], args: Args, io: Io): Promise<num
 
 type Side = readonly [file: string, result: Result];
 
-export const comparisonReport = (before: Side, after: Side, { rows, warnings }: ResultComparison): Report => ({
+const comparisonReport = (before: Side, after: Side, { rows, warnings }: ResultComparison): Report => ({
   kind: "BenchComparison",
   fields: {
     before: sideFields(before),

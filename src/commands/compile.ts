@@ -64,7 +64,7 @@ const tablesOf = (desired: Desired): Tables => {
 };
 
 /** One list for each table; rows as the structs of bpf/types.h have them, with their number where the key is one. */
-export const tablesToJson = (tables: Tables) => ({
+const tablesToJson = (tables: Tables) => ({
   services: [...tables.services].map(([service_id, row]) => ({ service_id, ...row })),
   frontends: tables.frontends.map(({ key, value }) => ({ key, value })),
   nodeports: tables.nodeports.map(({ key, value }) => ({ key, value })),

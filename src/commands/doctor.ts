@@ -94,7 +94,7 @@ const examineXdp = ({ wanted, devices }: XdpRecord): readonly Finding[] =>
         return { check, result: "note", detail: `on ${device}, ${drawback}` };
       });
 
-export const doctorReport = (items: readonly Finding[]): Report => ({
+const doctorReport = (items: readonly Finding[]): Report => ({
   kind: "Diagnosis",
   fields: { items },
   failed: items.some(({ result }) => result === "bad"),

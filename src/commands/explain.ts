@@ -77,7 +77,7 @@ export const placeOf = (address: Address, desired: Desired, podCIDRs: readonly P
   return { place: "outside", why: "no address of this node or its pods; --from says otherwise" };
 };
 
-export const explanation = (desired: Desired, packet: Packet, why: string): Report => {
+const explanation = (desired: Desired, packet: Packet, why: string): Report => {
   const verdict = evaluate(desired, packet);
   const { steps, outcome, colour } = decisions(desired, packet, verdict);
   const { from, to } = packet;

@@ -81,7 +81,7 @@ export class EventRecorder {
 }
 
 /** null: a problem of something that is no object of the cluster. */
-export const eventOf = (
+const eventOf = (
   { object, path, message }: Problem,
   { nodeName, uidOf, now_ms }: Pick<EventOptions, "nodeName" | "uidOf" | "now_ms">,
 ) => {

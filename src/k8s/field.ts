@@ -32,7 +32,7 @@ export const member = (of: Field, name: string): Field => {
 /** `member` of a member of …: at(root, "spec", "ports"). */
 export const at = (of: Field, ...names: readonly string[]): Field => names.reduce(member, of);
 
-export const pathOf = (field: Field): string =>
+const pathOf = (field: Field): string =>
   field.parent === null ? "" : `${pathOf(field.parent)}${field.step}`.replace(/^\./, "");
 
 /** Notes that a field is not used, and why: `problem(f, "is not a port (1..65535)")`. */

@@ -23,7 +23,7 @@ import { refuseSpecial } from "./special.ts";
 
 const POLICIES = ["Cluster", "Local"] as const;
 const TYPES = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] as const;
-export const PROTOCOLS = ["TCP", "UDP", "SCTP"] as const;
+const PROTOCOLS = ["TCP", "UDP", "SCTP"] as const;
 
 /** The API's default and limit for sessionAffinityConfig.clientIP.timeoutSeconds. */
 const AFFINITY_DEFAULT_S = 10800;
@@ -33,7 +33,7 @@ const AFFINITY_MAX_S = 86400;
  * A source range that no packet comes from. It stands for ranges that could not be read, so that a Service whose
  * author meant to close it is never open to everybody.
  */
-export const NOBODY: Readonly<Record<Family, Prefix>> = {
+const NOBODY: Readonly<Record<Family, Prefix>> = {
   IPv4: "255.255.255.255/32" as Prefix,
   IPv6: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128" as Prefix,
 };

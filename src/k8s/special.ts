@@ -13,8 +13,7 @@ const SPECIAL: readonly (readonly [RegExp, string])[] = [
 ];
 
 /** Why this address is of no use to a Service, or null. */
-export const whySpecial = (address: Address): string | null =>
-  SPECIAL.find(([pattern]) => pattern.test(address))?.[1] ?? null;
+const whySpecial = (address: Address): string | null => SPECIAL.find(([pattern]) => pattern.test(address))?.[1] ?? null;
 
 /** The address, or null with a problem when it is a special one. */
 export const refuseSpecial = (field: Field, address: Address | null): Address | null => {

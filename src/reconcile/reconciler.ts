@@ -29,9 +29,9 @@ export interface Clock {
   after(ms: number, call: () => void): () => void;
 }
 
-export const DEFAULT_BACKOFF: Backoff = { first_ms: 200, longest_ms: 30_000 };
+const DEFAULT_BACKOFF: Backoff = { first_ms: 200, longest_ms: 30_000 };
 
-export const systemClock: Clock = {
+const systemClock: Clock = {
   now_ms: () => performance.now(),
   after(ms, call) {
     const timer = setTimeout(call, ms);

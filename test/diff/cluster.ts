@@ -161,7 +161,7 @@ const slice = (hints: "none" | "zones" | "nodes" | "both"): fc.Arbitrary<SliceDr
 /** A length that is not drawn towards zero, as fast-check's own are. */
 const lengths = (...values: readonly number[]): fc.Arbitrary<number> => fc.constantFrom(...values);
 
-export const arbitrarySlices: fc.Arbitrary<readonly SliceDraw[]> = fc
+const arbitrarySlices: fc.Arbitrary<readonly SliceDraw[]> = fc
   .tuple(oneOf("none", "none", "none", "zones", "nodes", "both"), lengths(0, 1, 2, 2, 3, 3, 4))
   .chain(([hints, length]) => fc.array(slice(hints), { minLength: length, maxLength: length }));
 
@@ -199,7 +199,7 @@ export const arbitraryService: fc.Arbitrary<ServiceDraw> = fc.record({
 
 const MOST_SERVICES = 50;
 
-export const arbitraryCluster = (number: number): fc.Arbitrary<Cluster> =>
+const arbitraryCluster = (number: number): fc.Arbitrary<Cluster> =>
   lengths(1, 3, 6, 6, 8, 8, 10, 12, 20, MOST_SERVICES).chain((length) =>
     fc.record({
       number: fc.constant(number),

@@ -273,7 +273,7 @@ const different = (answers: Partial<Answers>): Partial<Answers> | null => {
  * kube-proxy's matrix of masqueraded traffic: at external addresses everything, but under policy Local only what the
  * node itself sends; at a ClusterIP what no pod of this node sends.
  */
-export const kubeProxyMasquerades = ({ verdict, packet }: Meaning): boolean => {
+const kubeProxyMasquerades = ({ verdict, packet }: Meaning): boolean => {
   if (!isOfService(verdict)) return false;
   const { place } = packet.from;
   if (verdict.frontend.kind === "ClusterIP") return place !== "pod";

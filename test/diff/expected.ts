@@ -58,7 +58,7 @@ export const plainAnswer = (world: World, probe: Probe, { verdict, handler, pack
 };
 
 /** For an address that nobody has: silence, or the end of a circle between wire and nodes (time to live exceeded). */
-export const LOST: Expected = failed("TIMEOUT", "EHOSTUNREACH");
+const LOST: Expected = failed("TIMEOUT", "EHOSTUNREACH");
 
 const isLocalAddress = (places: readonly Place[], address: string): boolean =>
   address === "127.0.0.1" || places.some((place) => nodeAddresses(place).includes(address));

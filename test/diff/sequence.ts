@@ -37,7 +37,7 @@ const KINDS = [
   "make again",
 ] as const;
 
-export const arbitraryChange: fc.Arbitrary<Change> = fc.record({
+const arbitraryChange: fc.Arbitrary<Change> = fc.record({
   index: fc.nat({ max: 1000 }),
   kind: fc.constantFrom(...KINDS),
   draw: arbitraryService,

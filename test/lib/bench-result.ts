@@ -81,7 +81,7 @@ const inverse = (grows: (mode: string, services: number) => number) => (name: st
   1 / grows(name, services);
 const linear = (name: string, services: number) => (name === "route" ? 1 : services / 10);
 
-export const MODELS: readonly Model[] = [
+const MODELS: readonly Model[] = [
   metric("packets", "Established packets", "packets/s", "higher", "mode", {
     at: [781e3, 499e3, 432e3, 487e3, null, null, 652e3, 1133e3, 1679e3],
     generator: 2008e3,

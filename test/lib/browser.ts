@@ -7,7 +7,7 @@ import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { pathToFileURL } from "node:url";
 
-export const BROWSER = "/usr/bin/chromium-headless-shell";
+const BROWSER = "/usr/bin/chromium-headless-shell";
 
 export interface Viewport {
   readonly width: number;

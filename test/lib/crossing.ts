@@ -11,7 +11,7 @@ export const NODE_V6 = "fd00:168::1" as Address;
 
 /** `pod`: the node's end of the device of every pod there is. */
 export type DeviceName = "wire" | "pod";
-export const DEVICES: readonly DeviceName[] = ["wire", "pod"];
+const DEVICES: readonly DeviceName[] = ["wire", "pod"];
 
 /** Nobody's else, not by chance either. */
 export const MACS: Readonly<Record<DeviceName, Uint8Array>> = {

@@ -90,7 +90,7 @@ const smallMaps = {
 };
 
 /** As enum flow_state has them. */
-export const TIMEOUTS_S = {
+const TIMEOUTS_S = {
   tcpHalfOpen: 60,
   tcpEstablished: 86400,
   tcpHalfClosed: 3600,

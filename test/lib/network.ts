@@ -20,7 +20,7 @@ export interface Place {
 export const CLIENT_OTHER = { v4: "203.0.113.130", v6: "fd00:203::130" } as const;
 
 /** What the wire routes to a node: ClusterIPs (`from outside`), LoadBalancer IPs and external IPs; node1 at first. */
-export const VIP_PREFIXES = ["172.30.0.0/16", "198.51.100.0/24", "fd00:172:30::/112", "fd00:198::/64"] as const;
+const VIP_PREFIXES = ["172.30.0.0/16", "198.51.100.0/24", "fd00:172:30::/112", "fd00:198::/64"] as const;
 
 export const planPlaces = (nodes: number, podsPerNode: number): readonly Place[] => {
   if (nodes > 9 || podsPerNode > 26)

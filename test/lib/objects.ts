@@ -29,7 +29,7 @@ export interface ServiceWords {
   readonly healthCheckNodePort?: number;
 }
 
-export const TARGET_PORT = 8080;
+const TARGET_PORT = 8080;
 
 export const serviceObject = (words: ServiceWords): object => ({
   apiVersion: "v1",

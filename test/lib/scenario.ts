@@ -62,7 +62,7 @@ interface Section {
 }
 
 /** Expected sections, in the order in which they follow a step's manifests. */
-export const EXPECTED = ["probes", "desired", "tables", "iptables", "problems"] as const;
+const EXPECTED = ["probes", "desired", "tables", "iptables", "problems"] as const;
 export type Expected = (typeof EXPECTED)[number];
 
 export const scenarioFiles = (folder: string): readonly string[] =>

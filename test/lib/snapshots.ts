@@ -139,23 +139,21 @@ const arbitraryEndpoint = (addresses: readonly Address[]): fc.Arbitrary<Endpoint
     hintZones: some(["east", "west"]),
   });
 
-export const arbitrarySlice: fc.Arbitrary<EndpointSlice> = fc
-  .constantFrom("IPv4" as const, "IPv6" as const)
-  .chain((family) =>
-    fc.record({
-      namespace: fc.constant("default"),
-      name: fc.constantFrom("s1", "s2", "s3", "s4", "s5", "s6"),
-      serviceName: fc.constantFrom("a", "a", "b", "b", "c", "unknown"),
-      family: fc.constant(family),
-      ports: fc.constantFrom(
-        ports.map((port) => ({ ...port, port: 8080 })),
-        ports.map((port) => ({ ...port, port: 9090 })),
-        [{ ...ports[0], port: 8080 }],
-      ),
-      endpoints: fc.array(arbitraryEndpoint(family === "IPv4" ? podIPs : podIPv6s), { maxLength: 4 }),
-      triggered_ms: fc.constant(null),
-    }),
-  );
+const arbitrarySlice: fc.Arbitrary<EndpointSlice> = fc.constantFrom("IPv4" as const, "IPv6" as const).chain((family) =>
+  fc.record({
+    namespace: fc.constant("default"),
+    name: fc.constantFrom("s1", "s2", "s3", "s4", "s5", "s6"),
+    serviceName: fc.constantFrom("a", "a", "b", "b", "c", "unknown"),
+    family: fc.constant(family),
+    ports: fc.constantFrom(
+      ports.map((port) => ({ ...port, port: 8080 })),
+      ports.map((port) => ({ ...port, port: 9090 })),
+      [{ ...ports[0], port: 8080 }],
+    ),
+    endpoints: fc.array(arbitraryEndpoint(family === "IPv4" ? podIPs : podIPv6s), { maxLength: 4 }),
+    triggered_ms: fc.constant(null),
+  }),
+);
 
 const arbitraryNode: fc.Arbitrary<Node | null> = fc.constantFrom("east", "west", null).map((zone) => ({
   name: "node-a",

@@ -282,7 +282,7 @@ export const readRules = (...texts: readonly string[]): RuleTables => {
 };
 
 /** `! -s 10.0.0.0/8 -m comment --comment "a b"` option by option. */
-export const optionsOf = (text: string): RuleOption[] => {
+const optionsOf = (text: string): RuleOption[] => {
   const words = [...text.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)].map(([, quoted, plain]) =>
     quoted === undefined
       ? { word: plain ?? "", quoted: false }

@@ -10,7 +10,7 @@ export interface Tried extends ConnectRequest {
 /** UDP flows have no end: a port that chance gave again would be taken for the flow of a test long done. */
 let nextUdpPort = 20_000;
 
-export const tryOnce = (host: Host, { transport, address, port, ...how }: Tried): Promise<Answer> =>
+const tryOnce = (host: Host, { transport, address, port, ...how }: Tried): Promise<Answer> =>
   transport === "UDP"
     ? host.udp(address, port, { localPort: nextUdpPort++, ...how })
     : host.connect(address, port, how);

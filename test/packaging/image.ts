@@ -15,7 +15,7 @@ export interface Instruction {
 }
 
 /** Instructions of a Dockerfile in order, continued lines joined. A stage is named by AS, else by its image. */
-export const parseDockerfile = (text: string): readonly Instruction[] => {
+const parseDockerfile = (text: string): readonly Instruction[] => {
   const lines = text
     .replaceAll(/^#.*\n/gm, "")
     .replaceAll(/\\\n\s*/g, "")

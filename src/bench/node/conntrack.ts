@@ -14,7 +14,7 @@ export const countTranslated = ({ service, protocol }: Asked): number => {
 };
 
 /** How many connections are tracked here; a node without rules tracks none. */
-export const trackedFlows = (): number => {
+const trackedFlows = (): number => {
   try {
     return Number(readFileSync("/proc/sys/net/netfilter/nf_conntrack_count", "utf8"));
   } catch {

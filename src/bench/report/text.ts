@@ -1,7 +1,7 @@
 // How wide a text will be, without a browser: enough to keep labels apart and inside. The reader's font is not known, so
 // widths are those of a wide one (DejaVu Sans); in any other there is only more room.
 
-export const FONT_PX = 12;
+const FONT_PX = 12;
 
 const WIDTHS: readonly (readonly [RegExp, number])[] = [
   [/[ijl.,:;|'!\s()[\]]/u, 0.4],

@@ -102,7 +102,7 @@ const lockFor = (directory: string): ReturnType<typeof takeLock> => {
   }
 };
 
-export const decodeEvent = (record: Uint8Array): DropEvent => {
+const decodeEvent = (record: Uint8Array): DropEvent => {
   const event = decode("event", record);
   const { key, pid, process, netns_cookie } = event;
   return {
@@ -120,7 +120,7 @@ export const decodeEvent = (record: Uint8Array): DropEvent => {
 };
 
 /** Of all hooks, reasons and CPUs, since the maps were made. */
-export const readEventCounts = (store: MapStore): EventCounts => {
+const readEventCounts = (store: MapStore): EventCounts => {
   const counts = Array.from(store.entries("event_budgets"), ([, perCpu]) => sumEventCounts(perCpu));
   const sum = (name: keyof EventCounts): number => counts.reduce((total, count) => total + count[name], 0);
   return { written: sum("written"), limited: sum("limited"), lost: sum("lost") };

@@ -229,7 +229,7 @@ const WANTED: Readonly<Record<number, ForwardingRecord["wanted"]>> = {
   [forwarding.FORWARDING_AUTO]: "auto",
 };
 
-export const deviceFlags = (flags: number): readonly DeviceFlag[] =>
+const deviceFlags = (flags: number): readonly DeviceFlag[] =>
   (["peer", "wire", "xdp", "strict"] as const).filter((name) => (flags & DEVICE_FLAGS[name]) !== 0);
 
 const DEVICE_FLAGS: Readonly<Record<DeviceFlag, number>> = {

@@ -30,7 +30,7 @@ export const readLinks = (): readonly Link[] => {
 const ARPHRD_LOOPBACK = 772;
 
 /** struct ifinfomsg {u8 family, pad; u16 type; s32 index; u32 flags, change} and attributes. null: lo. */
-export const linkIn = ({ body }: Message): Link | null => {
+const linkIn = ({ body }: Message): Link | null => {
   const [IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_LINK_NETNSID] = [3, 10, 18, 37];
   const [IFLA_INFO_KIND, IFF_UP] = [1, 1];
   const view = new DataView(body.buffer, body.byteOffset, body.byteLength);

@@ -123,7 +123,7 @@ const destroySocket = (diag: number, socket: StaleSocket): boolean => {
 };
 
 /** struct nlmsghdr and struct inet_diag_req_v2: the socket is found by its addresses, and must be the one of this cookie. */
-export const destroyRequest = (socket: StaleSocket): Uint8Array => {
+const destroyRequest = (socket: StaleSocket): Uint8Array => {
   const [SOCK_DESTROY, NLM_F_REQUEST_ACK, IPPROTO_UDP, AF_INET6] = [21, 1 | 4, 17, 10];
   const INET_DIAG_NOCOOKIE = 0xffff_ffff_ffff_ffffn;
   const view = new DataView(new ArrayBuffer(72));

@@ -146,7 +146,7 @@ export const sourceRangePrefix = (key: abi.SourceRangeKey): Prefix =>
   makePrefix(key.addr, key.prefixlen - 32 - (familyOf(key.addr) === "IPv4" ? 96 : 0));
 
 /** `LOCAL,IN_CLUSTER`, or `-` for none: the names of an enum of bits, without their common prefix. */
-export const flagNames = (bits: number, names: Readonly<Record<string, number>>, prefix: string): string => {
+const flagNames = (bits: number, names: Readonly<Record<string, number>>, prefix: string): string => {
   const set = Object.entries(names).filter(([, bit]) => (bits & bit) !== 0);
   return set.length === 0 ? "-" : set.map(([name]) => name.slice(prefix.length)).join(",");
 };

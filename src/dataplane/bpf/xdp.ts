@@ -220,7 +220,7 @@ const otherLinks = (bpffs: string, links: string): readonly string[] =>
     .filter((other) => other !== links);
 
 /** Of a device that is not even asked. A tunnel has no driver that could, and is no reason not to start. */
-export const whyNever = (device: string, mode: XdpMode): string | null => {
+const whyNever = (device: string, mode: XdpMode): string | null => {
   if (deviceType(device) !== 1) return "its packets do not start with Ethernet";
   if (deviceKind(device) === "tunnel") return "it is a tunnel";
   if (mode === "auto" && deviceKind(device) === "veth") {

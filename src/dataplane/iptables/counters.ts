@@ -31,7 +31,7 @@ export const readCounts = (): PacketCounts | null => {
 };
 
 /** `{ pkts = 00000000000000000007, bytes = 00000000000000000420 } = NAME;` a line. */
-export const parseCounts = (listing: string): PacketCounts | null => {
+const parseCounts = (listing: string): PacketCounts | null => {
   const lines = listing.matchAll(/^\{ pkts = (\d+), bytes = \d+ \} = (\S+);$/gm);
   const found = new Map([...lines].map(([, packets, name]) => [name, Number(packets)]));
   const [invalidDropped, localhostAccepted] = [found.get(INVALID_DROPPED), found.get(LOCALHOST_ACCEPTED)];

@@ -45,7 +45,7 @@ const NODEPORT_NON_LOCAL = "KUBE-NODEPORT-NON-LOCAL";
 
 const SHARED = [PORTALS_CONTAINER, PORTALS_HOST, NODEPORT_CONTAINER, NODEPORT_HOST] as const;
 
-export const CHAINS: Readonly<Record<Table, readonly string[]>> = {
+const CHAINS: Readonly<Record<Table, readonly string[]>> = {
   nat: SHARED,
   filter: [...SHARED, NODEPORT_NON_LOCAL],
 };

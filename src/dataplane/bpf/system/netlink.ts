@@ -10,7 +10,7 @@ export interface Message {
   readonly body: Uint8Array;
 }
 
-export const protocols = { route: 0, sock_diag: 4, xfrm: 6, netfilter: 12 } as const;
+const protocols = { route: 0, sock_diag: 4, xfrm: 6, netfilter: 12 } as const;
 
 const ENOBUFS = 105;
 const NLMSG_ERROR = 2;
