@@ -2,13 +2,16 @@
 import { existsSync, globSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 
+/** Directory of the running code. */
+const PROGRAM = import.meta.dirname;
+
 /**
  * Directory of the compiled BPF objects (`*.bpf.o`): `bpf/` beside the program in a release, `build/bpf/` in a checkout.
- * `program` is the directory of the running code. Throws when no object is there.
+ * Throws when no object is there.
  */
-export const bpfObjectDirectory = (program: string = import.meta.dirname): string => {
-  const checkout = checkoutOf(program);
-  const directory = checkout === null ? join(program, "bpf") : join(checkout, "build", "bpf");
+export const bpfObjectDirectory = (): string => {
+  const checkout = checkoutOf(PROGRAM);
+  const directory = checkout === null ? join(PROGRAM, "bpf") : join(checkout, "build", "bpf");
   if (globSync("*.bpf.o", { cwd: directory }).length > 0) return directory;
   const remedy =
     checkout === null ? "the release is not complete, install it again" : `run \`npm run build\` in ${checkout}`;
@@ -16,9 +19,9 @@ export const bpfObjectDirectory = (program: string = import.meta.dirname): strin
 };
 
 /** Directory of the benchmark's own programs: `bench/` beside the program in a release, `build/bench/` in a checkout. */
-export const benchDirectory = (program: string = import.meta.dirname): string => {
-  const checkout = checkoutOf(program);
-  const directory = checkout === null ? join(program, "bench") : join(checkout, "build", "bench");
+export const benchDirectory = (): string => {
+  const checkout = checkoutOf(PROGRAM);
+  const directory = checkout === null ? join(PROGRAM, "bench") : join(checkout, "build", "bench");
   if (existsSync(join(directory, "load.bpf.o"))) return directory;
   const remedy =
     checkout === null ? "the release is not complete, install it again" : `run \`npm run build\` in ${checkout}`;
@@ -26,9 +29,9 @@ export const benchDirectory = (program: string = import.meta.dirname): string =>
 };
 
 /** The program that runs on each node of the benchmark's lab. */
-export const benchNodeScript = (program: string = import.meta.dirname): string => {
-  const checkout = checkoutOf(program);
-  return checkout === null ? join(program, "bench-node.mjs") : join(checkout, "src", "bench", "node", "process.ts");
+export const benchNodeScript = (): string => {
+  const checkout = checkoutOf(PROGRAM);
+  return checkout === null ? join(PROGRAM, "bench-node.mjs") : join(checkout, "src", "bench", "node", "process.ts");
 };
 
 /** Root of the checkout that this code runs from, or null: it was bundled. */

@@ -17,13 +17,7 @@ export interface Passage {
   readonly direct: boolean;
 }
 
-/** `podHooks`: packets of pods are translated at their devices. */
-export const through = (
-  datapath: Datapath,
-  frame: Uint8Array,
-  from: DeviceName = "wire",
-  { podHooks = false }: { readonly podHooks?: boolean } = {},
-): Passage => {
+export const through = (datapath: Datapath, frame: Uint8Array, from: DeviceName = "wire"): Passage => {
   const outcomes: Outcome[] = [];
   const passage = (last: Uint8Array): Passage => {
     const reasons = outcomes.map(({ reason }) => reason);
@@ -38,14 +32,13 @@ export const through = (
   };
   const enter = (): Uint8Array | null => {
     if (from === "wire") return hook(datapath.ingress(frame));
-    if (podHooks) return hook(datapath.podIngress(frame));
     return datapath.forwardsReplies ? hook(datapath.podReply(frame)) : frame;
   };
   const entered = enter();
   const sent = outcomes.at(-1);
   if (entered === null) return passage(sent?.direct ? addressed(sent.frame) : (sent?.frame ?? frame));
   const routed = addressed(countedDown(entered));
-  const left = routeTo(destinationOf(routed)).device === "wire" || podHooks ? hook(datapath.egress(routed)) : routed;
+  const left = routeTo(destinationOf(routed)).device === "wire" ? hook(datapath.egress(routed)) : routed;
   return passage(left === null ? (outcomes.at(-1)?.frame ?? routed) : addressed(left));
 };
 

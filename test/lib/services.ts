@@ -19,8 +19,8 @@ export interface Entrance {
 }
 
 export const clusterIP = (address: string, port = 80): Entrance => ({ kind: "ClusterIP", address, port });
-export const externalIP = (address: string, port = 80): Entrance => ({ kind: "ExternalIP", address, port });
-export const loadBalancer = (address: string, port = 80): Entrance => ({ kind: "LoadBalancer", address, port });
+export const externalIP = (address: string): Entrance => ({ kind: "ExternalIP", address, port: 80 });
+export const loadBalancer = (address: string): Entrance => ({ kind: "LoadBalancer", address, port: 80 });
 export const nodePort = (port: number): Entrance => ({ kind: "NodePort", address: null, port });
 
 export interface ServiceParts {

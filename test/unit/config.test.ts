@@ -25,9 +25,9 @@ const load = (text: string, flags: Flags = {}) => {
   }
 };
 
-const mistakes = (text: string, flags: Flags = {}): string => {
+const mistakes = (text: string): string => {
   try {
-    load(text, flags);
+    load(text);
   } catch (error) {
     assert.ok(isInputError(error), `not an InputError: ${String(error)}`);
     return messageOf(error).replace(/\/\S*\/config\.yaml/, "config.yaml");

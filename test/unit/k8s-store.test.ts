@@ -26,8 +26,8 @@ const endpoints = (name: string, ips: readonly string[]): ParseResult =>
     subsets: [{ addresses: ips.map((ip) => ({ ip })), ports: [{ port: 8080 }] }],
   });
 
-const node = (name: string, zone = "z1"): ParseResult =>
-  parseObject({ apiVersion: "v1", kind: "Node", metadata: { name, labels: { "topology.kubernetes.io/zone": zone } } });
+const node = (name: string): ParseResult =>
+  parseObject({ apiVersion: "v1", kind: "Node", metadata: { name, labels: { "topology.kubernetes.io/zone": "z1" } } });
 
 const put = (store: ObjectStore, { parsed, problems }: ParseResult): boolean => store.upsert(parsed, problems);
 

@@ -20,9 +20,9 @@ export const textWidth = (text: string, size = FONT_PX): number => {
 };
 
 /** The text, or as much of it as fits, ended by an ellipsis. */
-export const fitted = (text: string, width: number, size = FONT_PX): string => {
-  if (textWidth(text, size) <= width) return text;
+export const fitted = (text: string, width: number): string => {
+  if (textWidth(text) <= width) return text;
   const kept = [...text];
-  while (kept.length > 1 && textWidth(`${kept.join("")}…`, size) > width) kept.pop();
+  while (kept.length > 1 && textWidth(`${kept.join("")}…`) > width) kept.pop();
   return `${kept.join("").trimEnd()}…`;
 };

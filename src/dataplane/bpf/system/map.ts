@@ -31,9 +31,11 @@ export const mapInfo = (fd: number): MapInfo => {
   return { type: u32(0), id: u32(4), key_size: u32(8), value_size: u32(12), max_entries: u32(16) };
 };
 
-/** Answers 0 or a positive errno: what a full map means is the caller's. `flags`: 0 any, 1 NOEXIST, 2 EXIST. */
-export const mapUpdate = (fd: number, key: Uint8Array, value: Uint8Array, flags = 0): number =>
-  Math.abs(libbpf().update_elem(fd, key, value, flags) as number);
+/** Answers 0 or a positive errno: what a full map means is the caller's. */
+export const mapUpdate = (fd: number, key: Uint8Array, value: Uint8Array): number =>
+  Math.abs(libbpf().update_elem(fd, key, value, BPF_ANY) as number);
+
+const BPF_ANY = 0; // a new entry, or a new value of one
 
 /** False: not there. */
 export const mapLookup = (fd: number, key: Uint8Array, value: Uint8Array): boolean => {

@@ -15,7 +15,7 @@ const protocols = { route: 0, sock_diag: 4, xfrm: 6, netfilter: 12 } as const;
 const ENOBUFS = 105;
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
-const [NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP] = [1, 4, 0x300];
+const [NLM_F_REQUEST, NLM_F_DUMP] = [1, 0x300];
 const HEADER = 16; // struct nlmsghdr {u32 length; u16 type, flags; u32 sequence, pid}
 
 // ---- asking --------------------------------------------------------------------------------------------------------
@@ -54,16 +54,11 @@ export const netlinkList = (protocol: keyof typeof protocols, type: number, head
   }
 };
 
-/** One question with one answer, or an acknowledgement. Throws SystemError when it is refused. */
-export const netlinkTell = (
-  protocol: keyof typeof protocols,
-  type: number,
-  body: Uint8Array,
-  flags = 0,
-): readonly Message[] => {
+/** One question with one answer. Throws SystemError when it is refused. */
+export const netlinkTell = (protocol: keyof typeof protocols, type: number, body: Uint8Array): readonly Message[] => {
   const fd = openNetlink(protocol);
   try {
-    send(fd, request(type, NLM_F_REQUEST | (flags === 0 ? 0 : NLM_F_ACK | flags), body));
+    send(fd, request(type, NLM_F_REQUEST, body));
     const answer = [...messagesIn(receive(fd))];
     const refusal = answer.find((message) => message.type === NLMSG_ERROR);
     const errno = refusal === undefined ? 0 : errnoOf(refusal.body);
