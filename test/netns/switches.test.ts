@@ -142,6 +142,34 @@ const broken = async (change: number): Promise<readonly string[]> => {
 const closeTalks = (change: number): Promise<void> =>
   close(talks.filter(({ opened, isBusy }) => change - opened >= (isBusy ? 2 : 4)));
 
+/** Sockets that ask a UDP NodePort, and at which port of whose the server hears them. */
+const askers: { readonly id: number; readonly what: string; readonly heard: string }[] = [];
+
+const ask = async (id: number): Promise<string> => {
+  const answer = await (await lab.host("client")).askUdp(id, undefined, 3000);
+  return answer.ok ? `${answer.client} ${answer.clientPort}` : answer.code;
+};
+
+const openAskers = async (way: string): Promise<void> => {
+  const client = await lab.host("client");
+  for (const family of ["v4", "v6"] as const)
+    for (const [pod, port] of [
+      ["pod1a", 30110],
+      ["pod2a", 30111],
+    ] as const) {
+      const to = { address: lab.place(NODE)[family], port };
+      const { id } = await client.openUdp(family === "v4" ? 4 : 6, { to });
+      askers.push({ id, what: `${way}: ${family}, ${pod}, UDP`, heard: await ask(id) });
+      assert.equal(await ask(id), askers.at(-1)?.heard);
+    }
+};
+
+/** Those who are not heard, or as somebody else. */
+const brokenAskers = async (): Promise<readonly string[]> => {
+  const now = await Promise.all(askers.map(({ id }) => ask(id)));
+  return askers.flatMap(({ what, heard }, i) => (now[i] === heard ? [] : [`${what}: ${heard}, now ${now[i]}`]));
+};
+
 // ---- changes -------------------------------------------------------------------------------------------------------
 
 let agent: Agent | null = null;
@@ -196,15 +224,18 @@ for (const [shape, changes] of Object.entries(CHANGES)) {
         if (i === 0) masquerade(shape);
         await make();
         await becomes(to);
-        assert.deepEqual(await broken(i), []);
+        assert.deepEqual([...(await broken(i)), ...(await brokenAskers())], []);
         await closeTalks(i);
         await openTalks(i, what);
+        await openAskers(what);
       });
     }
     test("taken off", async () => {
       await agent?.stop();
       assert.equal(lab.beeline(NODE, ["reset"]).status, 0);
       await close(talks);
+      const client = await lab.host("client");
+      for (const { id } of askers.splice(0)) await client.drop(id);
     });
   });
 }
