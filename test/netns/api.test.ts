@@ -1,12 +1,12 @@
 // Agents fed by an API server program what agents fed by manifests program, follow it, and outlive its absence.
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { after, before, test } from "node:test";
 import type { Agent } from "../lib/agent.ts";
 import { FakeApiServer } from "../lib/api-server.ts";
 import { type Door, openDoor } from "../lib/door.ts";
 import { eventually } from "../lib/eventually.ts";
-import { Lab } from "../lib/lab.ts";
 import { Manifests, nodeObject, type ServiceWords, serviceObjects } from "../lib/objects.ts";
+import { openLab } from "../lib/served-lab.ts";
 import { assertFails, assertReaches } from "../lib/traffic.ts";
 
 const WEB: ServiceWords = {
@@ -32,11 +32,7 @@ const LOCAL: ServiceWords = {
 };
 const PLAIN: ServiceWords = { name: "plain", clusterIPs: ["172.30.0.62", "fd00:172:30::62"], ports: [{ port: 80 }] };
 
-const lab = await Lab.create({ podsPerNode: 2 });
-after(() => lab.close());
-afterEach((t) => {
-  if ("passed" in t && t.passed === false) console.error(lab.logs());
-});
+const lab = await openLab({ podsPerNode: 2 });
 const api = new FakeApiServer({ tls: true });
 let kubeconfig = "";
 let door: Door;

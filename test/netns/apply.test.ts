@@ -1,18 +1,16 @@
 // `beeline apply` on whatever kernel this is: programs attach as it can (tcx links, or clsact filters before 6.6), and
 // translate at the socket and at the device. Small, so that scripts/test-kernels can run it on a slow machine.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { before, test } from "node:test";
 import { SOCKET_HOOKS } from "../../src/dataplane/bpf/attach.ts";
 import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
 import { BEELINE } from "../lib/agent.ts";
 import { attachedPrograms } from "../lib/attached.ts";
-import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
-import { nodePortServiceOf } from "../lib/served-lab.ts";
+import { nodePortServiceOf, openLab } from "../lib/served-lab.ts";
 import { assertReaches } from "../lib/traffic.ts";
 
-const lab = await Lab.create({ nodes: 1, podsPerNode: 2 });
-after(() => lab.close());
+const lab = await openLab({ nodes: 1, podsPerNode: 2 });
 const CLUSTER_IPS = { v4: "172.30.0.10", v6: "fd00:172:30::10" } as const;
 const tc = hasTcx() ? "tcx" : "clsact";
 

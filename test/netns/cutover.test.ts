@@ -1,25 +1,21 @@
 // A node changes over from kube-proxy's rules to bpf: connections that the rules set up go on, new ones go by bpf.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { before, test } from "node:test";
 import { hasConntrack } from "../../src/dataplane/bpf/probe.ts";
 import { BEELINE } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
-import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
-import { nodePortServiceOf } from "../lib/served-lab.ts";
+import { nodePortServiceOf, openLab, PODS, serveAt } from "../lib/served-lab.ts";
 
-const PODS = ["pod1a", "pod1b", "pod2a", "pod2b"];
 const NODE_PORT = 30010;
 const skip = hasConntrack() ? false : "this kernel cannot be asked for tracked connections";
 
-const lab = await Lab.create({ nodes: 2, podsPerNode: 2 });
-after(() => lab.close());
+const lab = await openLab({ nodes: 2, podsPerNode: 2 });
 const manifests = new Manifests(lab);
 
 before(async () => {
   manifests.service(nodePortServiceOf("web", 10), PODS);
-  await lab.startHosts();
-  for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8080, "TCP");
+  await serveAt(lab);
 });
 
 const apply = (dataplane: string): void => {

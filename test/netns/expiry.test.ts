@@ -1,13 +1,11 @@
 // A running agent has connections expired in the kernel, by its configuration, and says so in its metrics.
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { eventually } from "../lib/eventually.ts";
-import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
-import { nodePortServiceOf } from "../lib/served-lab.ts";
+import { nodePortServiceOf, openLab } from "../lib/served-lab.ts";
 
-const lab = await Lab.create({ nodes: 1, podsPerNode: 1 });
-after(() => lab.close());
+const lab = await openLab({ nodes: 1, podsPerNode: 1 });
 
 test("a UDP flow that has been silent for longer than its timeout is gone, a TCP connection stays", async () => {
   const manifests = new Manifests(lab);

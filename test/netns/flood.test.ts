@@ -5,16 +5,15 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { before, test } from "node:test";
 import { inside } from "../../src/bench/lab/inside.ts";
 import { BEELINE } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
 import { FLOOD } from "../lib/flood.ts";
 import { FORWARDINGS, type Forwarding, forwardingArguments } from "../lib/forwarding.ts";
 import { assertForwards, readForwards } from "../lib/forwards.ts";
-import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
-import { nodePortServiceOf } from "../lib/served-lab.ts";
+import { nodePortServiceOf, openLab, serveAt } from "../lib/served-lab.ts";
 
 const NODE_PORT = 30010;
 const PODS = ["pod1a", "pod2a"];
@@ -23,15 +22,13 @@ const HELD = 16;
 const SYNS = 100_000; // about 2 s of them, or as long as the node takes
 const PATIENCE_MS = 8000; // of a new client, whose SYN may be lost in the crowd: it is sent again after 1, 3 and 7 s
 
-const lab = await Lab.create({ nodes: 2, podsPerNode: 1 });
-after(() => lab.close());
+const lab = await openLab({ nodes: 2, podsPerNode: 1 });
 
 const manifests = new Manifests(lab);
 
 before(async () => {
   manifests.service(nodePortServiceOf("web", 10), PODS);
-  await lab.startHosts();
-  for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8080, "TCP");
+  await serveAt(lab, PODS);
 });
 
 const apply = (forwarding: Forwarding): void => {

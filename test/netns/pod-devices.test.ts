@@ -1,25 +1,19 @@
 // Pods whose sockets are not translated: served packet by packet at the node's end of their device, as by their sockets.
 // By bpf.socketLB (host, off) all pods of a node; by bpf.podDevices those behind some devices, such as a virtual machine's.
 import assert from "node:assert/strict";
-import { after, afterEach, before, describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { hasTcx } from "../../src/dataplane/bpf/probe.ts";
 import { bootTime_ns } from "../../src/dataplane/bpf/system/clock.ts";
 import { BEELINE } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
 import { FORWARDING_FIELDS, FORWARDINGS } from "../lib/forwarding.ts";
 import { Host } from "../lib/host/host.ts";
-import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
-import { serviceOf } from "../lib/served-lab.ts";
+import { openLab, PODS, serviceOf } from "../lib/served-lab.ts";
 import { assertFails, assertReaches, assertRefusedByIcmp, type Tried } from "../lib/traffic.ts";
 
-const lab = await Lab.create();
-after(() => lab.close());
-afterEach((t) => {
-  if ("passed" in t && t.passed === false) console.error(lab.logs());
-});
+const lab = await openLab();
 const manifests = new Manifests(lab);
-const PODS = ["pod1a", "pod1b", "pod2a", "pod2b"] as const;
 
 before(async () => {
   manifests.service(serviceOf("web", 10), ["pod1a", "pod2a"]);

@@ -1,27 +1,19 @@
 // The agent is killed, stopped, started twice, taken off: what is pinned works on, and is taken over as it is.
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, statSync } from "node:fs";
-import { after, afterEach, before, test } from "node:test";
+import { before, test } from "node:test";
 import { linksDirectory, pinDirectory } from "../../src/dataplane/bpf/pins.ts";
 import type { Agent } from "../lib/agent.ts";
 import { attachedPrograms } from "../lib/attached.ts";
 import { eventually } from "../lib/eventually.ts";
 import type { Host } from "../lib/host/host.ts";
-import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
-import { nodePortServiceOf } from "../lib/served-lab.ts";
+import { addressesIn, nodePortServiceOf, openLab, serveAt } from "../lib/served-lab.ts";
 import { assertFails, assertReaches } from "../lib/traffic.ts";
 
-const PODS = ["pod1a", "pod1b", "pod2a", "pod2b"] as const;
-
-const lab = await Lab.create({ podsPerNode: 3 });
-after(() => lab.close());
-afterEach((t) => {
-  if ("passed" in t && t.passed === false) console.error(lab.logs());
-});
+const lab = await openLab({ podsPerNode: 3 });
 const manifests = new Manifests(lab);
-const v4 = (name: string): string => lab.place(name).v4;
-const v6 = (name: string): string => lab.place(name).v6;
+const { v4, v6 } = addressesIn(lab);
 const start = (node: string): Promise<Agent> => lab.startAgent(node, { manifests: manifests.path });
 
 let agent1: Agent;
@@ -30,8 +22,7 @@ let agent2: Agent;
 before(async () => {
   manifests.service(nodePortServiceOf("web", 40), ["pod1a", "pod2a"]);
   manifests.service(nodePortServiceOf("other", 41), ["pod1b"]);
-  await lab.startHosts();
-  for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8080, "TCP", "UDP");
+  await serveAt(lab);
   [agent1, agent2] = await Promise.all([start("node1"), start("node2")]);
 });
 

@@ -7,11 +7,11 @@ import { after, before, describe, test } from "node:test";
 import { inside } from "../../src/bench/lab/inside.ts";
 import { BEELINE } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
-import { type CommandResult, Lab } from "../lib/lab.ts";
+import type { CommandResult } from "../lib/lab.ts";
 import { Manifests, type ServiceWords, serviceObject, sliceObjects } from "../lib/objects.ts";
+import { openLab } from "../lib/served-lab.ts";
 
-const lab = await Lab.create({ nodes: 1, podsPerNode: 4 });
-after(() => lab.close());
+const lab = await openLab({ nodes: 1, podsPerNode: 4 });
 const manifests = new Manifests(lab);
 const VIP = { v4: "172.30.0.10", v6: "fd00:172:30::10" } as const;
 const FAMILIES = ["v4", "v6"] as const;

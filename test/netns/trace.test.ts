@@ -6,12 +6,11 @@ import { after, before, test } from "node:test";
 import { inside } from "../../src/bench/lab/inside.ts";
 import { BEELINE } from "../lib/agent.ts";
 import { eventually } from "../lib/eventually.ts";
-import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
 import { Running } from "../lib/sandbox.ts";
+import { openLab } from "../lib/served-lab.ts";
 
-const lab = await Lab.create({ nodes: 1, podsPerNode: 2 });
-after(() => lab.close());
+const lab = await openLab({ nodes: 1, podsPerNode: 2 });
 const running: Running[] = [];
 after(() => {
   for (const one of running) one.signal("SIGKILL");

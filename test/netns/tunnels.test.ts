@@ -6,14 +6,12 @@ import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
 import { BEELINE } from "../lib/agent.ts";
 import { FORWARDINGS, type Forwarding, forwardingArguments } from "../lib/forwarding.ts";
-import { Lab } from "../lib/lab.ts";
 import { Manifests } from "../lib/objects.ts";
-import { nodePortServiceOf } from "../lib/served-lab.ts";
+import { nodePortServiceOf, openLab } from "../lib/served-lab.ts";
 import { assertReaches, assertRefusedByIcmp } from "../lib/traffic.ts";
 import { startTunWire } from "../lib/tun.ts";
 
-const lab = await Lab.create();
-after(() => lab.close());
+const lab = await openLab();
 const manifests = new Manifests(lab);
 const FAMILIES = ["v4", "v6"] as const;
 type Family = (typeof FAMILIES)[number];
