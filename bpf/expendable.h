@@ -42,8 +42,8 @@ static __always_inline bool is_at(__u32 place, __u64 created_ns)
  * says whose it is: two of the same nanosecond do not have the same place, unless the whole ring
  * was taken in that. It is compared and cleared at once, since who takes the place at this moment
  * would else lose it, and be one more than there are places. What is not left (its flow is lost, or
- * written anew meanwhile) costs whoever takes it a look at nobody. A head whose first flow gives way
- * while it is written is in no place, until it times out.
+ * written anew meanwhile) costs whoever takes it a look at nobody. A head whose first flow gives
+ * way while it is written is in no place, until it times out.
  */
 static __always_inline void leave_place(__u32 place, __u64 created_ns)
 {
