@@ -19,6 +19,9 @@ before(async () => {
   for (const pod of PODS) await (await lab.host(pod)).serve(pod, 8081, "TCP", "UDP");
 });
 
+/** A SYN that is lost, in queues that all labs of the machine share, is sent again after a second. */
+const PATIENCE_MS = 2500;
+
 /** Connects without pause until stopped. */
 interface Loop {
   readonly title: string;
@@ -28,7 +31,7 @@ interface Loop {
 
 const startLoop = async (from: string, address: string, port: number, transport: Transport): Promise<Loop> => {
   const host: Host = await lab.host(from);
-  const { id } = await host.startLoop(address, port, { transport, pause_ms: 4 });
+  const { id } = await host.startLoop(address, port, { transport, pause_ms: 4, timeout_ms: PATIENCE_MS });
   const loop = {
     title: `${from} to ${address} port ${port}/${transport}`,
     counts: () => host.loopCounts(id),
