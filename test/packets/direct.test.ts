@@ -279,16 +279,17 @@ for (const a of families) {
           return first(42000 + generation, generation)[1] === known;
         };
         try {
-          assert.ok(isKept(2) || isKept(3), "once more, in case that a window ended just then");
-          assert.deepEqual(first(41010, 4), ["FORWARD_PEER", moved]);
+          // Each CPU asks for itself, and a window may end just then: not every time.
+          assert.ok([2, 3, 4, 5, 6, 7, 8, 9].some(isKept));
+          assert.deepEqual(first(43000, 10), ["FORWARD_PEER", moved]);
         } finally {
           neighbour(known);
         }
-        assert.deepEqual(first(41003, 5), ["FORWARD_PEER", known]);
-        assert.equal(first(41004, 5, { payload: "x".repeat(1480) })[0], "FORWARD_TOO_LARGE", "as large as any");
+        assert.deepEqual(first(43001, 11), ["FORWARD_PEER", known]);
+        assert.equal(first(43002, 11, { payload: "x".repeat(1480) })[0], "FORWARD_TOO_LARGE", "as large as any");
         direct.put("node_addresses", a.node as Address, { flags: 0 });
-        assert.equal(first(41005, 5, { from: a.node })[0], "FORWARD_NEXT_HOP", "whoever is the source");
-        assert.equal(first(41006, 0)[0], null);
+        assert.equal(first(43003, 11, { from: a.node })[0], "FORWARD_NEXT_HOP", "whoever is the source");
+        assert.equal(first(43004, 0)[0], null);
       });
 
       test("who cannot be a source, to the kernel, is left to it: the node's own address", () => {
