@@ -13,7 +13,7 @@ const FRAMES = 32_768;
 const AT_ONCE = 64;
 /** About what a node gets through of them. */
 const RATE_PER_MS = 50;
-/** Of the 1,000 packets that wait for a CPU at most (net.core.netdev_max_backlog): of all labs of the machine, so the others lose theirs. */
+/** Packets for a CPU wait in one queue for all labs of the machine (net.core.netdev_max_backlog, 1,000): in a full one all lose theirs. */
 const MOST_WAITING = 64;
 
 const AF_INET = 2;

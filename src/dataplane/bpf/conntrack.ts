@@ -38,6 +38,7 @@ export const makeKnown = (store: MapStore): number => {
 /** Whether packets of connections were sent on directly that may be unknown to conntrack, as far as the programs know. */
 export const hasUnseenFlows = (store: MapStore): boolean => {
   const { forwarding_since_ns } = readConfig(store);
+  if (forwarding_since_ns === 0n) return false; // the way has never changed: no need to look at every flow at each start
   for (const [, bytes] of store.entries("flows")) {
     if (createdIn(bytes) >= forwarding_since_ns || kindIn(bytes) === flow_kind.FLOW_SNAT) continue;
     if (viewOf(bytes).getBigUint64(STATE, true) !== ACQUAINTED) return true;
