@@ -156,16 +156,15 @@ SUBPROGRAM int choose_for_packet(const struct packet *packet, struct connection 
 /*
  * REASON_NEW_FLOW: `c` is a connection that is not ours, but whose backend's replies would be
  * taken for those of another one, of the same client port by way of a VIP. It gets what any
- * such clash gets, another client port; its VIP is the backend itself.
+ * such clash gets, another client port; its VIP is the backend itself. Its replies come back as
+ * the other one's do: the backend may have gone from the Service, and its number to another.
  */
 SUBPROGRAM int choose_beside(const struct packet *packet, struct connection *c)
 {
 	const struct config *config = get_config();
 	struct party client, backend;
-	const struct backend *known;
 	const struct flow *undo;
 	struct flow_key key;
-	__u32 backend_id;
 
 	if (!config || !packet || !c)
 		return REASON_NOT_OURS;
@@ -181,11 +180,9 @@ SUBPROGRAM int choose_beside(const struct packet *packet, struct connection *c)
 	c->node = (struct party){};
 	c->proto = packet->key.proto;
 	c->service_id = undo->service_id;
-	backend_id = undo->backend_id;
-	c->backend_id = backend_id;
+	c->backend_id = undo->backend_id;
 	c->generation = undo->generation;
-	known = bpf_map_lookup_elem(&backends, &backend_id);
-	c->needs_snat = known && needs_snat(packet, known);
+	c->needs_snat = undo->far_port;
 	c->hash = hash_flow(&packet->key, config->hash_seed);
 	c->now_ns = bpf_ktime_get_boot_ns();
 	return REASON_NEW_FLOW;

@@ -19,7 +19,11 @@ test("every difference is one of docs/semantics.md", () => {
 test("both dataplanes have one answer where no difference applies, and every difference applies somewhere", () => {
   const met = new Set<string>();
   for (let number = 0; number < 60; number++) {
-    const world = makeWorld(clusterObjects(drawCluster(1, number), places), places, number % 2 === 0 ? [] : "primary");
+    const [nodePorts, socketLB] = [
+      number % 2 === 0 ? [] : ("primary" as const),
+      number % 3 === 0 ? "host" : "all",
+    ] as const;
+    const world = makeWorld(clusterObjects(drawCluster(1, number), places), places, nodePorts, socketLB);
     for (const probe of everyProbe(world).filter((_, i) => i % 7 === 0)) {
       const { answers, differences } = caseOf(world, probe);
       for (const name of differences) met.add(name);

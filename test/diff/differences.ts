@@ -5,7 +5,8 @@ import { type Address, familyOf, prefixContains } from "../../src/model/address.
 import type { Desired, DesiredService } from "../../src/model/desired.ts";
 import { servicePortKey } from "../../src/model/desired.ts";
 import { isOfService } from "../../src/model/verdict.ts";
-import { isNode } from "../lib/network.ts";
+import { readAddress } from "../lib/addresses.ts";
+import { isNode, type Place } from "../lib/network.ts";
 import {
   type Asked,
   type DataplaneName,
@@ -100,6 +101,13 @@ export const DIFFERENCES: readonly Difference[] = [
         placeNameOf(server) === meaning.handler && meaning.packet.from.place !== "node";
       const servers = whereSeen(iptables, (server, source) => (toItself(server) ? source : node));
       return servers === null ? null : { iptables: servers };
+    },
+  },
+  {
+    name: "1 source kept, but not from a port that has asked such an endpoint by SNAT before",
+    apply: (asked, { bpf }) => {
+      const seen = seenFromSharedPort(asked, bpf);
+      return seen === null ? null : { bpf: seen };
     },
   },
   {
@@ -218,6 +226,32 @@ export const DIFFERENCES: readonly Difference[] = [
 ];
 
 type Reached = Extract<Expected, { kind: "reached" }>;
+
+/**
+ * Over TCP, of what another node, or nobody, translates: the node of a pod whose endpoint does not say where it runs may
+ * have taken it for a remote one before, for the same client port, and goes on with SNAT. null: it cannot have.
+ */
+export const seenFromSharedPort = ({ world, probe, meaning }: Asked, bpf: Expected): Reached | null => {
+  if (bpf.kind !== "reached" || !probe.sharedPort || probe.transport !== "TCP" || world.socketLB === "all") return null;
+  const orSeen = [...bpf.servers.keys()].flatMap((server): (readonly [string, string])[] => {
+    const place = placeOf(world.places, placeNameOf(server));
+    const node = AGENT_NODES.find((name) => name === place.node);
+    if (node === undefined || isNode(place) || node === meaning.handler) return [];
+    if (node === placeOf(world.places, probe.from).node || !isTakenForRemote(world, node, place)) return [];
+    return [[server, nodeSource(world, node, probe)]];
+  });
+  return orSeen.length === 0 ? null : { ...bpf, orSeen: new Map(orSeen) };
+};
+
+/** To the node on which it is. */
+const isTakenForRemote = (world: World, node: string, { v4, v6 }: Place): boolean =>
+  [...desiredOf(world, node).services.values()].some(({ frontends }) =>
+    frontends.some(({ external }) =>
+      external.kind === "backends"
+        ? external.backends.some(({ address, local }) => !local && [v4, v6].map(readAddress).includes(address))
+        : false,
+    ),
+  );
 
 const namesNodePort = (world: World, port: number): boolean =>
   [...world.snapshot.services.values()].some(({ ports }) => ports.some(({ nodePort }) => nodePort === port));

@@ -10,8 +10,14 @@ import { type Meaning, nodeAddresses, type Probe, placeOf, sourceAddress, type W
 export type DataplaneName = "bpf" | "iptables" | "userspace";
 
 export type Expected =
-  /** Server (`pod1a:8080`) to the address that it has to see as its client's. */
-  | { readonly kind: "reached"; readonly servers: ReadonlyMap<string, string>; readonly sticky: boolean }
+  | {
+      readonly kind: "reached";
+      /** Server (`pod1a:8080`) to the address that it has to see as its client's. */
+      readonly servers: ReadonlyMap<string, string>;
+      readonly sticky: boolean;
+      /** Likewise, to an address that is as right, where it depends on what the same port has asked before. */
+      readonly orSeen?: ReadonlyMap<string, string>;
+    }
   /** Nobody answers: one of these codes. */
   | { readonly kind: "failed"; readonly codes: readonly string[] };
 
@@ -117,7 +123,8 @@ const wrongAnswer = (probe: Probe, expected: Expected, answer: Answer): string |
   if (!answer.ok) return answer.code;
   const source = expected.servers.get(answer.name);
   if (source === undefined) return `${answer.name} answered`;
-  if (readAddress(answer.client) !== source) return `${answer.name} saw ${answer.client}`;
+  const seen = readAddress(answer.client);
+  if (seen !== source && seen !== expected.orSeen?.get(answer.name)) return `${answer.name} saw ${answer.client}`;
   const peer = answer.peer.replace(/^::ffff:(?=\d+\.)/, "");
   if (peer !== probe.address || answer.peerPort !== probe.port)
     return `the client saw the answer come from ${answer.peer} port ${answer.peerPort}`;
@@ -126,6 +133,8 @@ const wrongAnswer = (probe: Probe, expected: Expected, answer: Answer): string |
 
 export const formatExpected = (expected: Expected): string => {
   if (expected.kind === "failed") return expected.codes.join(" or ");
-  const servers = [...expected.servers].map(([name, source]) => `${name} seeing ${source}`).join(", ");
+  const servers = [...expected.servers]
+    .map(([name, source]) => `${name} seeing ${[source, expected.orSeen?.get(name)].filter(Boolean).join(" or ")}`)
+    .join(", ");
   return `${expected.sticky ? "one of " : ""}${servers}`;
 };

@@ -8,7 +8,7 @@ import type { Answer } from "../lib/host/protocol.ts";
 import { shuffled } from "../lib/random.ts";
 import { nextPort, tryOf } from "./ask.ts";
 import { BACKENDS, TARGET_PORTS } from "./cluster.ts";
-import { type Case, caseOf } from "./differences.ts";
+import { type Case, caseOf, seenFromSharedPort } from "./differences.ts";
 import { complaint, type Expected, formatExpected, ownSource } from "./expected.ts";
 import type { Labs } from "./labs.ts";
 import { everyProbe, formatProbe } from "./probes.ts";
@@ -102,7 +102,9 @@ const directCases = (world: World, from: string): readonly Case[] =>
           const probe: Probe = { from, transport, address, port, ...how };
           const servers = new Map([[`${name}:${port}`, ownSource(world, probe)]]);
           const reached: Expected = { kind: "reached", sticky: false, servers };
-          return { ...caseOf(world, probe), answers: { bpf: reached, iptables: reached, userspace: reached } };
+          const one = caseOf(world, probe);
+          const bpf = seenFromSharedPort({ world, probe, meaning: one.meaning }, reached) ?? reached;
+          return { ...one, answers: { bpf, iptables: reached, userspace: reached } };
         }),
       ),
     ),

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 import { flow_flag, flow_kind } from "../../src/dataplane/bpf/abi.gen.ts";
 import type { ExpiryOptions } from "../../src/dataplane/bpf/expiry.ts";
 import { type ConnectionState, NONE_BY_STATE, stateOf } from "../../src/dataplane/bpf/states.ts";
-import { type BackendSpec, families, flowKey, type KeyOf, publish } from "../lib/datapath.ts";
+import { type BackendSpec, families, flowKey, type KeyOf, publish, putBackend } from "../lib/datapath.ts";
 import { inEveryForwarding, newDatapath } from "../lib/forwarding.ts";
 import { buildFrame, type FrameOptions, parseFrame, splitFrame } from "../lib/packet.ts";
 import { type Passage, through } from "../lib/passage.ts";
@@ -538,6 +538,21 @@ inEveryForwarding((_, forwarding) => {
           assert.equal(atBackend(to(backend.address, 8080, "A")).sport, two.sport);
         }
         assert.equal(datapath.get("backend_stats", 1)?.new_flows, 1n, "the Service has been asked once");
+      });
+
+      test(`${a.family}: the same, when the Service's ${what} backend has gone and its number is another's`, () => {
+        publish(datapath, { address: a.vip, port: 80 }, [backend]);
+        const sourceAt = (address: string, dport: number): string => {
+          const passage = through(
+            datapath,
+            buildFrame({ from: a.client, to: address, sport: 40000, dport, flags: "S" }),
+          );
+          return parseFrame(passage.frame).from;
+        };
+        const own = sourceAt(a.vip, 80);
+        assert.equal(own, backend.local ? a.client : a.node);
+        putBackend(datapath, { ...backend, local: !backend.local, generation: 2 });
+        assert.equal(sourceAt(backend.address, 8080), own, "its replies come back the way that the others do");
       });
     }
   }
