@@ -9,7 +9,7 @@ import { shuffled } from "../lib/random.ts";
 import { nextPort, tryOf } from "./ask.ts";
 import { BACKENDS, TARGET_PORTS } from "./cluster.ts";
 import { type Case, caseOf, seenFromSharedPort } from "./differences.ts";
-import { complaint, type Expected, formatExpected, ownSource } from "./expected.ts";
+import { complaint, type Expected, formatExpected, isByPacket, ownSource } from "./expected.ts";
 import type { Labs } from "./labs.ts";
 import { everyProbe, formatProbe } from "./probes.ts";
 import { type Probe, placeOf, type World } from "./world.ts";
@@ -65,26 +65,27 @@ interface Step {
 }
 
 /**
- * One walk for each family and transport, over UDP one more: bpf does not part what one port asks by way of another node
- * from what it asks for itself (docs/dataplane.md). A random choice of targets, each asked several times. */
+ * One walk for each family and transport, over UDP one more: bpf does not part what is translated on its way from what the
+ * same port asks a pod itself (docs/dataplane.md). A random choice of targets, each asked several times. */
 const walksOf = (world: World, from: string, { steps, random }: WalkOptions): readonly (readonly Step[])[] => {
   const served = everyProbe(world)
     .filter((probe) => probe.from === from && probe.sharedPort && probe.bound === "no")
     .map((probe) => caseOf(world, probe))
     .filter(({ answers: { bpf, iptables } }) => isSteady(bpf) && isSteady(iptables));
-  return [...Map.groupBy([...served, ...directCases(world, from)], kindOf).values()].map((cases) => {
-    const some = shuffled(cases, random).slice(0, TARGETS);
-    return Array.from({ length: steps }, () => ({
-      one: some[Math.floor(random() * some.length)] as Case,
-      serverCloses: random() < 0.5,
-    }));
-  });
+  return [...Map.groupBy([...served, ...directCases(world, from)], (one) => kindOf(world, one)).values()].map(
+    (cases) => {
+      const some = shuffled(cases, random).slice(0, TARGETS);
+      return Array.from({ length: steps }, () => ({
+        one: some[Math.floor(random() * some.length)] as Case,
+        serverCloses: random() < 0.5,
+      }));
+    },
+  );
 };
 
-const kindOf = ({ probe: { transport, address }, meaning }: Case): string => {
-  const { verdict, packet } = meaning;
-  const isByAnotherNode = transport === "UDP" && packet.from.place === "outside" && verdict.kind !== "pass";
-  return [transport, familyOf(address), isByAnotherNode].join(" ");
+const kindOf = (world: World, { probe, meaning: { verdict, packet } }: Case): string => {
+  const isTranslatedOnItsWay = verdict.kind !== "pass" && (packet.from.place === "outside" || isByPacket(world, probe));
+  return [probe.transport, familyOf(probe.address), probe.transport === "UDP" && isTranslatedOnItsWay].join(" ");
 };
 
 const TARGETS = 8;

@@ -9,7 +9,7 @@ import type { HookOptions, Hooks } from "./hooks.ts";
 import type { Xdp } from "./xdp.ts";
 
 export interface Served {
-  /** Attaches the programs, once. */
+  /** Attaches the programs, once; later calls do nothing. */
   attach(): void;
   set(devices: readonly string[], podDevices: readonly string[]): void;
   setMode(mode: ForwardingMode): void;
@@ -71,13 +71,13 @@ export const createServed = (parts: ServedParts): Served => {
 
   return {
     attach() {
+      if (isAttached) return;
       fitness = read();
-      const isFirst = !isAttached;
-      if (isFirst) setHooks(); // so that no program leaves a device for a moment
+      setHooks(); // so that no program leaves a device for a moment
       hooks.attach();
       isAttached = true;
       apply();
-      if (isFirst) tellConntrack();
+      tellConntrack();
     },
     set(nextDevices, nextPodDevices) {
       devices = nextDevices;
