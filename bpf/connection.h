@@ -28,7 +28,7 @@ SUBPROGRAM int find_first_hop(struct __sk_buff *ctx, const struct packet *packet
 			      struct connection *c)
 {
 	const struct config *config = get_config();
-	struct flow_key routed;
+	struct flow_entry *routed;
 
 	if (!config || !packet || !c)
 		return 0;
@@ -36,8 +36,10 @@ SUBPROGRAM int find_first_hop(struct __sk_buff *ctx, const struct packet *packet
 	c->forward = FORWARD_NEXT_HOP;
 	if (!next_hop_generation() && !(c->needs_snat && config->has_tunnels))
 		return 0;
-	routed = key_in(c, FLOW_SNAT);
-	c->forward = find_next_hop(ctx, packet, &routed, &c->next_hop);
+	routed = scratch_entry_for(c, FLOW_SNAT);
+	if (!routed)
+		return 0;
+	c->forward = find_next_hop(ctx, packet, &routed->key, &c->next_hop);
 	if (c->needs_snat)
 		c->forward = forward_to_remote(c->forward, &c->next_hop);
 	return 0;
@@ -90,7 +92,7 @@ static __always_inline struct frontend_key frontend_key_of(const struct packet *
  * that most packets, which are for no frontend's, cost no more lookups than they must. Not inlined:
  * they end here.
  */
-static __noinline int find_entrance(const struct packet *packet)
+static __always_inline int find_entrance(const struct packet *packet)
 {
 	struct frontend_key key = frontend_key_of(packet);
 	const struct frontend_address *address =
@@ -107,11 +109,12 @@ static __noinline int find_entrance(const struct packet *packet)
 
 /* Whether the reply would not come back by itself: from another node to a client outside, or
  * from a pod to itself. */
-static __always_inline bool needs_snat(const struct packet *packet, const struct backend *backend)
+static __always_inline bool needs_snat(const struct packet *packet, const struct addr *backend,
+				       bool is_local)
 {
 	if (packet->scope == SCOPE_INTERNAL)
-		return same_addr(&packet->key.src_addr, &backend->addr);
-	return !(backend->flags & BACKEND_LOCAL);
+		return same_addr(&packet->key.src_addr, backend);
+	return !is_local;
 }
 
 static __always_inline void fill(struct connection *c, const struct packet *packet,
@@ -122,12 +125,13 @@ static __always_inline void fill(struct connection *c, const struct packet *pack
 	c->backend.addr = choice->backend->addr;
 	c->backend.port = choice->backend->port;
 	c->node = (struct party){};
-	c->needs_snat = needs_snat(packet, choice->backend);
+	c->needs_snat =
+		needs_snat(packet, &choice->backend->addr, choice->backend->flags & BACKEND_LOCAL);
 	c->proto = packet->key.proto;
 	c->service_id = choice->backend->service_id;
 	c->backend_id = choice->backend_id;
 	c->generation = choice->backend->generation;
-	c->now_ns = bpf_ktime_get_boot_ns();
+	c->now_ns = opening_time_ns();
 }
 
 /* By `c->frontend`. REASON_NEW_FLOW: `c` is filled but for `node`. Else why there is no backend. */
@@ -182,9 +186,9 @@ SUBPROGRAM int choose_beside(const struct packet *packet, struct connection *c)
 	c->service_id = undo->service_id;
 	c->backend_id = undo->backend_id;
 	c->generation = undo->generation;
-	c->needs_snat = undo->far_port;
+	c->needs_snat = needs_snat(packet, &backend.addr, !undo->far_port);
 	c->hash = hash_flow(&packet->key, config->hash_seed);
-	c->now_ns = bpf_ktime_get_boot_ns();
+	c->now_ns = opening_time_ns();
 	return REASON_NEW_FLOW;
 }
 

@@ -141,26 +141,26 @@ static __always_inline bool is_netfilters(struct __sk_buff *ctx, const struct fl
 /* Of a flow that has no next hop, or an old one. */
 SUBPROGRAM int find_forward(struct __sk_buff *ctx, struct packet *packet, struct flow *flow)
 {
-	struct flow_key routed;
+	struct flow_entry *routed = scratch_entry();
 	struct next_hop hop;
 	__u64 created_ns;
 	int forward;
 
-	if (!packet || !flow)
+	if (!packet || !flow || !routed)
 		return FORWARD_NEXT_HOP;
 	created_ns = *(volatile __u64 *)&flow->created_ns;
-	routed = routed_by(packet, flow);
-	forward = find_next_hop(ctx, packet, &routed, &hop);
+	routed->key = routed_by(packet, flow);
+	forward = find_next_hop(ctx, packet, &routed->key, &hop);
 	if (flow->kind == FLOW_DNAT && flow->far_port)
 		forward = forward_to_remote(forward, &hop);
-	if (is_netfilters(ctx, flow, &routed, created_ns)) {
+	if (is_netfilters(ctx, flow, &routed->key, created_ns)) {
 		hop.way = WAY_KERNEL;
 		forward = FORWARD_NEXT_HOP;
 	}
 	if (hop.generation)
 		remember_next_hop(packet, flow, created_ns, &hop);
 	packet->ifindex = hop.ifindex;
-	return forward != FORWARD_PEER || write_macs(ctx, &hop) ? forward : FORWARD_NEXT_HOP;
+	return !has_macs(forward) || write_macs(ctx, &hop) ? forward : FORWARD_NEXT_HOP;
 }
 
 /*
@@ -189,7 +189,7 @@ static __always_inline int choose_forward(struct __sk_buff *ctx, struct packet *
 	forward = forward_by(state.way);
 	if (!is_sent(forward))
 		return forward;
-	if (segment_size(ctx, packet) > state.mtu)
+	if (segment_size(packet) > state.mtu)
 		return FORWARD_TOO_LARGE;
 	packet->ifindex = flow->next_hop.ifindex;
 	if (!write_macs(ctx, &flow->next_hop))
@@ -212,7 +212,7 @@ static __always_inline int choose_first_forward(struct __sk_buff *ctx, struct pa
 	if (packet->scope == SCOPE_INTERNAL && c->node.port)
 		return FORWARD_HAIRPIN;
 	packet->ifindex = c->next_hop.ifindex;
-	if (c->forward == FORWARD_PEER && !write_macs(ctx, &c->next_hop))
+	if (has_macs(c->forward) && !write_macs(ctx, &c->next_hop))
 		return FORWARD_NEXT_HOP;
 	return c->forward;
 }

@@ -237,25 +237,30 @@ static __noinline int write_flow(const struct connection *c, __u32 kind, __u64 f
 	struct flow_entry *entry = scratch_entry_for(c, kind);
 	const struct party *to = translation_in(c, kind);
 	struct party far = far_side_in(c, kind);
+	struct flow *flow;
 
 	if (!entry)
 		return -ENOENT;
-	entry->flow = (struct flow){
-		.addr = to->addr,
-		.port = kind == FLOW_UNDO_SNAT ? c->inner_port : to->port,
-		.kind = kind,
-		.flags = flags_in(c, kind),
-		.service_id = c->service_id,
-		.backend_id = c->backend_id,
-		.generation = c->generation,
-		.client_port = client_port_in(c, kind),
-		.place = kind == FLOW_UNDO_DNAT ? c->place : 0,
-		.created_ns = c->created_ns,
-		.last_seen_ns = c->now_ns,
-		.far_addr = far.addr,
-		.far_port = far.port,
-		.next_hop = kind == FLOW_DNAT ? c->next_hop : (struct next_hop){},
-	};
+	/* In its place: written on the stack first it would be copied. */
+	flow = &entry->flow;
+	flow->addr = to->addr;
+	flow->port = kind == FLOW_UNDO_SNAT ? c->inner_port : to->port;
+	flow->kind = kind;
+	flow->flags = flags_in(c, kind);
+	flow->service_id = c->service_id;
+	flow->backend_id = c->backend_id;
+	flow->generation = c->generation;
+	flow->far_port = far.port;
+	flow->client_port = client_port_in(c, kind);
+	flow->last_tick = 0;
+	flow->place = kind == FLOW_UNDO_DNAT ? c->place : 0;
+	if (kind == FLOW_DNAT)
+		flow->next_hop = c->next_hop;
+	else
+		__builtin_memset(&flow->next_hop, 0, sizeof(flow->next_hop));
+	flow->created_ns = c->created_ns;
+	flow->last_seen_ns = c->now_ns;
+	flow->far_addr = far.addr;
 	return bpf_map_update_elem(&flows, &entry->key, &entry->flow, flags);
 }
 
@@ -418,6 +423,36 @@ static __always_inline void touch(struct flow *flow)
 		return;
 	flow->last_tick = tick;
 	flow->last_seen_ns = bpf_ktime_get_boot_ns();
+}
+
+/* What each CPU read off the clock last, and in which tick. */
+struct clock_reading {
+	__u64 now_ns;
+	__u32 tick;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct clock_reading);
+} clock_readings SEC(".maps");
+
+/* CLOCK_BOOTTIME, up to a tick late: when one connection after another is opened the clock is read
+ * once a tick. No two of a CPU are opened at the same nanosecond. */
+static __always_inline __u64 opening_time_ns(void)
+{
+	__u32 zero = 0, tick = bpf_jiffies64();
+	struct clock_reading *last = bpf_map_lookup_elem(&clock_readings, &zero);
+
+	if (!last)
+		return bpf_ktime_get_boot_ns();
+	if (last->tick != tick) {
+		last->tick = tick;
+		last->now_ns = bpf_ktime_get_boot_ns();
+	}
+	return ++last->now_ns;
 }
 
 /*

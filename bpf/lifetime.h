@@ -76,18 +76,24 @@ static __always_inline bool gives_way(const struct flow *head, __u8 proto, __u64
 	       (is_full || is_silent_for(head, NULL, now_ns, CLOSED_FOR_S));
 }
 
-/* The connection whose place it is goes, if that is still there and gives way. */
+/* The connection whose place it is goes, if that is still there and gives way. Its key is copied,
+ * for whoever takes the place writes another one, and not to the stack, which is full. */
 static __always_inline bool evict(const struct expendable *place, __u64 now_ns, bool is_full)
 {
-	struct flow_key key = place->key, head_key;
-	const struct flow *undo = bpf_map_lookup_elem(&flows, &key), *head;
+	struct flow_entry *entry = scratch_entry();
+	const struct flow *undo, *head;
+	struct flow_key head_key;
 
+	if (!entry)
+		return false;
+	entry->key = place->key;
+	undo = bpf_map_lookup_elem(&flows, &entry->key);
 	if (!undo || undo->created_ns != place->created_ns)
 		return false;
 	if (undo->flags & FLOW_ALONE)
-		return forget_alone(&key, undo);
-	head = find_head(&key, undo, &head_key);
-	if (!head || !gives_way(head, key.proto, now_ns, is_full))
+		return forget_alone(&entry->key, undo);
+	head = find_head(&entry->key, undo, &head_key);
+	if (!head || !gives_way(head, head_key.proto, now_ns, is_full))
 		return false;
 	forget_connection(&head_key, head);
 	return true;

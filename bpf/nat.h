@@ -34,12 +34,14 @@ static __always_inline __u32 fold_to_word(__u64 sum)
 	return (__u32)sum + (__u32)(sum >> 32);
 }
 
+/* Its four 16-bit words at once, rather than one after another: nothing waits for what is before.
+ */
 static __always_inline __u16 fold(__u64 sum)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16);
+	__u32 words = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32 & 0xffff) + (sum >> 48);
+
+	words = (words & 0xffff) + (words >> 16);
+	return words + (words >> 16);
 }
 
 static __always_inline __u64 difference(__u32 old, __u32 new)

@@ -146,11 +146,10 @@ static __always_inline __u16 mtu_of(const struct config *config, __u16 found)
 }
 
 /* Of each packet that is sent, with offloads. */
-static __always_inline __u32 segment_size(struct __sk_buff *ctx, const struct packet *packet)
+static __always_inline __u32 segment_size(const struct packet *packet)
 {
-	__u32 gso_size = ctx->gso_size;
-
-	return gso_size ? packet->l4 - packet->l3 + packet->l4_size + gso_size : packet->l3_size;
+	return packet->gso_size ? packet->l4 - packet->l3 + packet->l4_size + packet->gso_size
+				: packet->l3_size;
 }
 
 /* Whether a route to the packet's source leads by the device that it came by. */
@@ -173,23 +172,22 @@ static __always_inline bool is_source_behind(struct __sk_buff *ctx, const struct
 	       route->ifindex == ctx->ifindex;
 }
 
-/* Whether the kernel would take a packet with this source from this device: it refuses its own
- * addresses, and those that nobody can have. A pod's packets must not come by way of a bridge.
- * `route` is for what is asked in between. */
+static __always_inline __u32 device_flags(__u32 ifindex)
+{
+	const struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
+
+	return device ? device->flags : 0;
+}
+
+/* Whether the kernel would take a packet with this source from a device of these flags: it refuses
+ * its own addresses, and those that nobody can have. `route` is for what is asked in between. */
 static __always_inline bool is_source_plain(struct __sk_buff *ctx, const struct packet *packet,
-					    const struct flow_key *routed,
+					    const struct flow_key *routed, __u32 flags,
 					    struct bpf_fib_lookup *route)
 {
 	struct addr source = routed->src_addr;
-	__u32 from = ctx->ifindex, flags = 0;
-	const struct device *device;
 
 	if (is_no_single_host(&source) || bpf_map_lookup_elem(&node_addresses, &source))
-		return false;
-	device = bpf_map_lookup_elem(&devices, &from);
-	if (device)
-		flags = device->flags;
-	if (packet->scope == SCOPE_INTERNAL && !(flags & DEVICE_PEER))
 		return false;
 	return !(flags & DEVICE_STRICT) || packet->family != FAMILY_IPV4 ||
 	       is_source_behind(ctx, routed, route);
@@ -197,13 +195,11 @@ static __always_inline bool is_source_plain(struct __sk_buff *ctx, const struct 
 
 static __always_inline __u8 way_by(__u32 ifindex)
 {
-	const struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
+	__u32 flags = device_flags(ifindex);
 
-	if (!device)
-		return WAY_KERNEL;
-	if (device->flags & DEVICE_PEER)
+	if (flags & DEVICE_PEER)
 		return WAY_PEER;
-	return device->flags & DEVICE_WIRE ? WAY_WIRE : WAY_KERNEL;
+	return flags & DEVICE_WIRE ? WAY_WIRE : WAY_KERNEL;
 }
 
 /* The packet itself, if it is sent on, goes by the kernel's knowledge of its neighbours, which
@@ -228,30 +224,43 @@ static __always_inline int forward_by(__u8 way)
 	return FORWARD_NEXT_HOP;
 }
 
+/* By whose MAC addresses are written here. */
+static __always_inline bool has_macs(int forward)
+{
+	return forward == FORWARD_PEER || forward == FORWARD_WIRE;
+}
+
 /*
- * Ways into pods, by the pod's address: many flows are opened to one pod, and the way there is the
- * same for all of them. Kept as long as any next hop is. Not of ways out by a wire, where the
- * kernel is asked so that it looks after the neighbour.
+ * Ways that packets have been sent, by where they are routed to: many flows are opened to one pod,
+ * and answered to one client. A way into a pod is the same for all of them, one out by a wire for
+ * those of one source. Kept as long as any next hop is, so that the kernel is asked often enough
+ * to look after its neighbours.
  */
-struct pod_way {
-	struct addr pod;
+struct way_taken {
+	struct addr to;
+	struct addr source;  /* of the last packet: a plain one */
 	struct next_hop hop; /* its window is that of the address, not of a flow */
+	__u32 flags;	     /* of the device by which packets come */
 };
 
-#define POD_WAYS 256
+#define WAYS_TAKEN 512
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, POD_WAYS);
+	__uint(max_entries, WAYS_TAKEN);
 	__type(key, __u32);
-	__type(value, struct pod_way);
-} pod_ways SEC(".maps");
+	__type(value, struct way_taken);
+} ways_taken SEC(".maps");
 
-static __always_inline struct pod_way *pod_way_of(const struct addr *pod)
+/* Pods answer one client each by its own device. */
+static __always_inline struct way_taken *way_of(const struct packet *packet,
+						const struct flow_key *routed)
 {
-	__u32 bytes = pod->word[3], place = (bytes ^ bytes >> 8 ^ bytes >> 24) & (POD_WAYS - 1);
+	__u32 from = packet->scope == SCOPE_INTERNAL ? routed->src_addr.word[3] : 0;
+	__u32 bytes = routed->dst_addr.word[3] ^ from;
+	__u32 place = (bytes ^ bytes >> 8 ^ bytes >> 24) & (WAYS_TAKEN - 1);
 
-	return bpf_map_lookup_elem(&pod_ways, &place);
+	return bpf_map_lookup_elem(&ways_taken, &place);
 }
 
 static __always_inline __u16 window_now(void)
@@ -259,22 +268,25 @@ static __always_inline __u16 window_now(void)
 	return bpf_jiffies64() >> WINDOW_BITS;
 }
 
-static __always_inline bool is_way_good(const struct pod_way *way, const struct addr *pod,
+static __always_inline bool is_way_good(const struct way_taken *way, const struct addr *to,
 					__u16 generation, __u32 from)
 {
 	return way->hop.generation == generation && way->hop.window == window_now() &&
-	       way->hop.from == from && same_addr(&way->pod, pod);
+	       way->hop.from == from && same_addr(&way->to, to);
 }
 
-static __always_inline void remember_way(const struct addr *pod, const struct next_hop *hop)
+static __always_inline void remember_way(const struct packet *packet, const struct flow_key *routed,
+					 const struct next_hop *hop, __u32 flags)
 {
-	struct pod_way *way = pod_way_of(pod);
+	struct way_taken *way = way_of(packet, routed);
 
 	if (!way)
 		return;
-	way->pod = *pod;
+	way->to = routed->dst_addr;
+	way->source = routed->src_addr;
 	way->hop = *hop;
 	way->hop.window = window_now();
+	way->flags = flags;
 }
 
 /*
@@ -286,11 +298,11 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 			     const struct flow_key *routed, struct next_hop *hop)
 {
 	const struct config *config = get_config();
+	bool is_known, is_of_last, is_plain, is_shared;
 	struct bpf_fib_lookup route;
-	const struct pod_way *way;
+	struct way_taken *way;
 	__u16 generation;
-	bool is_plain;
-	__u32 size;
+	__u32 size, flags;
 	long answer;
 
 	if (!config || !packet || !routed || !hop)
@@ -298,16 +310,24 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 	/* Before the question: what changes meanwhile has another one. */
 	generation = *(volatile __u16 *)&config->next_hop_generation;
 	*hop = (struct next_hop){.from = ctx->ifindex, .window = window_of(&packet->key)};
-	is_plain = generation && !ctx->mark && is_source_plain(ctx, packet, routed, &route);
-	size = segment_size(ctx, packet);
-	way = pod_way_of(&routed->dst_addr);
-	if (way && is_plain && !packet->tos && size <= way->hop.mtu &&
-	    is_way_good(way, &routed->dst_addr, generation, hop->from)) {
+	size = segment_size(packet);
+	is_shared = config->shares_ways && !packet->tos && !ctx->mark;
+	way = way_of(packet, routed);
+	is_known = way && is_way_good(way, &routed->dst_addr, generation, hop->from);
+	is_of_last = is_known && same_addr(&way->source, &routed->src_addr);
+	flags = is_known ? way->flags : device_flags(hop->from);
+	/* A pod's packets must not come by way of a bridge. */
+	is_plain = generation && !ctx->mark &&
+		   (packet->scope == SCOPE_EXTERNAL || flags & DEVICE_PEER) &&
+		   (is_of_last || is_source_plain(ctx, packet, routed, flags, &route));
+	if (is_known && is_shared && is_plain && size <= way->hop.mtu &&
+	    (is_of_last || way->hop.way == WAY_PEER)) {
 		__u16 window = hop->window;
 
+		way->source = routed->src_addr;
 		*hop = way->hop;
 		hop->window = window;
-		return FORWARD_PEER;
+		return forward_by(hop->way);
 	}
 	route = question_of(routed);
 	route.ifindex = ctx->ifindex;
@@ -331,11 +351,9 @@ SUBPROGRAM int find_next_hop(struct __sk_buff *ctx, const struct packet *packet,
 	__builtin_memcpy(hop->dmac, route.dmac, sizeof(hop->dmac));
 	__builtin_memcpy(hop->smac, route.smac, sizeof(hop->smac));
 	hop->mtu = mtu_of(config, route.mtu_result);
-	if (hop->way == WAY_WIRE)
-		return use_neighbour(&route);
-	if (!packet->tos)
-		remember_way(&routed->dst_addr, hop);
-	return FORWARD_PEER;
+	if (is_shared)
+		remember_way(packet, routed, hop, flags);
+	return hop->way == WAY_WIRE ? use_neighbour(&route) : FORWARD_PEER;
 }
 
 /* Where a backend that was taken for another node's is a pod here: the client is written over only

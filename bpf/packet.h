@@ -41,9 +41,10 @@ struct packet {
 	__u8 next_at; /* offset in the IP packet of what says the transport protocol */
 	__u8 l4_size; /* bytes of the transport header: TCP, UDP */
 	__u8 hop_limit;
-	__u8 tos;      /* IPv4 */
-	int forward;   /* enum forward, or UNDECIDED: how it goes on, where it is translated */
-	__u32 ifindex; /* of the device by which it goes on, if it is sent */
+	__u8 tos;	/* IPv4 */
+	__u16 gso_size; /* bytes of a segment, with offloads; 0: it is one packet */
+	int forward;	/* enum forward, or UNDECIDED: how it goes on, where it is translated */
+	__u32 ifindex;	/* of the device by which it goes on, if it is sent */
 };
 
 struct frame {
@@ -289,6 +290,7 @@ static __always_inline int parse_skb(struct __sk_buff *ctx, struct packet *packe
 	const struct ethhdr *eth = frame.start;
 	__be16 type = ctx->protocol;
 
+	packet->gso_size = ctx->gso_size;
 	packet->l3 = 0;
 	if (!options.l3_device) {
 		if (eth + 1 > frame.end)

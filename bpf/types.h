@@ -393,7 +393,8 @@ struct config {
 	__u8 has_tunnels;	   /* 0: there is none in tunnels */
 	__u8 forwarding;	   /* enum forwarding: what the agent was told, for the command */
 	__u8 xdp;		   /* enum xdp_wanted: the same */
-	__u8 pad[1];
+	__u8 shares_ways;	   /* 1: ports have no part in routing, so that packets of one
+				      source to one destination have the same next hop */
 	__u16 route_mtu; /* the least that a route states, which bpf_fib_lookup does not heed; 0:
 			    none */
 	__u8 pad2[4];

@@ -8,8 +8,8 @@ import type { Log } from "./log.ts";
 
 /** Long enough for the messages of one change, such as a new pod's device, to be one. */
 const SETTLE_MS = 20;
-/** What is announced to nobody: programs that others attach by tcx. */
-const DEVICES_MS = 3_000;
+/** What is announced to nobody: programs that others attach by tcx, settings of routing. */
+const UNHEARD_MS = 3_000;
 
 export interface MachineWatch {
   hearDevices(changed: () => void): void;
@@ -27,11 +27,15 @@ export const watchMachine = (dataplane: BpfDataplane, forwarding: ForwardingWatc
   };
   const heard = hearOrSay(log, (events) => {
     if (events.mtus) dataplane.readRouteMtu();
+    if (events.rules) dataplane.readSharing();
     if (events.ways) dataplane.forgetNextHops();
     if (events.rules) void forwarding.look();
     if (events.devices) settling ??= setTimeout(look, SETTLE_MS);
   });
-  const timer = setInterval(() => dataplane.lookAtDevices(), DEVICES_MS);
+  const timer = setInterval(() => {
+    dataplane.readSharing();
+    dataplane.lookAtDevices();
+  }, UNHEARD_MS);
   return {
     hearDevices(listener) {
       changed = listener;

@@ -178,6 +178,7 @@ export class ObjectUnderTest {
       timeout_s: Object.values(TIMEOUTS_S),
       next_hop_generation: this.#generation,
       has_tunnels: 0,
+      shares_ways: 1,
       forwarding: 0,
       route_mtu: 0,
       xdp: 0,

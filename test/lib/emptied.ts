@@ -20,6 +20,7 @@ export const takeObject = (recipe: string, load: () => LoadedObject): LoadedObje
 /** Empties it for the next one. */
 export const giveBack = (recipe: string, object: LoadedObject): void => {
   for (const name of Object.keys(maps) as MapName[]) emptyMap(object, name);
+  if (object.programs.includes("tc_ingress")) zero(object.map("ways_taken")); // its own, not pinned
   idle.push({ recipe, object });
   const oldest = idle.length > IDLE ? idle.shift() : undefined;
   if (oldest === undefined) return;
@@ -42,25 +43,21 @@ export const takeSharer = (of: LoadedObject, recipe: string, load: () => LoadedO
 const [ARRAY, PERCPU_ARRAY, SK_STORAGE] = [2, 6, 24];
 
 const emptyMap = (object: LoadedObject, name: MapName): void => {
-  const { type, key, value } = maps[name];
+  const { type, key } = maps[name];
   if (type === SK_STORAGE) return;
   const map = object.map(name);
-  if (type === ARRAY) return zero(map, sizeOf(value as StructName));
-  if (type === PERCPU_ARRAY) return zero(map, sizeOf(value as StructName) * possibleCpus());
+  if (type === ARRAY || type === PERCPU_ARRAY) return zero(map);
   const size = sizeOf(key as StructName);
   for (let first = mapNextKey(map, null, size); first !== null; first = mapNextKey(map, null, size)) {
     mapDelete(map, first);
   }
 };
 
-const zero = (map: number, value_size: number): void => {
-  const { max_entries } = mapInfo(map);
+/** An array, of each CPU or of all. */
+const zero = (map: number): void => {
+  const { type, max_entries, value_size } = mapInfo(map);
+  const bytes = type === PERCPU_ARRAY ? Math.ceil(value_size / 8) * 8 * possibleCpus() : value_size;
   const keys = Uint32Array.from({ length: max_entries }, (_, i) => i);
-  const { errno } = mapUpdateBatch(
-    map,
-    new Uint8Array(keys.buffer),
-    new Uint8Array(max_entries * value_size),
-    max_entries,
-  );
+  const { errno } = mapUpdateBatch(map, new Uint8Array(keys.buffer), new Uint8Array(max_entries * bytes), max_entries);
   if (errno !== 0) throw new Error(`Cannot empty a map: errno ${errno}`);
 };

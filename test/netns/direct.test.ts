@@ -40,10 +40,11 @@ before(async () => {
   }
 });
 
-const generation = (): number => {
+const config = (): { readonly next_hop_generation: number; readonly shares_ways: number } => {
   const { stdout } = lab.beeline(NODE, ["maps", "config", "-o", "json"]);
-  return JSON.parse(stdout).items[0].value.next_hop_generation;
+  return JSON.parse(stdout).items[0].value;
 };
+const generation = (): number => config().next_hop_generation;
 
 const forwards = (): Forwards => readForwards([lab.bpffs(NODE)]);
 
@@ -80,6 +81,28 @@ describe("connections to a pod of the node, and to one of another node", () => {
       ip(NODE, "route del 192.0.2.0/24");
     }
     await eventually(() => assert.notEqual(generation(), first));
+    await assertDirect();
+  });
+
+  test("share their ways with others of the same two addresses, but not while ports have a part in routing", async () => {
+    const hashPolicy = (family: string, value: number): void => {
+      const setting = `/proc/sys/net/${family}/fib_multipath_hash_policy`;
+      assert.equal(lab.run(NODE, ["sh", "-c", `echo ${value} >${setting}`]).status, 0, setting);
+    };
+    const shares = (expected: number, why: string) =>
+      eventually(() => assert.equal(config().shares_ways, expected, why), 10_000);
+    await shares(1, "only addresses do");
+    for (const family of ["ipv4", "ipv6"]) {
+      hashPolicy(family, 1);
+      await shares(0, `${family}: the hash of ports chooses among next hops`);
+      await assertDirect();
+      hashPolicy(family, 0);
+      await shares(1, `${family}: it does not any more`);
+    }
+    ip(NODE, "rule add dport 80 lookup main");
+    await shares(0, "a rule asks for a port");
+    ip(NODE, "rule del dport 80 lookup main");
+    await shares(1, "there is no such rule");
     await assertDirect();
   });
 

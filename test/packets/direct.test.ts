@@ -125,11 +125,13 @@ for (const a of families) {
 
       test("the first packet goes directly, too; the kernel finds the neighbour, as for each that is looked up", () => {
         serve(direct, "remote");
+        const alone = { shares_ways: 0 }; // of others' ways nothing is known
+        direct.configure({ next_hop_generation: 1, ...alone });
         const first = direct.ingress(request({ flags: "S" }));
         assert.deepEqual([first.reason, first.forward], ["REASON_NEW_FLOW", "FORWARD_NEIGHBOUR"]);
         assert.equal(parseFrame(first.frame).ttl, 63);
         assert.equal(again(() => direct.ingress(request())).forward, "FORWARD_WIRE");
-        direct.configure({ next_hop_generation: 2 });
+        direct.configure({ next_hop_generation: 2, ...alone });
         assert.equal(direct.ingress(request()).forward, "FORWARD_NEIGHBOUR", "looked up anew");
         assert.equal(again(() => direct.ingress(request())).forward, "FORWARD_WIRE");
         const key = flowKey([a.client, 40000], [a.vip, 80], proto);
@@ -141,10 +143,50 @@ for (const a of families) {
         direct.put("flows", key, { ...flow, next_hop: { ...next_hop, from: crossing.pod } });
         assert.equal(direct.ingress(request()).forward, "FORWARD_NEIGHBOUR", "found for packets of another device");
         direct.put("flows", key, { ...flow, next_hop: { ...next_hop, version: 3 } });
-        direct.configure({ next_hop_generation: 3 });
+        direct.configure({ next_hop_generation: 3, ...alone });
         assert.equal(direct.ingress(request()).forward, "FORWARD_NEIGHBOUR");
         const { generation } = direct.get("flows", key)?.next_hop ?? assert.fail("no flow");
         assert.equal(generation, 2, "another CPU is at it: this packet has its own answer, once");
+      });
+
+      test("a way by the wire is asked for once from one address to another, by its first flow, unless ports decide", () => {
+        serve(direct, "remote");
+        let generation = 1;
+        let sport = 41_000;
+        /** By how many of some new flows the kernel was asked. Each CPU asks for itself, and a window may end just then. */
+        const asked = (change: Partial<FrameOptions> = {}): number =>
+          Array.from({ length: 8 }, () => {
+            const { forward, frame } = direct.ingress(request({ flags: "S", sport: ++sport, ...change }));
+            assert.equal(parseFrame(frame).ttl, 63);
+            if (forward === "FORWARD_WIRE") assert.equal(parseFrame(frame).destination_mac, "02:00:00:00:02:02");
+            else assert.equal(forward, "FORWARD_NEIGHBOUR");
+            return Number(forward === "FORWARD_NEIGHBOUR");
+          }).reduce((sum, one) => sum + one);
+        const few = (n: number): boolean => n > 0 && n < 8;
+        assert.ok(few(asked()), "the first one");
+        assert.ok(few(asked({ from: a.other })), "of another source");
+        assert.ok(few(asked()), "which has taken its place");
+        direct.configure({ next_hop_generation: ++generation });
+        assert.ok(few(asked()), "of another generation");
+        direct.configure({ next_hop_generation: generation, shares_ways: 0 });
+        assert.equal(asked(), 8, "ports have a part in routing");
+        direct.configure({ next_hop_generation: generation });
+        const marked = request({ flags: "S", sport: ++sport });
+        marked[15] = 4; // IPv4: the type of service
+        if (a.family === "IPv4")
+          assert.equal(direct.ingress(marked).forward, "FORWARD_NEIGHBOUR", "so has the service's type");
+      });
+
+      test("answers to one client take the way of the first one", () => {
+        serve(direct, "local");
+        const forwards = Array.from({ length: 8 }, (_, i) => {
+          const opened = through(direct, request({ flags: "S", sport: 42_000 + i }));
+          const seen = parseFrame(opened.frame);
+          const back = { from: seen.to, to: seen.from, sport: seen.dport, dport: seen.sport, proto, flags: "SA" };
+          return direct.podReply(buildFrame(back)).forward;
+        });
+        assert.equal(forwards[0], "FORWARD_NEIGHBOUR");
+        assert.ok(forwards.filter((forward) => forward === "FORWARD_WIRE").length > 4, forwards.join(" "));
       });
 
       test("generation 0: all packets are left to the kernel, in the middle of a connection, too, and none is counted", () => {

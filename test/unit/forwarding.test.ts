@@ -76,6 +76,18 @@ test("the generation: other fields of config stay, and what is written from Desi
   assert.deepEqual({ snat_port_min, has_tunnels }, { snat_port_min: 61_000, has_tunnels: 1 });
 });
 
+test("sharing: written when it changes, and no other field with it", () => {
+  const store = new FakeStore();
+  changeConfig(store, { has_tunnels: 1 });
+  const forwarding = createForwarding(store);
+  assert.equal(readConfig(store).shares_ways, 0, "nobody has looked");
+  for (const shares of [true, true, false]) {
+    forwarding.setSharing(shares);
+    const { shares_ways, has_tunnels } = readConfig(store);
+    assert.deepEqual({ shares_ways, has_tunnels }, { shares_ways: Number(shares), has_tunnels: 1 });
+  }
+});
+
 test("a change of the way: flows can tell that they are from before, however shortly; none, and they are as old as ever", () => {
   const store = new FakeStore();
   const forwarding = createForwarding(store);

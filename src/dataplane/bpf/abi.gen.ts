@@ -43,6 +43,7 @@ export interface Config {
   readonly has_tunnels: number;
   readonly forwarding: number;
   readonly xdp: number;
+  readonly shares_ways: number;
   readonly route_mtu: number;
 }
 
@@ -350,6 +351,7 @@ export const layouts = {
       { name: "has_tunnels", offset: 102, type: "u8" },
       { name: "forwarding", offset: 103, type: "u8" },
       { name: "xdp", offset: 104, type: "u8" },
+      { name: "shares_ways", offset: 105, type: "u8" },
       { name: "route_mtu", offset: 106, type: "u16" },
     ],
   },
@@ -819,4 +821,4 @@ export const rings = {
 } as const;
 
 /** Names the pin directory: another layout of any struct or map is another hash. */
-export const ABI_HASH = "3967ab52e0ae";
+export const ABI_HASH = "f8e623856e31";

@@ -24,6 +24,7 @@ import { hasConntrack, hasKernelContext, probeKernel } from "./probe.ts";
 import { TableProgrammer } from "./programmer.ts";
 import { tablesToDesired } from "./readback.ts";
 import { leastRouteMtu } from "./route-mtu.ts";
+import { isRoutedByPorts } from "./rules.ts";
 import { createServed, type Served } from "./served.ts";
 import { createStaleSockets, type StaleCounts, type StaleSockets } from "./stale.ts";
 import { type ByState, encodeByState, expendablesFor } from "./states.ts";
@@ -79,6 +80,8 @@ export interface BpfDataplane extends Dataplane {
   forgetNextHops(): void;
   /** Routes state other MTUs. Never throws. */
   readRouteMtu(): void;
+  /** Ports may have a part in routing now, or none any more. Never throws. */
+  readSharing(): void;
   /** What of others' on this node's devices packets would pass by that are sent on directly. Throws SystemError. */
   obstacles(): readonly Obstacle[];
   forwarding(): ForwardingFacts & { readonly devices: readonly Fitness[] };
@@ -129,6 +132,7 @@ export const openBpfDataplane = (options: BpfOptions): BpfDataplane => {
     writeConfig(store, options, neverHeld);
     const forwarding = createForwarding(store);
     readRouteMtu(forwarding, options.log);
+    readSharing(forwarding, options.log);
     writeTunnels(store, options.devices);
     const tcFor = (header: Header): LoadedObject => {
       if (header === "ethernet") return tc;
@@ -221,6 +225,16 @@ const readRouteMtu = (forwarding: Forwarding, log: Log): void => {
   }
 };
 
+/** What cannot be read is doubted: then every flow asks for itself. */
+const readSharing = (forwarding: Forwarding, log: Log): void => {
+  try {
+    forwarding.setSharing(!isRoutedByPorts());
+  } catch (error) {
+    log("error", "Cannot read by what routes are chosen", { error: messageOf(error) });
+    forwarding.setSharing(false);
+  }
+};
+
 const dataplane = (
   store: MapStore,
   hooks: Hooks,
@@ -254,6 +268,7 @@ const dataplane = (
     setForwarding: (mode) => served.setMode(mode),
     forgetNextHops: () => forwarding.forgetNextHops(),
     readRouteMtu: () => readRouteMtu(forwarding, log),
+    readSharing: () => readSharing(forwarding, log),
     obstacles: () => served.obstacles(),
     forwarding: () => ({ ...forwarding.facts(), devices: served.fitness() }),
     attachments: () => hooks.attachments(),

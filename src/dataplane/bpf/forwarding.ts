@@ -24,6 +24,8 @@ export interface Forwarding {
   forgetNextHops(): void;
   /** What is larger is left to the kernel, from the next generation on; 0: no route states its MTU. */
   setRouteMtu(mtu: number): void;
+  /** Whether flows between the same two addresses may use one next hop. */
+  setSharing(shares: boolean): void;
   /** These devices, by index, may do what their flags say, and no others anything. What is not allowed any more goes first. */
   setDevices(flags: ReadonlyMap<number, number>): void;
   /** The same, but nothing is allowed that was not. */
@@ -93,6 +95,10 @@ export const createForwarding = (store: MapStore): Forwarding => {
     forgetNextHops,
     setRouteMtu(mtu) {
       if (readConfig(store).route_mtu !== mtu) changeConfig(store, { route_mtu: mtu });
+    },
+    setSharing(shares) {
+      const shares_ways = Number(shares);
+      if (readConfig(store).shares_ways !== shares_ways) changeConfig(store, { shares_ways });
     },
     setDevices: writeDevices,
     restrictDevices(flags) {

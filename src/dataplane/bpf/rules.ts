@@ -1,4 +1,5 @@
 // IP rules and IPsec policies of this network namespace: what decides about a forwarded packet beside its destination.
+import { readFileSync } from "node:fs";
 import type { Obstacle } from "../obstacle.ts";
 import { EINVAL, isSystemError } from "./system/errors.ts";
 import { attributesIn, type Message, netlinkList, netlinkTell, textIn, u32In } from "./system/netlink.ts";
@@ -63,6 +64,26 @@ const fieldsOf = (body: Uint8Array) => {
     priority: u32In(attributes.get(FRA_PRIORITY)) ?? 0,
     table: u32In(attributes.get(FRA_TABLE)) ?? body[4] ?? 0,
   };
+};
+
+/**
+ * Whether packets of one source to one destination may have different next hops: by IP rules, or where routes with several
+ * next hops choose among them by ports (fib_multipath_hash_policy). Throws SystemError.
+ */
+export const isRoutedByPorts = (): boolean =>
+  HASH_POLICIES.some((path) => hashPolicy(path) !== BY_ADDRESSES) || ruleObstacles().length > 0;
+
+const HASH_POLICIES = ["ipv4", "ipv6"].map((family) => `/proc/sys/net/${family}/fib_multipath_hash_policy`);
+const BY_ADDRESSES = "0";
+
+/** A kernel without multipath routes, or without the family, has no such setting. */
+const hashPolicy = (path: string): string => {
+  try {
+    return readFileSync(path, "utf8").trim();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return BY_ADDRESSES;
+    throw error;
+  }
 };
 
 /** IPsec policies; a kernel without IPsec has none. */

@@ -113,6 +113,7 @@ const emptyConfig: abi.Config = {
   timeout_s: encodeByState(NONE_BY_STATE),
   next_hop_generation: 0,
   has_tunnels: 0,
+  shares_ways: 0,
   forwarding: 0,
   route_mtu: 0,
   xdp: 0,
