@@ -89,8 +89,8 @@ static __always_inline struct frontend_key frontend_key_of(const struct packet *
 
 /*
  * UNDECIDED: `frontend` in its place of scratch answers. The address is asked before the port, so
- * that most packets, which are for no frontend's, cost no more lookups than they must. Not inlined:
- * they end here.
+ * that most packets, which are for no frontend's, cost no more lookups than they must. Inlined,
+ * since a call costs them some 10 ns.
  */
 static __always_inline int find_entrance(const struct packet *packet)
 {

@@ -34,8 +34,7 @@ static __always_inline __u32 fold_to_word(__u64 sum)
 	return (__u32)sum + (__u32)(sum >> 32);
 }
 
-/* Its four 16-bit words at once, rather than one after another: nothing waits for what is before.
- */
+/* Its four 16-bit words are added at once: none waits for another. */
 static __always_inline __u16 fold(__u64 sum)
 {
 	__u32 words = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32 & 0xffff) + (sum >> 48);

@@ -127,7 +127,8 @@ export class Socket {
   }
 
   connect(name: Name): this {
-    check("connect", calls.connect(this.#fd, encodeName(name, this.#v6), this.#v6 ? 28 : 16) as number);
+    const encoded = encodeName(name, this.#v6);
+    wait("connect", () => calls.connect(this.#fd, encoded, encoded.length) as number);
     return this;
   }
 
