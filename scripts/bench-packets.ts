@@ -56,6 +56,9 @@ const rowOf = (what: string, unit: Row["unit"], samples: readonly number[]): Row
   return { what, unit, median: at(0.5), min: at(0), max: at(1), goal };
 };
 
+const middleOf = (samples: readonly number[]): number =>
+  samples.toSorted((x, y) => x - y)[Math.floor(samples.length / 2)] ?? 0;
+
 const times = (n: number, sample: (i: number) => number): readonly number[] =>
   Array.from({ length: n }, (_, i) => sample(i));
 
@@ -162,7 +165,7 @@ const measureDirect = (
   const row = rowOf(
     `${program}: directly, ${what}, ${a.family} ${proto}`,
     "ns/packet",
-    times(RUNS, () => times(LIVES, burst).toSorted((x, y) => x - y)[LIVES / 2] ?? 0),
+    times(RUNS, () => middleOf(times(LIVES, burst))),
   );
   const { forwards } = tc;
   if (forwards.direct < forwards.all) throw new Error(`${row.what}: ${JSON.stringify(forwards)}`);
@@ -304,9 +307,10 @@ const measureXdp = (a: Addresses, proto: Transport): readonly Row[] => {
       prepare();
       return hops * xdp.timeXdp(frame, hops);
     };
+    const bursts = (hops: number): number => middleOf(times(XDP_CALLS / RUNS, () => burst(hops)));
     return row(
       what,
-      times(XDP_CALLS, () => (burst(HOPS) - burst(HOPS / 2)) / (HOPS / 2)),
+      times(RUNS, () => (bursts(HOPS) - bursts(HOPS / 2)) / (HOPS / 2)),
     );
   };
   put();
