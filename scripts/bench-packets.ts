@@ -56,9 +56,6 @@ const rowOf = (what: string, unit: Row["unit"], samples: readonly number[]): Row
   return { what, unit, median: at(0.5), min: at(0), max: at(1), goal };
 };
 
-const middleOf = (samples: readonly number[]): number =>
-  samples.toSorted((x, y) => x - y)[Math.floor(samples.length / 2)] ?? 0;
-
 const times = (n: number, sample: (i: number) => number): readonly number[] =>
   Array.from({ length: n }, (_, i) => sample(i));
 
@@ -165,7 +162,7 @@ const measureDirect = (
   const row = rowOf(
     `${program}: directly, ${what}, ${a.family} ${proto}`,
     "ns/packet",
-    times(RUNS, () => middleOf(times(LIVES, burst))),
+    times(RUNS, () => times(LIVES, burst).toSorted((x, y) => x - y)[LIVES / 2] ?? 0),
   );
   const { forwards } = tc;
   if (forwards.direct < forwards.all) throw new Error(`${row.what}: ${JSON.stringify(forwards)}`);
@@ -294,33 +291,20 @@ const measureXdp = (a: Addresses, proto: Transport): readonly Row[] => {
   const base = { proto, payload: "12345678", ttl: 255 };
   const ours = buildFrame({ ...base, from: from[0], sport: from[1], to: to[0], dport: to[1] });
   const others = { ...base, from: a.client, to: a.other, dport: 443 };
-  const row = (what: string, samples: readonly number[]): Row =>
-    rowOf(`xdp: ${what}, ${a.family} ${proto}`, "ns/packet", samples);
-  const untouched = (what: string, frame: Uint8Array): Row =>
-    row(
-      what,
-      times(RUNS, () => xdp.timeXdp(frame, REPEAT)),
+  const row = (what: string, frame: Uint8Array, prepare: () => void = () => {}): Row =>
+    rowOf(
+      `xdp: ${what}, ${a.family} ${proto}`,
+      "ns/packet",
+      times(XDP_CALLS, () => {
+        prepare();
+        return xdp.timeXdp(frame, HOPS);
+      }),
     );
-  /** The start of a burst is cold, and long beside 250 packets: what a whole one takes more than a half one. */
-  const steady = (what: string, frame: Uint8Array, prepare: () => void): Row => {
-    const burst = (hops: number): number => {
-      prepare();
-      return hops * xdp.timeXdp(frame, hops);
-    };
-    const bursts = (hops: number): number => middleOf(times(XDP_CALLS / RUNS, () => burst(hops)));
-    return row(
-      what,
-      times(RUNS, () => (bursts(HOPS) - bursts(HOPS / 2)) / (HOPS / 2)),
-    );
-  };
   put();
   const rows = [
-    untouched(
-      "for another machine (floor)",
-      buildFrame({ ...others, destination_mac: Uint8Array.of(2, 0, 0, 0, 9, 9) }),
-    ),
-    untouched("not ours", buildFrame(others)),
-    steady("established, to a remote backend", ours, () => {
+    row("for another machine (floor)", buildFrame({ ...others, destination_mac: Uint8Array.of(2, 0, 0, 0, 9, 9) })),
+    row("not ours", buildFrame(others)),
+    row("established, to a remote backend", ours, () => {
       for (const side of sides) {
         xdp.ingress(
           buildFrame({ ...base, from: side.from[0], sport: side.from[1], to: side.to[0], dport: side.to[1] }),
