@@ -65,8 +65,8 @@ interface Step {
 }
 
 /**
- * One walk for each family and transport, over UDP one more: bpf does not part what is translated on its way from what the
- * same port asks a pod itself (docs/dataplane.md). A random choice of targets, each asked several times. */
+ * One walk for each family and transport, over UDP one for each place: bpf does not part what is translated on its way from
+ * what the same port asks a pod itself, or elsewhere (docs/dataplane.md). A random choice of targets, each asked several times. */
 const walksOf = (world: World, from: string, { steps, random }: WalkOptions): readonly (readonly Step[])[] => {
   const served = everyProbe(world)
     .filter((probe) => probe.from === from && probe.sharedPort && probe.bound === "no")
@@ -83,9 +83,16 @@ const walksOf = (world: World, from: string, { steps, random }: WalkOptions): re
   );
 };
 
-const kindOf = (world: World, { probe, meaning: { verdict, packet } }: Case): string => {
-  const isTranslatedOnItsWay = verdict.kind !== "pass" && (packet.from.place === "outside" || isByPacket(world, probe));
-  return [probe.transport, familyOf(probe.address), probe.transport === "UDP" && isTranslatedOnItsWay].join(" ");
+const kindOf = (world: World, { probe, meaning }: Case): string =>
+  [probe.transport, familyOf(probe.address), probe.transport === "UDP" ? translatedAt(world, probe, meaning) : ""].join(
+    " ",
+  );
+
+/** On its way; where nobody translates it there, or its socket is translated, nowhere. */
+const translatedAt = (world: World, probe: Probe, { verdict, packet }: Case["meaning"]): string => {
+  if (verdict.kind === "pass") return "";
+  if (packet.from.place === "outside") return "another node";
+  return isByPacket(world, probe) ? "its device" : "";
 };
 
 const TARGETS = 8;
